@@ -3,7 +3,11 @@
 // modules pinned by this module's go.mod, so that the output is the same on
 // every machine and needs no protoc.
 //
-// Run it from the repository's root: make generate.
+// Usage, from this folder, where the tool directives are found:
+//
+//	go run . ROOT OUT
+//
+// ROOT is the repository, OUT the folder below which api/ is written.
 package main
 
 import (
@@ -32,14 +36,11 @@ var plugins = []string{
 }
 
 func main() {
-	root, out := ".", "."
-	if len(os.Args) > 1 {
-		root = os.Args[1]
+	if len(os.Args) != 3 {
+		fmt.Fprintln(os.Stderr, "usage: generate ROOT OUT")
+		os.Exit(2)
 	}
-	if len(os.Args) > 2 {
-		out = os.Args[2]
-	}
-	if err := run(context.Background(), root, out); err != nil {
+	if err := run(context.Background(), os.Args[1], os.Args[2]); err != nil {
 		fmt.Fprintln(os.Stderr, "generate:", err)
 		os.Exit(1)
 	}
@@ -111,8 +112,6 @@ func request(names []string, files linker.Files) ([]byte, error) {
 func runPlugin(ctx context.Context, plugin string, req []byte, out string) error {
 	cmd := exec.CommandContext(ctx, "go", "tool", plugin)
 	cmd.Stdin, cmd.Stderr = bytes.NewReader(req), os.Stderr
-	// The tool directives live in this module, whatever the working directory is.
-	cmd.Dir = os.Getenv("GENERATE_MODULE")
 	raw, err := cmd.Output()
 	if err != nil {
 		return err

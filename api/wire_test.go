@@ -1,0 +1,299 @@
+package api_test
+
+import (
+	"bytes"
+	"encoding/hex"
+	"flag"
+	"fmt"
+	"maps"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
+
+	"github.com/tulle-mesh/tulle/api/auth"
+	"github.com/tulle-mesh/tulle/api/security"
+	"github.com/tulle-mesh/tulle/api/workload"
+	"github.com/tulle-mesh/tulle/api/zds"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+// files are all files of the contract.
+var files = []protoreflect.FileDescriptor{
+	workload.File_api_workload_workload_proto,
+	security.File_api_security_authorization_proto,
+	zds.File_api_zds_zds_proto,
+	auth.File_api_auth_ca_proto,
+}
+
+// messages lists every message of the contract, nested ones included, map entries not.
+func messages() []protoreflect.MessageDescriptor {
+	var all []protoreflect.MessageDescriptor
+	var add func(protoreflect.MessageDescriptors)
+	add = func(ms protoreflect.MessageDescriptors) {
+		for i := range ms.Len() {
+			if m := ms.Get(i); !m.IsMapEntry() {
+				all = append(all, m)
+				add(m.Messages())
+			}
+		}
+	}
+	for _, f := range files {
+		add(f.Messages())
+	}
+	return all
+}
+
+// fieldNumbers is the wire contract, written down apart from the .proto files
+// so that a renumbering there is noticed.
+var fieldNumbers = map[protoreflect.FullName]string{
+	"istio.workload.Address":            "workload=1 service=2",
+	"istio.workload.Workload":           "name=1 namespace=2 addresses=3 network=4 tunnel_protocol=5 trust_domain=6 service_account=7 waypoint=8 node=9 canonical_name=10 canonical_revision=11 workload_type=12 workload_name=13 native_tunnel=14 authorization_policies=16 status=17 cluster_id=18 network_gateway=19 uid=20 hostname=21 services=22 application_tunnel=23 locality=24 network_mode=25 extensions=26 capacity=27",
+	"istio.workload.Service":            "name=1 namespace=2 hostname=3 addresses=4 ports=5 subject_alt_names=6 waypoint=7 load_balancing=8 ip_families=9 extensions=10 canonical=11 ingress_use_waypoint=12 weighted_waypoints=13 visibility=14",
+	"istio.workload.LoadBalancing":      "routing_preference=1 mode=2 health_policy=3",
+	"istio.workload.Locality":           "region=1 zone=2 subzone=3",
+	"istio.workload.PortList":           "ports=1",
+	"istio.workload.Port":               "service_port=1 target_port=2 app_protocol=3",
+	"istio.workload.GatewayAddress":     "hostname=1 address=2 hbone_mtls_port=3",
+	"istio.workload.WeightedWaypoint":   "destination=1 weight=2",
+	"istio.workload.NetworkAddress":     "network=1 address=2 length=3",
+	"istio.workload.NamespacedHostname": "namespace=1 hostname=2",
+	"istio.workload.Extension":          "name=1 config=2",
+	"istio.workload.ApplicationTunnel":  "protocol=1 port=2",
+
+	"istio.security.Authorization":       "name=1 namespace=2 scope=3 action=4 rules=5 dry_run=6 extensions=7",
+	"istio.security.Rule":                "clauses=1",
+	"istio.security.Clause":              "matches=2",
+	"istio.security.Match":               "namespaces=1 not_namespaces=2 principals=3 not_principals=4 source_ips=5 not_source_ips=6 destination_ips=7 not_destination_ips=8 destination_ports=9 not_destination_ports=10 service_accounts=11 not_service_accounts=12 extensions=13",
+	"istio.security.Address":             "address=1 length=2",
+	"istio.security.ServiceAccountMatch": "namespace=1 serviceAccount=2",
+	"istio.security.StringMatch":         "exact=1 prefix=2 suffix=3 presence=4",
+
+	"istio.workload.zds.ZdsHello":         "version=1",
+	"istio.workload.zds.WorkloadRequest":  "add=1 del=2 snapshot_sent=3 keep=5",
+	"istio.workload.zds.WorkloadInfo":     "name=1 namespace=2 service_account=3",
+	"istio.workload.zds.AddWorkload":      "uid=1 workload_info=2",
+	"istio.workload.zds.KeepWorkload":     "uid=1",
+	"istio.workload.zds.DelWorkload":      "uid=2",
+	"istio.workload.zds.SnapshotSent":     "",
+	"istio.workload.zds.WorkloadResponse": "ack=1",
+	"istio.workload.zds.Ack":              "error=1",
+
+	"istio.v1.auth.IstioCertificateRequest":  "csr=1 validity_duration=3 metadata=4",
+	"istio.v1.auth.IstioCertificateResponse": "cert_chain=1",
+}
+
+func TestFieldNumbersAreTheContracts(t *testing.T) {
+	seen := map[protoreflect.FullName]bool{}
+	for _, m := range messages() {
+		seen[m.FullName()] = true
+		var got []string
+		fields := m.Fields()
+		byNumber := map[protoreflect.FieldNumber]protoreflect.Name{}
+		for i := range fields.Len() {
+			byNumber[fields.Get(i).Number()] = fields.Get(i).Name()
+		}
+		for _, n := range slices.Sorted(maps.Keys(byNumber)) {
+			got = append(got, fmt.Sprintf("%s=%d", byNumber[n], n))
+		}
+		if g, want := strings.Join(got, " "), fieldNumbers[m.FullName()]; g != want {
+			t.Errorf("%s:\n got %s\nwant %s", m.FullName(), g, want)
+		}
+	}
+	for name := range fieldNumbers {
+		if !seen[name] {
+			t.Errorf("%s is in the contract and in no .proto file", name)
+		}
+	}
+}
+
+// enumNumbers is the wire contract of the enums, in number order from 0.
+var enumNumbers = map[protoreflect.FullName]string{
+	"istio.workload.Service.Visibility":         "PUBLIC NAMESPACE",
+	"istio.workload.LoadBalancing.Scope":        "UNSPECIFIED_SCOPE REGION ZONE SUBZONE NODE CLUSTER NETWORK",
+	"istio.workload.LoadBalancing.Mode":         "UNSPECIFIED_MODE STRICT FAILOVER PASSTHROUGH",
+	"istio.workload.LoadBalancing.HealthPolicy": "ONLY_HEALTHY ALLOW_ALL",
+	"istio.workload.AppProtocol":                "UNKNOWN HTTP11 HTTP2 GRPC TCP TLS",
+	"istio.workload.ApplicationTunnel.Protocol": "NONE PROXY",
+	"istio.workload.TunnelProtocol":             "NONE HBONE LEGACY_ISTIO_MTLS",
+	"istio.workload.WorkloadType":               "DEPLOYMENT CRONJOB POD JOB",
+	"istio.workload.WorkloadStatus":             "HEALTHY UNHEALTHY",
+	"istio.workload.IPFamilies":                 "AUTOMATIC IPV4_ONLY IPV6_ONLY DUAL",
+	"istio.workload.NetworkMode":                "STANDARD HOST_NETWORK",
+	"istio.security.Scope":                      "GLOBAL NAMESPACE WORKLOAD_SELECTOR",
+	"istio.security.Action":                     "ALLOW DENY",
+	"istio.workload.zds.Version":                "NOT_USED V1",
+}
+
+func TestEnumNumbersAreTheContracts(t *testing.T) {
+	for name, want := range enumNumbers {
+		e, err := protoregistry.GlobalTypes.FindEnumByName(name)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		var got []string
+		values := e.Descriptor().Values()
+		for i := range values.Len() {
+			v := values.ByNumber(protoreflect.EnumNumber(i))
+			if v == nil {
+				t.Errorf("%s has no number %d", name, i)
+				continue
+			}
+			got = append(got, string(v.Name()))
+		}
+		if strings.Join(got, " ") != want {
+			t.Errorf("%s: got %v, want %s", name, got, want)
+		}
+	}
+}
+
+// fill sets every field of m to a value that is a function of its number, and
+// of one member of each oneof the last.
+func fill(m protoreflect.Message, depth int) {
+	fields := m.Descriptor().Fields()
+	for i := range fields.Len() {
+		f := fields.Get(i)
+		switch {
+		case f.IsMap():
+			v := m.Mutable(f).Map()
+			entry := v.NewValue()
+			fill(entry.Message(), depth+1)
+			v.Set(protoreflect.ValueOfString("ns/host").MapKey(), entry)
+		case f.IsList():
+			list := m.Mutable(f).List()
+			for n := range 2 {
+				if f.Message() != nil {
+					e := list.NewElement()
+					fillMessage(e.Message(), depth)
+					list.Append(e)
+					continue
+				}
+				list.Append(scalar(f, n))
+			}
+		case f.Message() != nil:
+			fillMessage(m.Mutable(f).Message(), depth)
+		default:
+			m.Set(f, scalar(f, 0))
+		}
+	}
+}
+
+func fillMessage(m protoreflect.Message, depth int) {
+	// google.protobuf.Value holds itself.
+	if depth < 4 {
+		fill(m, depth+1)
+	}
+}
+
+func scalar(f protoreflect.FieldDescriptor, n int) protoreflect.Value {
+	number := int(f.Number())*10 + n
+	switch f.Kind() {
+	case protoreflect.StringKind:
+		return protoreflect.ValueOfString(fmt.Sprintf("%s-%d", f.Name(), n))
+	case protoreflect.BytesKind:
+		return protoreflect.ValueOfBytes([]byte{10, 0, byte(number), byte(n)})
+	case protoreflect.BoolKind:
+		return protoreflect.ValueOfBool(true)
+	case protoreflect.Uint32Kind:
+		return protoreflect.ValueOfUint32(uint32(number))
+	case protoreflect.Int64Kind:
+		return protoreflect.ValueOfInt64(int64(number) << 20)
+	case protoreflect.DoubleKind:
+		return protoreflect.ValueOfFloat64(math.Sqrt(float64(number)))
+	case protoreflect.EnumKind:
+		values := f.Enum().Values()
+		return protoreflect.ValueOfEnum(values.Get(values.Len() - 1).Number())
+	}
+	panic("no value for kind " + f.Kind().String())
+}
+
+func newMessage(t *testing.T, d protoreflect.MessageDescriptor) proto.Message {
+	t.Helper()
+	typ, err := protoregistry.GlobalTypes.FindMessageByName(d.FullName())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return typ.New().Interface()
+}
+
+// TestGoldenBytes holds each message's bytes: they may never change, since
+// other versions of the binaries and foreign peers read them.
+func TestGoldenBytes(t *testing.T) {
+	for _, d := range messages() {
+		t.Run(string(d.FullName()), func(t *testing.T) {
+			m := newMessage(t, d)
+			fill(m.ProtoReflect(), 0)
+			raw, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
+			if err != nil {
+				t.Fatal(err)
+			}
+			path := filepath.Join("testdata", string(d.FullName())+".hex")
+			if *update {
+				if err := os.WriteFile(path, []byte(hex.Dump(raw)), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := hex.Dump(raw); got != string(want) {
+				t.Errorf("bytes changed:\n%s\nwant:\n%s", got, want)
+			}
+			back := newMessage(t, d)
+			if err := proto.Unmarshal(raw, back); err != nil {
+				t.Fatal(err)
+			}
+			if !proto.Equal(m, back) {
+				t.Errorf("round trip changed the message:\n%v\n%v", m, back)
+			}
+		})
+	}
+}
+
+// TestUnknownFieldsSurvive: a message of a newer peer passes through unharmed.
+func TestUnknownFieldsSurvive(t *testing.T) {
+	for _, d := range messages() {
+		m := newMessage(t, d)
+		fill(m.ProtoReflect(), 0)
+		raw, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		newer := protowire.AppendTag(bytes.Clone(raw), 1000, protowire.BytesType)
+		newer = protowire.AppendString(newer, "from the future")
+		back := newMessage(t, d)
+		if err := proto.Unmarshal(newer, back); err != nil {
+			t.Errorf("%s: %v", d.FullName(), err)
+			continue
+		}
+		again, err := proto.MarshalOptions{Deterministic: true}.Marshal(back)
+		if err != nil || !bytes.Equal(again, newer) {
+			t.Errorf("%s: unknown field lost (%v)", d.FullName(), err)
+		}
+	}
+}
+
+func TestTruncationIsAnErrorOrAShorterMessageNeverAPanic(t *testing.T) {
+	for _, d := range messages() {
+		m := newMessage(t, d)
+		fill(m.ProtoReflect(), 0)
+		raw, err := proto.Marshal(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for n := range raw {
+			back := newMessage(t, d)
+			_ = proto.Unmarshal(raw[:n], back)
+		}
+	}
+}
