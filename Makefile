@@ -1,0 +1,46 @@
+# Tulle's build. `make help` lists the targets.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+BIN := bin
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -s -w -X github.com/tulle-mesh/tulle/internal/telemetry.Version=$(VERSION)
+GO_BUILD := CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)'
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: build ## Run a two-node mesh on this machine and show what it does (KEEP=1 to look around)
+	@KEEP='$(KEEP)' $(BIN)/demo
+
+.PHONY: test
+test: packages vet ## Run every test, with the race detector and real peers; installs what is missing as root
+	.ci/test.sh
+
+.PHONY: build
+build: ## Build the binaries into bin/
+	@mkdir -p $(BIN)
+	@$(GO_BUILD) -o $(BIN)/ ./meshctl ./istiod-lite ./ztunnel ./examples/shop/...
+	@$(GO_BUILD) -o $(BIN)/tulle-agent ./ztunnel/agent
+
+.PHONY: vet
+vet: ## Run go vet
+	go vet ./...
+
+.PHONY: generate
+generate: ## Write the Go of api/*.proto anew with the pinned generators
+	cd api/generate && go run . ../.. ../..
+
+.PHONY: bench
+bench: build ## Measure speed and memory beside the baselines; writes out/bench.json
+	@mkdir -p out
+	go run ./e2e/bench
+
+.PHONY: packages
+packages: ## Install the Debian packages that the tests use, or say which are missing
+	@.ci/packages.sh
+
+.PHONY: clean
+clean: ## Remove what was built
+	rm -rf $(BIN) out

@@ -1,0 +1,243 @@
+package repocheck_test
+
+import (
+	"fmt"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/tulle-mesh/tulle"
+
+// layers maps each package, or with a trailing /... a package and all below it,
+// to its layer. An import goes down, or across inside one component.
+var layers = []struct {
+	layer    int
+	packages []string
+}{
+	{0, []string{
+		"api/...", "internal/backoff", "internal/baggage", "internal/lifecycle", "internal/logging", "internal/netns",
+		"internal/nodetoken", "internal/proxyproto", "internal/readiness", "internal/relay", "internal/roottest",
+		"internal/sockopt", "internal/telemetry",
+	}},
+	{1, []string{"internal/workload", "internal/authz"}},
+	{2, []string{"certs/...", "internal/mtls", "internal/hbone/...", "internal/xdsclient", "internal/admin", "internal/accesslog"}},
+	{3, []string{
+		"ztunnel/config", "ztunnel/state", "ztunnel/nexthop", "ztunnel/outbound", "ztunnel/inbound", "ztunnel/conntrack",
+		"ztunnel/metrics", "ztunnel/dns", "ztunnel/inpod", "ztunnel/redirect", "ztunnel/zds", "ztunnel/agent/...",
+		"istiod-lite/config", "istiod-lite/source/...", "istiod-lite/translate", "istiod-lite/snapshot", "istiod-lite/xds",
+		"istiod-lite/ca", "manifests",
+	}},
+	{4, []string{"ztunnel/app", "istiod-lite/app", "meshctl/cli", "meshctl/local/..."}},
+	{5, []string{"ztunnel", "ztunnel/agent", "istiod-lite", "meshctl", "e2e/...", "examples/...", "internal/repocheck"}},
+}
+
+// components never import each other.
+var components = []string{"ztunnel", "waypoint", "istiod-lite", "meshctl"}
+
+// pureDeciders are what meshctl may import of the components.
+var pureDeciders = []string{"ztunnel/nexthop", "waypoint/route", "istiod-lite/translate"}
+
+// forbidden lists edges that the layers allow and a reason forbids.
+var forbidden = []struct {
+	from, to []string
+	reason   string
+}{
+	{[]string{"internal/hbone/..."}, []string{"internal/mtls", "certs/..."},
+		"tunnel and identity change separately: hbone takes connections and dialers"},
+	{[]string{"internal/authz"}, []string{"internal/hbone/..."},
+		"attributes are plain values, decidable without a socket"},
+}
+
+// restricted lists foreign packages (by prefix) that only some packages may import.
+var restricted = []struct {
+	prefixes []string
+	only     []string
+	reason   string
+}{
+	{[]string{"golang.org/x/sys", "github.com/google/nftables", "github.com/vishvananda/netlink", "github.com/mdlayher/netlink"},
+		[]string{
+			"internal/sockopt", "internal/netns", "internal/roottest", "ztunnel/redirect", "ztunnel/inpod", "ztunnel/zds",
+			"ztunnel/agent/...", "meshctl/local/...", "e2e/...", "examples/...",
+		},
+		"system calls live at the edges, so that decisions stay testable without a kernel"},
+	{[]string{"google.golang.org/grpc"},
+		[]string{
+			"api/...", "certs/caclient", "certs/workloadapi", "internal/xdsclient", "istiod-lite/xds", "istiod-lite/ca",
+			"waypoint/filter", "waypoint/ratelimit", "waypoint/upstream", "ztunnel/app", "istiod-lite/app", "waypoint/app",
+		},
+		"gRPC is for the control plane's streams and stays off the data path"},
+	{[]string{"k8s.io/client-go", "istio.io/client-go/pkg/clientset", "istio.io/client-go/pkg/informers", "istio.io/client-go/pkg/listers", "sigs.k8s.io/controller-runtime"},
+		[]string{
+			"istiod-lite/source/kube", "istiod-lite/ca", "istiod-lite/deploy", "istiod-lite/status", "istiod-lite/app",
+			"ztunnel/agent/...", "meshctl/...", "e2e/...",
+		},
+		"Kubernetes clients cost tens of megabytes and never belong in a proxy"},
+	{[]string{"github.com/quic-go"}, []string{"internal/hbone/...", "ztunnel/app", "ztunnel/inbound", "ztunnel/outbound", "e2e/..."},
+		"QUIC is a carrier behind the tunnel's interface"},
+}
+
+// pure packages do no I/O: the same code explains decisions offline.
+var pure = map[string]string{
+	"ztunnel/nexthop":       "meshctl explain runs the very same decision",
+	"istiod-lite/translate": "translation is a function of the objects alone",
+	"internal/authz":        "a decision needs no socket",
+	"internal/workload":     "values are parsed without a socket",
+}
+
+// ioPackages are what a pure package may not import, in itself.
+var ioPackages = []string{"net", "net/http", "os", "os/exec", "syscall", "io/ioutil"}
+
+func match(patterns []string, pkg string) bool {
+	return slices.ContainsFunc(patterns, func(p string) bool {
+		if root, ok := strings.CutSuffix(p, "/..."); ok {
+			return pkg == root || strings.HasPrefix(pkg, root+"/")
+		}
+		return pkg == p
+	})
+}
+
+// layerOf returns the layer of the most exact entry that names pkg.
+func layerOf(pkg string) (int, bool) {
+	best, found, length := 0, false, -1
+	for _, l := range layers {
+		for _, p := range l.packages {
+			if match([]string{p}, pkg) && exactness(p, pkg) > length {
+				best, found, length = l.layer, true, exactness(p, pkg)
+			}
+		}
+	}
+	return best, found
+}
+
+func exactness(pattern, pkg string) int {
+	if pattern == pkg {
+		return len(pkg) + 1
+	}
+	return len(pattern) - len("/...")
+}
+
+func component(pkg string) string {
+	first, _, _ := strings.Cut(pkg, "/")
+	if first == "certs" || slices.Contains(components, first) {
+		return first
+	}
+	return ""
+}
+
+// checkEdge returns why from may not import to, both relative to the module, "" when it may.
+func checkEdge(from, to string) string {
+	lf, ok := layerOf(from)
+	if !ok {
+		return "no layer for " + from + ": add it to the table in internal/repocheck and docs/architecture.md"
+	}
+	lt, ok := layerOf(to)
+	if !ok {
+		return "no layer for " + to + ": add it to the table in internal/repocheck and docs/architecture.md"
+	}
+	cf, ct := component(from), component(to)
+	if cf != "" && ct != "" && cf != ct && slices.Contains(components, ct) {
+		if !(cf == "meshctl" && slices.Contains(pureDeciders, to)) {
+			return "components never import each other; what two need moves down to internal/ or certs/"
+		}
+	}
+	for _, f := range forbidden {
+		if match(f.from, from) && match(f.to, to) {
+			return f.reason
+		}
+	}
+	switch {
+	case lt < lf:
+		return ""
+	case lt == lf && (cf != "" && cf == ct || sameTree(from, to)):
+		return ""
+	}
+	return fmt.Sprintf("layer %d may not import layer %d", lf, lt)
+}
+
+// sameTree tells whether one package lies below the other or both below the
+// same package of internal/ or e2e/.
+func sameTree(a, b string) bool {
+	top := func(p string) string {
+		parts := strings.SplitN(p, "/", 3)
+		return path.Join(parts[:min(2, len(parts))]...)
+	}
+	return top(a) == top(b)
+}
+
+func TestImportsRunDown(t *testing.T) {
+	packages := listPackages(t)
+	var wrong []string
+	for _, p := range packages {
+		from := p.rel()
+		if _, ok := layerOf(from); !ok {
+			wrong = append(wrong, fmt.Sprintf("%s has no layer: add it to the table in internal/repocheck and docs/architecture.md", from))
+			continue
+		}
+		for _, imported := range p.Imports {
+			if to, ok := strings.CutPrefix(imported, module+"/"); ok {
+				if why := checkEdge(from, to); why != "" {
+					wrong = append(wrong, fmt.Sprintf("%s imports %s: %s", from, to, why))
+				}
+				continue
+			}
+			for _, r := range restricted {
+				if !match(r.only, from) && slices.ContainsFunc(r.prefixes, func(prefix string) bool {
+					return imported == prefix || strings.HasPrefix(imported, prefix+"/")
+				}) {
+					wrong = append(wrong, fmt.Sprintf("%s imports %s: %s", from, imported, r.reason))
+				}
+			}
+			if why, ok := pure[from]; ok && slices.Contains(ioPackages, imported) {
+				wrong = append(wrong, fmt.Sprintf("%s imports %s, but is pure: %s", from, imported, why))
+			}
+		}
+	}
+	for _, w := range wrong {
+		t.Error(w)
+	}
+}
+
+// TestProxiesLinkNoKubernetesClient looks at everything that is linked in, not
+// at direct imports alone.
+func TestProxiesLinkNoKubernetesClient(t *testing.T) {
+	deps := listDeps(t, "./ztunnel")
+	for _, d := range deps {
+		if strings.HasPrefix(d, "k8s.io/") || strings.HasPrefix(d, "istio.io/") || strings.HasPrefix(d, "sigs.k8s.io/") {
+			t.Errorf("ztunnel links %s", d)
+		}
+	}
+}
+
+func TestEdges(t *testing.T) {
+	for edge, allowed := range map[[2]string]bool{
+		{"ztunnel/app", "ztunnel/state"}:              true,
+		{"ztunnel/outbound", "ztunnel/nexthop"}:       true,
+		{"ztunnel/outbound", "internal/hbone"}:        true,
+		{"ztunnel/state", "istiod-lite/translate"}:    false,
+		{"meshctl/cli", "istiod-lite/translate"}:      true,
+		{"meshctl/cli", "istiod-lite/xds"}:            false,
+		{"internal/hbone", "internal/mtls"}:           false,
+		{"internal/hbone/h3", "internal/hbone"}:       true,
+		{"internal/hbone", "ztunnel/state"}:           false,
+		{"internal/authz", "internal/workload"}:       false,
+		{"certs/rotation", "certs"}:                   true,
+		{"internal/mtls", "certs"}:                    false,
+		{"ztunnel/app", "certs/rotation"}:             true,
+		{"istiod-lite/app", "istiod-lite/ca"}:         true,
+		{"ztunnel/state", "ztunnel/app"}:              false,
+		{"ztunnel/unheard", "ztunnel/app"}:            false,
+		{"internal/relay", "internal/telemetry"}:      false,
+		{"ztunnel/agent", "ztunnel/agent/enrol"}:      true,
+		{"ztunnel/agent/enrol", "ztunnel/agent/wire"}: true,
+	} {
+		if why := checkEdge(edge[0], edge[1]); (why == "") != allowed {
+			t.Errorf("%s -> %s: allowed = %v (%s)", edge[0], edge[1], !allowed, why)
+		}
+	}
+	if len(slices.Collect(maps.Keys(pure))) == 0 {
+		t.Error("no pure packages")
+	}
+}

@@ -1,0 +1,4 @@
+package telemetry
+
+// Version is the version of the binary, set by the linker; "dev" where it was not.
+var Version = "dev"
