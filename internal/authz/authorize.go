@@ -2,6 +2,7 @@ package authz
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -102,6 +103,14 @@ func (s Policies) With(policies ...*Policy) Policies {
 func (s Policies) WithMissing(name string) Policies {
 	s.missing = name
 	return s
+}
+
+// Equal reports that both sets hold the same compiled policies, so that a
+// decision taken with one stands with the other. It compares pointers and does
+// not allocate.
+func (s Policies) Equal(o Policies) bool {
+	return s.missing == o.missing && slices.Equal(s.deny, o.deny) && slices.Equal(s.allow, o.allow) &&
+		slices.Equal(s.dryDeny, o.dryDeny) && slices.Equal(s.dryAllow, o.dryAllow)
 }
 
 // Len returns how many policies are in the set, dry-run ones included.
