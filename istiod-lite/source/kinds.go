@@ -1,0 +1,147 @@
+package source
+
+import (
+	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
+	securityv1 "istio.io/client-go/pkg/apis/security/v1"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+)
+
+// Class says what Tulle does with a kind.
+type Class int
+
+const (
+	// Unknown kinds are errors: most are misspelt.
+	Unknown Class = iota
+	// Acted kinds make up Objects.
+	Acted
+	// Inert kinds carry nothing that decides who may talk to whom or where
+	// traffic goes: they only bring pods about. They are taken note of, so that
+	// one directory can serve kubectl and Tulle.
+	Inert
+	// Later kinds steer or secure traffic, and Tulle does not act on them yet.
+	// Passing over one would leave a rule unenforced, so they are errors.
+	Later
+)
+
+// Kind describes one kind of object.
+type Kind struct {
+	Class Class
+	// Namespaced is false for kinds that live in no namespace.
+	Namespaced bool
+	// New returns an empty object of an Acted kind.
+	New func() metav1.Object
+}
+
+// Lookup returns what is known of a kind; its Class is Unknown when nothing is.
+func Lookup(gvk schema.GroupVersionKind) Kind {
+	if k, ok := acted[gvk]; ok {
+		return k
+	}
+	gk := gvk.GroupKind()
+	if inert[gk] {
+		return Kind{Class: Inert}
+	}
+	if later[gk] || laterGroups[gvk.Group] {
+		return Kind{Class: Later}
+	}
+	return Kind{}
+}
+
+// OtherVersion returns the versions under which a kind is taken, for the error
+// about one that is not; empty when the kind is not taken at all.
+func OtherVersion(gvk schema.GroupVersionKind) string {
+	for _, v := range []string{"v1", "v1beta1", "v1alpha3"} {
+		if _, ok := acted[schema.GroupVersionKind{Group: gvk.Group, Version: v, Kind: gvk.Kind}]; ok {
+			return schema.GroupVersion{Group: gvk.Group, Version: v}.String()
+		}
+	}
+	return ""
+}
+
+var acted = map[schema.GroupVersionKind]Kind{
+	{Version: "v1", Kind: "Namespace"}:      {Class: Acted, New: func() metav1.Object { return new(corev1.Namespace) }},
+	{Version: "v1", Kind: "Node"}:           {Class: Acted, New: func() metav1.Object { return new(corev1.Node) }},
+	{Version: "v1", Kind: "Pod"}:            {Class: Acted, Namespaced: true, New: func() metav1.Object { return new(corev1.Pod) }},
+	{Version: "v1", Kind: "Service"}:        {Class: Acted, Namespaced: true, New: func() metav1.Object { return new(corev1.Service) }},
+	{Version: "v1", Kind: "ServiceAccount"}: {Class: Acted, Namespaced: true, New: func() metav1.Object { return new(corev1.ServiceAccount) }},
+	{Group: "discovery.k8s.io", Version: "v1", Kind: "EndpointSlice"}: {Class: Acted, Namespaced: true,
+		New: func() metav1.Object { return new(discoveryv1.EndpointSlice) }},
+}
+
+// Istio's versions of one kind have one shape and are all read as v1.
+func init() {
+	for _, version := range []string{"v1", "v1beta1"} {
+		acted[schema.GroupVersionKind{Group: "security.istio.io", Version: version, Kind: "AuthorizationPolicy"}] =
+			Kind{Class: Acted, Namespaced: true, New: func() metav1.Object { return new(securityv1.AuthorizationPolicy) }}
+		acted[schema.GroupVersionKind{Group: "security.istio.io", Version: version, Kind: "PeerAuthentication"}] =
+			Kind{Class: Acted, Namespaced: true, New: func() metav1.Object { return new(securityv1.PeerAuthentication) }}
+	}
+	for _, version := range []string{"v1", "v1beta1", "v1alpha3"} {
+		acted[schema.GroupVersionKind{Group: "networking.istio.io", Version: version, Kind: "ServiceEntry"}] =
+			Kind{Class: Acted, Namespaced: true, New: func() metav1.Object { return new(networkingv1.ServiceEntry) }}
+		acted[schema.GroupVersionKind{Group: "networking.istio.io", Version: version, Kind: "WorkloadEntry"}] =
+			Kind{Class: Acted, Namespaced: true, New: func() metav1.Object { return new(networkingv1.WorkloadEntry) }}
+	}
+}
+
+var inert = map[schema.GroupKind]bool{
+	{Kind: "ConfigMap"}:             true,
+	{Kind: "Secret"}:                true,
+	{Kind: "Event"}:                 true,
+	{Kind: "LimitRange"}:            true,
+	{Kind: "ResourceQuota"}:         true,
+	{Kind: "PersistentVolume"}:      true,
+	{Kind: "PersistentVolumeClaim"}: true,
+	{Kind: "PodTemplate"}:           true,
+	{Kind: "ReplicationController"}: true,
+
+	{Group: "apps", Kind: "Deployment"}:         true,
+	{Group: "apps", Kind: "ReplicaSet"}:         true,
+	{Group: "apps", Kind: "StatefulSet"}:        true,
+	{Group: "apps", Kind: "DaemonSet"}:          true,
+	{Group: "apps", Kind: "ControllerRevision"}: true,
+	{Group: "batch", Kind: "Job"}:               true,
+	{Group: "batch", Kind: "CronJob"}:           true,
+
+	{Group: "autoscaling", Kind: "HorizontalPodAutoscaler"}:                    true,
+	{Group: "policy", Kind: "PodDisruptionBudget"}:                             true,
+	{Group: "scheduling.k8s.io", Kind: "PriorityClass"}:                        true,
+	{Group: "rbac.authorization.k8s.io", Kind: "Role"}:                         true,
+	{Group: "rbac.authorization.k8s.io", Kind: "RoleBinding"}:                  true,
+	{Group: "rbac.authorization.k8s.io", Kind: "ClusterRole"}:                  true,
+	{Group: "rbac.authorization.k8s.io", Kind: "ClusterRoleBinding"}:           true,
+	{Group: "storage.k8s.io", Kind: "StorageClass"}:                            true,
+	{Group: "networking.istio.io", Kind: "WorkloadGroup"}:                      true,
+	{Group: "apiextensions.k8s.io", Kind: "CustomResourceDefinition"}:          true,
+	{Group: "coordination.k8s.io", Kind: "Lease"}:                              true,
+	{Group: "node.k8s.io", Kind: "RuntimeClass"}:                               true,
+	{Group: "storage.k8s.io", Kind: "CSIDriver"}:                               true,
+	{Group: "admissionregistration.k8s.io", Kind: "ValidatingAdmissionPolicy"}: true,
+}
+
+// later holds kinds of groups that Tulle acts on in part; laterGroups holds
+// whole groups.
+var (
+	later = map[schema.GroupKind]bool{
+		{Group: "security.istio.io", Kind: "RequestAuthentication"}: true,
+		{Group: "networking.istio.io", Kind: "VirtualService"}:      true,
+		{Group: "networking.istio.io", Kind: "DestinationRule"}:     true,
+		{Group: "networking.istio.io", Kind: "Gateway"}:             true,
+		{Group: "networking.istio.io", Kind: "Sidecar"}:             true,
+		{Group: "networking.istio.io", Kind: "EnvoyFilter"}:         true,
+		{Group: "networking.istio.io", Kind: "ProxyConfig"}:         true,
+		{Group: "networking.k8s.io", Kind: "NetworkPolicy"}:         true,
+		{Group: "networking.k8s.io", Kind: "Ingress"}:               true,
+		{Group: "networking.k8s.io", Kind: "IngressClass"}:          true,
+		{Kind: "Endpoints"}: true,
+	}
+	laterGroups = map[string]bool{
+		"gateway.networking.k8s.io":   true,
+		"gateway.networking.x-k8s.io": true,
+		"telemetry.istio.io":          true,
+		"extensions.istio.io":         true,
+	}
+)

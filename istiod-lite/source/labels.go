@@ -1,0 +1,31 @@
+package source
+
+// The labels and annotations that Tulle reads. They are Istio's and Kubernetes's.
+const (
+	// LabelDataplaneMode enrols a namespace's pods or a pod: ModeAmbient or
+	// ModeNone. The pod's own label decides over its namespace's.
+	LabelDataplaneMode = "istio.io/dataplane-mode"
+	ModeAmbient        = "ambient"
+	ModeNone           = "none"
+
+	// AnnotationRedirection is written by a node agent on pods whose traffic it
+	// captures: "enabled", or "pending" until a proxy has accepted the pod.
+	AnnotationRedirection = "ambient.istio.io/redirection"
+	// AnnotationSidecarStatus marks pods that carry a proxy of their own.
+	AnnotationSidecarStatus = "sidecar.istio.io/status"
+	// AnnotationDryRun set to "true" makes an AuthorizationPolicy only report.
+	AnnotationDryRun = "istio.io/dry-run"
+	// AnnotationTrafficDistribution is Istio's form of spec.trafficDistribution,
+	// also for namespaces and ServiceEntries.
+	AnnotationTrafficDistribution = "networking.istio.io/traffic-distribution"
+
+	LabelCanonicalName     = "service.istio.io/canonical-name"
+	LabelCanonicalRevision = "service.istio.io/canonical-revision"
+	LabelWorkloadName      = "service.istio.io/workload-name"
+	LabelTunnel            = "networking.istio.io/tunnel"
+	LabelNetwork           = "topology.istio.io/network"
+	LabelRegion            = "topology.kubernetes.io/region"
+	LabelZone              = "topology.kubernetes.io/zone"
+	LabelSubzone           = "topology.istio.io/subzone"
+	LabelServiceName       = "kubernetes.io/service-name"
+)
