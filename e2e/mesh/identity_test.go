@@ -141,7 +141,9 @@ func TestOnlyTheMeshsIdentitiesOpenATunnel(t *testing.T) {
 		{"not yet valid", mesh, func(c *x509.Certificate) { c.NotBefore = time.Now().Add(time.Hour) }, false},
 		{"no SPIFFE ID", mesh, func(c *x509.Certificate) { c.URIs, c.DNSNames = nil, []string{"client.apps"} }, false},
 		{"two SPIFFE IDs", mesh, func(c *x509.Certificate) { c.URIs = append(c.URIs, uri("spiffe://cluster.local/ns/apps/sa/other")) }, false},
-		{"an authority's", mesh, func(c *x509.Certificate) { c.IsCA, c.BasicConstraintsValid, c.KeyUsage = true, true, x509.KeyUsageCertSign }, false},
+		{"an authority's", mesh, func(c *x509.Certificate) {
+			c.IsCA, c.BasicConstraintsValid, c.KeyUsage = true, true, x509.KeyUsageCertSign
+		}, false},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
