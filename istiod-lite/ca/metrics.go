@@ -1,0 +1,60 @@
+package ca
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/tulle-mesh/tulle/certs"
+)
+
+// metrics carry the names of Istio's CA, on which operators have alerts.
+type metrics struct {
+	requests, issued prometheus.Counter
+	failures         *prometheus.CounterVec
+}
+
+func newMetrics(registerer prometheus.Registerer, authority *certs.Authority) (*metrics, error) {
+	m := &metrics{
+		requests: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "citadel_server_csr_count",
+			Help: "Certificate signing requests received.",
+		}),
+		issued: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "citadel_server_success_cert_issuance_count",
+			Help: "Certificates issued.",
+		}),
+		failures: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "citadel_server_csr_sign_err_count",
+			Help: "Certificate signing requests refused or failed, by reason.",
+		}, []string{"reason"}),
+	}
+	if registerer == nil {
+		return m, nil
+	}
+	collectors := []prometheus.Collector{m.requests, m.issued, m.failures}
+	for i, cert := range []struct{ name, help string }{
+		{"cert_chain", "the intermediate that signs"},
+		{"root_cert", "the root certificate"},
+	} {
+		notAfter := func() time.Time { return authority.Chain()[i].NotAfter }
+		collectors = append(collectors,
+			prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+				Name: "citadel_server_" + cert.name + "_expiry_timestamp",
+				Help: "When " + cert.help + " expires, in seconds since the epoch.",
+			}, func() float64 { return float64(notAfter().Unix()) }),
+			prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+				Name: "citadel_server_" + cert.name + "_expiry_seconds",
+				Help: "Time left until " + cert.help + " expires; negative after it.",
+			}, func() float64 { return time.Until(notAfter()).Seconds() }))
+	}
+	for _, c := range collectors {
+		if err := registerer.Register(c); err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
+}
+
+// refused counts a refusal. The reasons are constants, so their number is bounded.
+func (m *metrics) refused(reason certs.Reason) { m.failures.WithLabelValues(string(reason)).Inc() }
