@@ -1,0 +1,68 @@
+package h3
+
+import (
+	"github.com/quic-go/quic-go/quicvarint"
+)
+
+// Settings (RFC 9114 section 7.2.4.1).
+const settingMaxFieldSectionSize = 0x6
+
+// settings are those of the peer that matter here.
+type settings struct {
+	// maxFieldSectionBytes is the largest field section that the peer wants; 0 says that it named no limit.
+	maxFieldSectionBytes uint64
+}
+
+// appendSettings appends our SETTINGS frame. QPACK's dynamic table stays at its
+// default of nothing: it would tie the streams to each other for a few bytes
+// per request.
+func appendSettings(b []byte, maxFieldSectionBytes uint64) []byte {
+	b = quicvarint.Append(b, frameSettings)
+	b = quicvarint.Append(b, uint64(quicvarint.Len(settingMaxFieldSectionSize)+quicvarint.Len(maxFieldSectionBytes)))
+	b = quicvarint.Append(b, settingMaxFieldSectionSize)
+	return quicvarint.Append(b, maxFieldSectionBytes)
+}
+
+// parseSettings parses the payload of a SETTINGS frame. Unknown settings are ignored.
+func parseSettings(b []byte) (settings, error) {
+	var s settings
+	seen := map[uint64]bool{}
+	for len(b) > 0 {
+		id, n, err := quicvarint.Parse(b)
+		if err != nil {
+			return s, connError(codeFrameError, "SETTINGS frame cut short")
+		}
+		value, m, err := quicvarint.Parse(b[n:])
+		if err != nil {
+			return s, connError(codeFrameError, "SETTINGS frame cut short")
+		}
+		b = b[n+m:]
+		if seen[id] {
+			return s, connError(codeSettings, "setting %#x twice", id)
+		}
+		seen[id] = true
+		switch id {
+		case 0x2, 0x3, 0x4, 0x5:
+			return s, connError(codeSettings, "setting %#x of HTTP/2", id)
+		case settingMaxFieldSectionSize:
+			s.maxFieldSectionBytes = value
+		}
+	}
+	return s, nil
+}
+
+// appendGoAway appends a GOAWAY frame: no request from stream id on was or will be handled.
+func appendGoAway(b []byte, id uint64) []byte {
+	b = quicvarint.Append(b, frameGoAway)
+	b = quicvarint.Append(b, uint64(quicvarint.Len(id)))
+	return quicvarint.Append(b, id)
+}
+
+// parseGoAway parses the payload of a GOAWAY frame.
+func parseGoAway(b []byte) (uint64, error) {
+	id, n, err := quicvarint.Parse(b)
+	if err != nil || n != len(b) {
+		return 0, connError(codeFrameError, "GOAWAY frame of wrong length")
+	}
+	return id, nil
+}
