@@ -1,0 +1,272 @@
+package file
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"regexp"
+	"strings"
+
+	networking "istio.io/api/networking/v1alpha3"
+	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
+	securityv1 "istio.io/client-go/pkg/apis/security/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	kjson "sigs.k8s.io/json"
+	"sigs.k8s.io/yaml"
+
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/tulle-mesh/tulle/istiod-lite/source"
+)
+
+// decoded is what one document holds: objects, or problems, or kinds that Tulle
+// takes note of and does not act on.
+type decoded struct {
+	objects  []metav1.Object
+	inert    []string
+	problems []source.Problem // File and Line are the caller's to fill
+}
+
+// decoder turns documents into objects.
+type decoder struct {
+	check source.Checker
+}
+
+func (d *decoder) decode(text []byte) decoded {
+	var out decoded
+	raw, err := toJSON(text)
+	if err != nil {
+		out.problems = append(out.problems, source.Problem{Field: duplicateKey(err), Message: err.Error()})
+		return out
+	}
+	if err := nesting(raw); err != nil {
+		out.problems = append(out.problems, source.Problem{Message: err.Error()})
+		return out
+	}
+	d.object(raw, len(text), &out)
+	return out
+}
+
+// toJSON turns YAML into JSON and refuses duplicate keys; JSON passes through,
+// for its tabs are no YAML.
+func toJSON(text []byte) ([]byte, error) {
+	if trimmed := bytes.TrimSpace(text); len(trimmed) > 0 && trimmed[0] == '{' && json.Valid(trimmed) {
+		return trimmed, nil
+	}
+	return yaml.YAMLToJSONStrict(text)
+}
+
+var quotedKey = regexp.MustCompile(`key "([^"]*)" already set`)
+
+// duplicateKey digs the key out of the YAML library's text, which has no other
+// form, to fill Problem.Field; the message carries it in any case.
+func duplicateKey(err error) string {
+	if m := quotedKey.FindStringSubmatch(err.Error()); m != nil {
+		return m[1]
+	}
+	return ""
+}
+
+func nesting(raw []byte) error {
+	depth, inString := 0, false
+	for i := 0; i < len(raw); i++ {
+		switch c := raw[i]; {
+		case inString && c == '\\':
+			i++
+		case c == '"':
+			inString = !inString
+		case inString:
+		case c == '{' || c == '[':
+			if depth++; depth > maxNesting {
+				return fmt.Errorf("nested deeper than %d levels", maxNesting)
+			}
+		case c == '}' || c == ']':
+			depth--
+		}
+	}
+	return nil
+}
+
+// header is what every object starts with.
+type header struct {
+	APIVersion string `json:"apiVersion"`
+	Kind       string `json:"kind"`
+	Metadata   struct {
+		Name      string `json:"name"`
+		Namespace string `json:"namespace"`
+	} `json:"metadata"`
+}
+
+func (d *decoder) object(raw []byte, size int, out *decoded) {
+	var h header
+	if err := kjson.UnmarshalCaseSensitivePreserveInts(raw, &h); err != nil {
+		out.problems = append(out.problems, source.Problem{Message: "not a Kubernetes object: " + err.Error()})
+		return
+	}
+	name := objectName(h)
+	problem := func(field, format string, args ...any) {
+		out.problems = append(out.problems, source.Problem{Object: name, Field: field, Message: fmt.Sprintf(format, args...)})
+	}
+	if h.Kind == "" {
+		problem("kind", "is missing")
+		return
+	}
+	if h.APIVersion == "" {
+		problem("apiVersion", "is missing")
+		return
+	}
+	gv, err := schema.ParseGroupVersion(h.APIVersion)
+	if err != nil {
+		problem("apiVersion", "%v", err)
+		return
+	}
+	gvk := gv.WithKind(h.Kind)
+	if gvk == (schema.GroupVersionKind{Version: "v1", Kind: "List"}) {
+		d.list(raw, out)
+		return
+	}
+	kind := source.Lookup(gvk)
+	switch kind.Class {
+	case source.Inert:
+		out.inert = append(out.inert, name)
+		return
+	case source.Later:
+		problem("kind", "%s %s steers or secures traffic and is not supported yet; it would go unenforced, so take it out of the directory", h.APIVersion, h.Kind)
+		return
+	case source.Unknown:
+		if other := source.OtherVersion(gvk); other != "" {
+			problem("apiVersion", "%s is not supported for %s; use %s", h.APIVersion, h.Kind, other)
+		} else {
+			problem("kind", "unknown kind %s %s", h.APIVersion, h.Kind)
+		}
+		return
+	}
+	if size > maxDocumentBytes {
+		problem("", "is %d bytes, at most %d are taken", size, maxDocumentBytes)
+		return
+	}
+	obj := kind.New()
+	strict, err := unmarshal(raw, obj)
+	if err != nil {
+		problem(fieldOf(err), "%v", err)
+		return
+	}
+	for _, err := range strict {
+		problem(fieldOf(err), "%v", err)
+	}
+	if !kind.Namespaced && obj.GetNamespace() != "" {
+		problem("metadata.namespace", "a %s lives in no namespace", h.Kind)
+	}
+	if len(strict) > 0 {
+		return
+	}
+	if kind.Namespaced && obj.GetNamespace() == "" {
+		obj.SetNamespace(metav1.NamespaceDefault) // as kubectl does
+		name = source.KeyOf(obj).String()
+	}
+	for _, e := range d.check.Check(obj) {
+		problem(e.Field, "%s", e.ErrorBody())
+	}
+	out.objects = append(out.objects, obj)
+}
+
+func (d *decoder) list(raw []byte, out *decoded) {
+	var list struct {
+		metav1.TypeMeta `json:",inline"`
+		Metadata        metav1.ListMeta   `json:"metadata"`
+		Items           []json.RawMessage `json:"items"`
+	}
+	strict, err := kjson.UnmarshalStrict(raw, &list)
+	if err != nil {
+		strict = append(strict, err)
+	}
+	for _, err := range strict {
+		out.problems = append(out.problems, source.Problem{Object: "List", Field: fieldOf(err), Message: err.Error()})
+	}
+	if len(strict) > 0 {
+		return
+	}
+	for _, item := range list.Items {
+		var h header
+		if err := json.Unmarshal(item, &h); err == nil && h.Kind == "List" {
+			out.problems = append(out.problems, source.Problem{Object: "List", Field: "items", Message: "a List inside a List"})
+			continue
+		}
+		d.object(item, len(item), out)
+	}
+}
+
+func objectName(h header) string {
+	if h.Kind == "" && h.Metadata.Name == "" {
+		return ""
+	}
+	return source.Key{Kind: h.Kind, Name: source.Name{Namespace: h.Metadata.Namespace, Name: h.Metadata.Name}}.String()
+}
+
+var (
+	unknownField   = regexp.MustCompile(`(?:unknown|duplicate) field "([^"]+)"`)
+	intoField      = regexp.MustCompile(`into Go struct field [A-Za-z]+\.(\S+) of type`)
+	protoFieldName = regexp.MustCompile(`for (?:\S+ )?field "?([A-Za-z0-9_.]+)"?`)
+)
+
+// fieldOf digs the field's path out of the decoders' texts, which have no other
+// form.
+func fieldOf(err error) string {
+	for _, re := range []*regexp.Regexp{unknownField, intoField, protoFieldName} {
+		if m := re.FindStringSubmatch(err.Error()); m != nil {
+			return m[1]
+		}
+	}
+	return ""
+}
+
+// istioObject is an Istio object with its spec still in JSON. Istio's own
+// UnmarshalJSON lets unknown fields pass, so the spec goes through protojson.
+type istioObject struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata"`
+	Spec              json.RawMessage `json:"spec"`
+	// Status is written by controllers, in whatever version they have; nothing
+	// reads it.
+	Status json.RawMessage `json:"status"`
+}
+
+// unmarshal fills obj from JSON. strict holds the errors about fields that are
+// unknown or double; err one that stopped the decoding.
+func unmarshal(raw []byte, obj metav1.Object) (strict []error, err error) {
+	var spec proto.Message
+	var meta *metav1.ObjectMeta
+	switch o := obj.(type) {
+	case *securityv1.AuthorizationPolicy:
+		spec, meta = &o.Spec, &o.ObjectMeta
+	case *securityv1.PeerAuthentication:
+		spec, meta = &o.Spec, &o.ObjectMeta
+	case *networkingv1.ServiceEntry:
+		spec, meta = &o.Spec, &o.ObjectMeta
+	case *networkingv1.WorkloadEntry:
+		spec, meta = &o.Spec, &o.ObjectMeta
+	default:
+		return kjson.UnmarshalStrict(raw, obj)
+	}
+	var outer istioObject
+	if strict, err = kjson.UnmarshalStrict(raw, &outer); err != nil {
+		return strict, err
+	}
+	*meta = outer.ObjectMeta
+	if len(outer.Spec) == 0 || bytes.Equal(outer.Spec, []byte("null")) {
+		if _, ok := spec.(*networking.ServiceEntry); ok {
+			return strict, fmt.Errorf(`field "spec" is missing`)
+		}
+		return strict, nil
+	}
+	strict = append(strict, checkFields(outer.Spec, spec.ProtoReflect().Descriptor())...)
+	if len(strict) > 0 {
+		return strict, nil
+	}
+	if err := (protojson.UnmarshalOptions{}).Unmarshal(outer.Spec, spec); err != nil {
+		return nil, fmt.Errorf("spec: %s", strings.ReplaceAll(strings.TrimPrefix(err.Error(), "proto:"), "\u00a0", " "))
+	}
+	return nil, nil
+}
