@@ -13,7 +13,7 @@ import (
 )
 
 // conn is what client and server have in common: one QUIC connection with its
-// streams. Its embedder brings onControlFrame, which control streams call.
+// streams.
 type conn struct {
 	qc *quic.Conn
 	// onGoAway handles a GOAWAY of the peer.
@@ -34,7 +34,6 @@ type conn struct {
 	lastDone time.Time
 	// excluded is the id of the last GOAWAY received, nil before.
 	excluded *uint64
-	peer     settings
 	seenUni  map[uint64]bool
 }
 

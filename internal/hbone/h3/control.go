@@ -31,7 +31,7 @@ func (c *conn) serveUni(s *quic.ReceiveStream) error {
 	}
 	switch typ {
 	case uniControl:
-		err = readControl(s, c.fromServer, c.setPeer, c.onGoAway)
+		err = readControl(s, c.fromServer, c.onGoAway)
 	case uniQPACKEncoder:
 		err = readQPACKEncoder(s)
 	case uniQPACKDecoder:
@@ -66,24 +66,18 @@ func (c *conn) firstUni(typ uint64) bool {
 	return true
 }
 
-func (c *conn) setPeer(s settings) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.peer = s
-}
-
 // readControl reads a control stream to its end, which is an error in any case.
-func readControl(r io.Reader, fromServer bool, onSettings func(settings), onGoAway func(uint64) error) error {
+func readControl(r io.Reader, fromServer bool, onGoAway func(uint64) error) error {
 	// One byte beyond the limit tells it from a stream that ended.
 	limited := &io.LimitedReader{R: r, N: maxControlBytes + 1}
-	err := readControlFrames(limited, fromServer, onSettings, onGoAway)
+	err := readControlFrames(limited, fromServer, onGoAway)
 	if limited.N == 0 {
 		return connError(codeExcessiveLoad, "more than %d bytes on the control stream", maxControlBytes)
 	}
 	return err
 }
 
-func readControlFrames(r io.Reader, fromServer bool, onSettings func(settings), onGoAway func(uint64) error) error {
+func readControlFrames(r io.Reader, fromServer bool, onGoAway func(uint64) error) error {
 	for first := true; ; first = false {
 		typ, length, err := readFrameHeader(r)
 		if err != nil {
@@ -104,7 +98,7 @@ func readControlFrames(r io.Reader, fromServer bool, onSettings func(settings), 
 			if _, err := io.ReadFull(r, payload); err != nil {
 				return noEOF(err)
 			}
-			if err := handleControl(typ, payload, onSettings, onGoAway); err != nil {
+			if err := handleControl(typ, payload, onGoAway); err != nil {
 				return err
 			}
 			continue
@@ -122,7 +116,7 @@ func readControlFrames(r io.Reader, fromServer bool, onSettings func(settings), 
 	}
 }
 
-func handleControl(typ uint64, payload []byte, onSettings func(settings), onGoAway func(uint64) error) error {
+func handleControl(typ uint64, payload []byte, onGoAway func(uint64) error) error {
 	if typ == frameGoAway {
 		id, err := parseGoAway(payload)
 		if err != nil {
@@ -130,11 +124,7 @@ func handleControl(typ uint64, payload []byte, onSettings func(settings), onGoAw
 		}
 		return onGoAway(id)
 	}
-	s, err := parseSettings(payload)
-	if err == nil {
-		onSettings(s)
-	}
-	return err
+	return checkSettings(payload)
 }
 
 // readQPACKEncoder reads the peer's QPACK encoder stream to its end. Our

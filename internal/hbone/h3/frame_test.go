@@ -142,7 +142,7 @@ func TestControlStream(t *testing.T) {
 		"huge greasing":        {in: join(settingsFrame, quicvarint.Append([]byte{0x21}, 1<<40)), code: codeExcessiveLoad},
 	} {
 		var goAway uint64
-		err := readControl(bytes.NewReader(tc.in), tc.fromServer, func(settings) {}, func(id uint64) error {
+		err := readControl(bytes.NewReader(tc.in), tc.fromServer, func(id uint64) error {
 			goAway = id
 			return nil
 		})
@@ -157,7 +157,7 @@ func TestControlStream(t *testing.T) {
 
 func TestControlStreamIsBounded(t *testing.T) {
 	endless := io.MultiReader(bytes.NewReader(appendSettings(nil, 1)), repeat(frame(0x21, "grease")))
-	err := readControl(endless, true, func(settings) {}, func(uint64) error { return nil })
+	err := readControl(endless, true, func(uint64) error { return nil })
 	if codeOf(err) != codeExcessiveLoad {
 		t.Errorf("endless control stream: %v", err)
 	}
@@ -189,7 +189,7 @@ func FuzzControlStream(f *testing.F) {
 	f.Add(join(appendSettings(nil, 1000), appendGoAway(nil, 8)), true)
 	f.Add(frame(frameSettings, "\x06\x01\x06\x01"), false)
 	f.Fuzz(func(t *testing.T, in []byte, fromServer bool) {
-		err := readControl(bytes.NewReader(in), fromServer, func(settings) {}, func(uint64) error { return nil })
+		err := readControl(bytes.NewReader(in), fromServer, func(uint64) error { return nil })
 		if err == nil {
 			t.Error("a control stream ended well")
 		}

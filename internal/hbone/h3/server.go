@@ -116,8 +116,6 @@ func (s *Server) Serve(ctx context.Context, udp net.PacketConn, tlsConfig *tls.C
 	if err != nil {
 		return fmt.Errorf("serve QUIC on %v: %w", udp.LocalAddr(), err)
 	}
-	stop := context.AfterFunc(ctx, func() { listener.Close() })
-	defer stop()
 	accepting, stopAccepting := context.WithCancel(ctx)
 	defer stopAccepting()
 	var wg sync.WaitGroup

@@ -7,12 +7,6 @@ import (
 // Settings (RFC 9114 section 7.2.4.1).
 const settingMaxFieldSectionSize = 0x6
 
-// settings are those of the peer that matter here.
-type settings struct {
-	// maxFieldSectionBytes is the largest field section that the peer wants; 0 says that it named no limit.
-	maxFieldSectionBytes uint64
-}
-
 // appendSettings appends our SETTINGS frame. QPACK's dynamic table stays at its
 // default of nothing: it would tie the streams to each other for a few bytes
 // per request.
@@ -23,32 +17,29 @@ func appendSettings(b []byte, maxFieldSectionBytes uint64) []byte {
 	return quicvarint.Append(b, maxFieldSectionBytes)
 }
 
-// parseSettings parses the payload of a SETTINGS frame. Unknown settings are ignored.
-func parseSettings(b []byte) (settings, error) {
-	var s settings
+// checkSettings checks the payload of a SETTINGS frame. Nothing in it changes
+// what we send: our field sections are small, and QPACK's table is not used.
+func checkSettings(b []byte) error {
 	seen := map[uint64]bool{}
 	for len(b) > 0 {
 		id, n, err := quicvarint.Parse(b)
 		if err != nil {
-			return s, connError(codeFrameError, "SETTINGS frame cut short")
+			return connError(codeFrameError, "SETTINGS frame cut short")
 		}
-		value, m, err := quicvarint.Parse(b[n:])
+		_, m, err := quicvarint.Parse(b[n:])
 		if err != nil {
-			return s, connError(codeFrameError, "SETTINGS frame cut short")
+			return connError(codeFrameError, "SETTINGS frame cut short")
 		}
 		b = b[n+m:]
 		if seen[id] {
-			return s, connError(codeSettings, "setting %#x twice", id)
+			return connError(codeSettings, "setting %#x twice", id)
 		}
 		seen[id] = true
-		switch id {
-		case 0x2, 0x3, 0x4, 0x5:
-			return s, connError(codeSettings, "setting %#x of HTTP/2", id)
-		case settingMaxFieldSectionSize:
-			s.maxFieldSectionBytes = value
+		if id >= 0x2 && id <= 0x5 {
+			return connError(codeSettings, "setting %#x of HTTP/2", id)
 		}
 	}
-	return s, nil
+	return nil
 }
 
 // appendGoAway appends a GOAWAY frame: no request from stream id on was or will be handled.
