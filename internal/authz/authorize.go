@@ -49,6 +49,8 @@ type Denial struct {
 
 func (d *Denial) Error() string { return d.Reason }
 
+func (d *Denial) equal(o *Denial) bool { return d == o || d != nil && o != nil && *d == *o }
+
 // DryRun tells what a policy that is not enforced would have done.
 type DryRun struct {
 	Policy  string
@@ -65,8 +67,8 @@ type DryRun struct {
 type Policies struct {
 	deny, allow       []*Policy
 	dryDeny, dryAllow []*Policy
-	// missing names a policy that is referred to and not known.
-	missing string
+	// closed denies whatever the policies say.
+	closed *Denial
 }
 
 // NewPolicies makes a set. Order does not matter, except that the first policy
@@ -80,7 +82,7 @@ func (s Policies) With(policies ...*Policy) Policies {
 	out := Policies{
 		deny: clone(s.deny), allow: clone(s.allow),
 		dryDeny: clone(s.dryDeny), dryAllow: clone(s.dryAllow),
-		missing: s.missing,
+		closed: s.closed,
 	}
 	for _, p := range policies {
 		switch {
@@ -99,17 +101,24 @@ func (s Policies) With(policies ...*Policy) Policies {
 
 // WithMissing returns the set with the knowledge that the policy "namespace/name"
 // should be in it and is not known: everything is denied until it is, because
-// it might be a DENY policy.
+// it might be a DENY policy. The denials are Incomplete.
 func (s Policies) WithMissing(name string) Policies {
-	s.missing = name
+	s.closed = &Denial{
+		Policy:     name,
+		Reason:     "policy " + name + " applies to the workload and is not known to this node yet",
+		Incomplete: true,
+	}
 	return s
 }
+
+// Closed returns a set that denies everything for the reason.
+func Closed(reason string) Policies { return Policies{closed: &Denial{Reason: reason}} }
 
 // Equal reports that both sets hold the same compiled policies, so that a
 // decision taken with one stands with the other. It compares pointers and does
 // not allocate.
 func (s Policies) Equal(o Policies) bool {
-	return s.missing == o.missing && slices.Equal(s.deny, o.deny) && slices.Equal(s.allow, o.allow) &&
+	return s.closed.equal(o.closed) && slices.Equal(s.deny, o.deny) && slices.Equal(s.allow, o.allow) &&
 		slices.Equal(s.dryDeny, o.dryDeny) && slices.Equal(s.dryAllow, o.dryAllow)
 }
 
@@ -169,12 +178,8 @@ func (s Policies) enforce(in *input) (Permit, *Denial) {
 			return Permit{}, p.denial
 		}
 	}
-	if s.missing != "" {
-		return Permit{}, &Denial{
-			Policy:     s.missing,
-			Reason:     "policy " + s.missing + " applies to the workload and is not known to this node yet",
-			Incomplete: true,
-		}
+	if s.closed != nil {
+		return Permit{}, s.closed
 	}
 	if len(s.allow) == 0 {
 		return Permit{valid: true}, nil

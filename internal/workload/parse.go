@@ -189,6 +189,9 @@ func parseWorkload(in *api.Workload) (*Workload, error) {
 		p.fail("uid", "is longer than %d bytes", maxUIDBytes)
 	} else if in.GetUid() == "" {
 		p.fail("uid", "is empty")
+	} else if strings.Count(in.GetUid(), "/") < 2 {
+		// Removals tell workloads from services by the separators.
+		p.fail("uid", "%q is not cluster/group/kind/namespace/name", clip(in.GetUid()))
 	} else if !clean(in.GetUid()) {
 		p.fail("uid", "has control characters or is not UTF-8")
 	}

@@ -3,6 +3,8 @@ package state
 import (
 	"fmt"
 
+	"go.uber.org/zap"
+
 	api "github.com/tulle-mesh/tulle/api/security"
 	"github.com/tulle-mesh/tulle/internal/authz"
 	"github.com/tulle-mesh/tulle/internal/xdsclient"
@@ -31,6 +33,10 @@ func (s *Store) applyPolicies(delta xdsclient.Delta) []xdsclient.Rejection {
 		if err != nil {
 			rejected = append(rejected, xdsclient.Rejection{Name: r.Name, Err: err})
 			continue
+		}
+		if w := p.Warnings(); len(w) > 0 {
+			s.logger.Warn("a policy is not understood in every part and is taken in its strictest sense",
+				zap.String("policy", p.Key()), zap.Strings("parts", w))
 		}
 		txn.Insert([]byte(p.Key()), p)
 		dirty = true

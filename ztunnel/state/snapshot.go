@@ -145,7 +145,7 @@ func (s *Snapshot) Policy(key string) *authz.Policy {
 // workload gets a set that denies everything.
 func (s *Snapshot) Policies(w *workload.Workload) authz.Policies {
 	if w == nil {
-		return authz.Policies{}.WithMissing("of an unknown workload")
+		return authz.Closed("the workload is not known to this node")
 	}
 	set := s.namespacePolicies(w.Namespace)
 	if len(w.AuthorizationPolicies) == 0 {
@@ -160,7 +160,11 @@ func (s *Snapshot) Policies(w *workload.Workload) authz.Policies {
 			missing = key
 		}
 	}
-	return set.With(selected...).WithMissing(missing)
+	set = set.With(selected...)
+	if missing != "" {
+		set = set.WithMissing(missing)
+	}
+	return set
 }
 
 func (s *Snapshot) namespacePolicies(namespace string) authz.Policies {

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"go.uber.org/zap"
+
 	"github.com/tulle-mesh/tulle/internal/workload"
 )
 
@@ -15,12 +17,15 @@ type Config struct {
 	// ClusterID is the cluster of this node's pods; empty is
 	// workload.DefaultClusterID.
 	ClusterID string
+	// Logger tells of policies that are understood only in part; nil is silent.
+	Logger *zap.Logger
 }
 
 // Store keeps the current Snapshot. It is safe for concurrent use. It has no
 // goroutine and needs no closing.
 type Store struct {
 	current atomic.Pointer[Snapshot]
+	logger  *zap.Logger
 	// mu serialises writers, from reading the current snapshot to publishing the
 	// next one.
 	mu sync.Mutex
@@ -31,7 +36,10 @@ func New(cfg Config) *Store {
 	if cfg.ClusterID == "" {
 		cfg.ClusterID = workload.DefaultClusterID
 	}
-	s := &Store{}
+	if cfg.Logger == nil {
+		cfg.Logger = zap.NewNop()
+	}
+	s := &Store{logger: cfg.Logger}
 	s.current.Store(newSnapshot(cfg.ClusterID))
 	return s
 }
