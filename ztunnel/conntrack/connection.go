@@ -60,6 +60,8 @@ type Connection struct {
 	DstService               *workload.Service
 	// Attributes are what an inbound connection was authorized on.
 	Attributes authz.Attributes
+	// Policy is the ALLOW policy that permitted an inbound connection, if one did.
+	Policy string
 	// Opened is when the connection was accepted.
 	Opened time.Time
 }
@@ -71,24 +73,18 @@ type Live struct {
 	table *Table
 	cut   context.CancelCauseFunc
 	own   relay.Counters
-	// mirrored are the counters of the other end when both ends are here.
-	mirrored atomic.Pointer[relay.Counters]
+	// sent and received count what this pod's application sent and received:
+	// own, or those of the connection's other end.
+	sent, received *atomic.Uint64
+	report         Report
 }
 
-// Counters count the bytes: Sent are those of this pod's application.
+// Counters count the bytes of a connection that was not opened with OpenMirror:
+// Sent are those of this pod's application.
 func (l *Live) Counters() *relay.Counters { return &l.own }
 
-// Mirror makes the connection count what the other end of it counts, with the
-// directions swapped: both pods are served by this process.
-func (l *Live) Mirror(other *relay.Counters) { l.mirrored.Store(other) }
-
 // Bytes tells how many bytes this pod's application sent and received so far.
-func (l *Live) Bytes() (sent, received uint64) {
-	if c := l.mirrored.Load(); c != nil {
-		return c.Received.Load(), c.Sent.Load()
-	}
-	return l.own.Sent.Load(), l.own.Received.Load()
-}
+func (l *Live) Bytes() (sent, received uint64) { return l.sent.Load(), l.received.Load() }
 
 // Recheck authorizes the connection under policies, and cuts it and returns the
 // denial when they no longer permit it. A decision that lacks a policy that has
@@ -106,7 +102,6 @@ func (l *Live) Recheck(policies authz.Policies) error {
 // it ended in order. Only the first call counts.
 func (l *Live) Close(err error) {
 	if l.table.remove(l) {
-		sent, received := l.Bytes()
-		l.table.reporter.Closed(&l.Connection, sent, received, time.Since(l.Opened), err)
+		l.report.Closed(time.Since(l.Opened), err)
 	}
 }

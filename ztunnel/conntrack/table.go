@@ -4,20 +4,28 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/tulle-mesh/tulle/internal/authz"
+	"github.com/tulle-mesh/tulle/internal/relay"
 )
 
 // Reporter is told about every connection: the access log and the metrics. It
-// must not keep or change the Connection, must not block for long, and is
-// called from many goroutines.
+// must not change the Connection, must not block for long, and is called from
+// many goroutines.
 type Reporter interface {
-	// Opened is told of a connection that now carries bytes, Closed of its end.
-	Opened(c *Connection)
-	Closed(c *Connection, sent, received uint64, duration time.Duration, err error)
+	// Opened is told of a connection that now carries bytes. The counters, in the
+	// client's and the server's direction, move until the Report is told of the end.
+	Opened(c *Connection, fromClient, fromServer *atomic.Uint64) Report
 	// Failed is told of a connection that never carried a byte.
 	Failed(c *Connection, duration time.Duration, err error)
+}
+
+// Report is the report on one open connection.
+type Report interface {
+	// Closed is told once that it ended; err is nil for a good end.
+	Closed(duration time.Duration, err error)
 }
 
 // Table holds the live connections of one pod. It is safe for concurrent use.
@@ -26,9 +34,9 @@ type Table struct {
 
 	mu    sync.Mutex
 	conns map[*Live]struct{}
-	// version of the policies at the last Reauthorize, if there was one.
-	version uint64
-	checked bool
+	// policies were in force at the last Reauthorize, if there was one.
+	policies authz.Policies
+	checked  bool
 }
 
 // New returns an empty table whose connections are reported to r.
@@ -38,10 +46,27 @@ func New(r Reporter) *Table { return &Table{reporter: r, conns: map[*Live]struct
 // than once, with the reason.
 func (t *Table) Open(c Connection, cut context.CancelCauseFunc) *Live {
 	l := &Live{Connection: c, table: t, cut: cut}
+	l.sent, l.received = &l.own.Sent, &l.own.Received
+	return t.list(l)
+}
+
+// OpenMirror is Open for a connection whose other end is in this process too and
+// counts the bytes: Sent of other are those of the other pod's application.
+func (t *Table) OpenMirror(c Connection, cut context.CancelCauseFunc, other *relay.Counters) *Live {
+	l := &Live{Connection: c, table: t, cut: cut}
+	l.sent, l.received = &other.Received, &other.Sent
+	return t.list(l)
+}
+
+func (t *Table) list(l *Live) *Live {
+	fromClient, fromServer := l.sent, l.received
+	if l.Direction == Inbound {
+		fromClient, fromServer = fromServer, fromClient
+	}
+	l.report = t.reporter.Opened(&l.Connection, fromClient, fromServer)
 	t.mu.Lock()
+	defer t.mu.Unlock()
 	t.conns[l] = struct{}{}
-	t.mu.Unlock()
-	t.reporter.Opened(&l.Connection)
 	return l
 }
 
@@ -76,13 +101,13 @@ func (t *Table) CutAll(cause error) int {
 }
 
 // Reauthorize decides all inbound connections again under policies and cuts
-// those that are denied now, with the *authz.Denial as cause. version tells
-// states of the policies apart (state.Snapshot.PolicyVersion): a call with the
-// version of the last one costs nothing, so it may be made on every change.
-func (t *Table) Reauthorize(version uint64, policies authz.Policies) (checked, cut int) {
+// those that are denied now, with the *authz.Denial as cause. It costs nothing
+// when the same policies were in force at the last call, so it may be called on
+// every change of the mesh.
+func (t *Table) Reauthorize(policies authz.Policies) (checked, cut int) {
 	t.mu.Lock()
-	same := t.checked && t.version == version
-	t.version, t.checked = version, true
+	same := t.checked && t.policies.Equal(policies)
+	t.policies, t.checked = policies, true
 	t.mu.Unlock()
 	if same {
 		return 0, 0

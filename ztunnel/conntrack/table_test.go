@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -18,23 +19,29 @@ import (
 
 // recorder is a Reporter that remembers.
 type recorder struct {
-	mu                       sync.Mutex
-	opened, failed           int
-	closed                   []error
-	sentBytes, receivedBytes uint64
+	mu                     sync.Mutex
+	failed                 int
+	closed                 []error
+	fromClient, fromServer *atomic.Uint64
 }
 
-func (r *recorder) Opened(*conntrack.Connection) { r.mu.Lock(); r.opened++; r.mu.Unlock() }
-func (r *recorder) Closed(_ *conntrack.Connection, sent, received uint64, _ time.Duration, err error) {
+func (r *recorder) Opened(_ *conntrack.Connection, fromClient, fromServer *atomic.Uint64) conntrack.Report {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.fromClient, r.fromServer = fromClient, fromServer
+	return r
+}
+
+func (r *recorder) Closed(_ time.Duration, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.closed = append(r.closed, err)
-	r.sentBytes, r.receivedBytes = sent, received
 }
+
 func (r *recorder) Failed(*conntrack.Connection, time.Duration, error) {
 	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.failed++
-	r.mu.Unlock()
 }
 
 var dst = netip.MustParseAddrPort("10.0.0.2:80")
@@ -70,10 +77,11 @@ func TestReauthorizeCutsOnlyInboundConnectionsThatAreDeniedNow(t *testing.T) {
 		return ctx
 	}
 	denied, allowed, outbound := cause(conntrack.Inbound, "web"), cause(conntrack.Inbound, "api"), cause(conntrack.Outbound, "web")
-	if checked, cut := table.Reauthorize(1, authz.Policies{}); checked != 2 || cut != 0 {
+	if checked, cut := table.Reauthorize(authz.Policies{}); checked != 2 || cut != 0 {
 		t.Errorf("first: checked %d, cut %d; want 2, 0", checked, cut)
 	}
-	checked, cut := table.Reauthorize(2, deny(t, "web"))
+	noWeb := deny(t, "web")
+	checked, cut := table.Reauthorize(noWeb)
 	if checked != 2 || cut != 1 {
 		t.Errorf("after the change: checked %d, cut %d; want 2, 1", checked, cut)
 	}
@@ -84,8 +92,8 @@ func TestReauthorizeCutsOnlyInboundConnectionsThatAreDeniedNow(t *testing.T) {
 	if allowed.Err() != nil || outbound.Err() != nil {
 		t.Error("a connection that is not denied was cut")
 	}
-	if checked, _ := table.Reauthorize(2, deny(t, "api")); checked != 0 {
-		t.Errorf("same version: checked %d connections, want none", checked)
+	if checked, _ := table.Reauthorize(noWeb); checked != 0 {
+		t.Errorf("same policies: checked %d connections, want none", checked)
 	}
 }
 
@@ -109,8 +117,8 @@ func TestCloseReportsOnceWithTheBytes(t *testing.T) {
 	live.Counters().Received.Add(9)
 	live.Close(nil)
 	live.Close(errors.New("late"))
-	if len(r.closed) != 1 || r.closed[0] != nil || r.sentBytes != 7 || r.receivedBytes != 9 {
-		t.Errorf("closed %v, %d sent, %d received", r.closed, r.sentBytes, r.receivedBytes)
+	if len(r.closed) != 1 || r.closed[0] != nil || r.fromClient.Load() != 7 || r.fromServer.Load() != 9 {
+		t.Errorf("closed %v, %d from the client, %d from the server", r.closed, r.fromClient.Load(), r.fromServer.Load())
 	}
 	if table.Len() != 0 {
 		t.Error("still listed")
@@ -120,9 +128,8 @@ func TestCloseReportsOnceWithTheBytes(t *testing.T) {
 func TestMirrorCountsTheOtherEnd(t *testing.T) {
 	r := &recorder{}
 	table := conntrack.New(r)
-	live := table.Open(connection(conntrack.Inbound, "web"), func(error) {})
 	var other relay.Counters
-	live.Mirror(&other)
+	live := table.OpenMirror(connection(conntrack.Inbound, "web"), func(error) {}, &other)
 	other.Sent.Add(5) // the client's bytes
 	other.Received.Add(3)
 	v := table.Views(time.Now()).Inbound
@@ -130,8 +137,8 @@ func TestMirrorCountsTheOtherEnd(t *testing.T) {
 		t.Errorf("view %+v", v)
 	}
 	live.Close(nil)
-	if r.sentBytes != 3 || r.receivedBytes != 5 {
-		t.Errorf("reported %d sent, %d received", r.sentBytes, r.receivedBytes)
+	if r.fromClient.Load() != 5 || r.fromServer.Load() != 3 {
+		t.Errorf("reported %d from the client, %d from the server", r.fromClient.Load(), r.fromServer.Load())
 	}
 }
 
@@ -152,17 +159,17 @@ func BenchmarkReauthorize(b *testing.B) {
 	for range 2000 {
 		table.Open(connection(conntrack.Inbound, "web"), func(error) {})
 	}
+	some := authz.Policies{}.WithMissing("shop/later")
 	b.Run("unchanged", func(b *testing.B) {
-		table.Reauthorize(0, authz.Policies{})
+		table.Reauthorize(some)
 		for b.Loop() {
-			table.Reauthorize(0, authz.Policies{})
+			table.Reauthorize(some)
 		}
 	})
 	b.Run("2000-connections", func(b *testing.B) {
-		version := uint64(0)
 		for b.Loop() {
-			version++
-			table.Reauthorize(version, authz.Policies{})
+			table.Reauthorize(some)
+			table.Reauthorize(authz.Policies{})
 		}
 	})
 }
