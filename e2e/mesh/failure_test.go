@@ -109,11 +109,11 @@ func (l *load) recovers(t *testing.T) {
 func TestComponentsAreKilledWithoutPlaintextAndRecover(t *testing.T) {
 	m := start(t)
 	const marker = "never-in-the-clear-9b42"
-	seen := m.capture(t, "n1", marker)
+	seen := m.capture(t, "node-1", marker)
 	l := m.load(t, marker)
 	l.recovers(t)
 	for _, victim := range []struct{ name, node string }{
-		{"ztunnel", "n1"}, {"ztunnel", "n2"}, {"agent", "n1"}, {"agent", "n2"},
+		{"ztunnel", "node-1"}, {"ztunnel", "node-2"}, {"agent", "node-1"}, {"agent", "node-2"},
 	} {
 		m.kill(t, victim.name, victim.node)
 		l.recovers(t)
@@ -157,14 +157,14 @@ func TestControlPlaneIsKilledAndTrafficGoesOn(t *testing.T) {
 
 func TestAFrozenZtunnelPassesNothing(t *testing.T) {
 	m := start(t)
-	c, err := m.component(t, "ztunnel", "n1")
+	c, err := m.component(t, "ztunnel", "node-1")
 	if err != nil {
 		t.Fatal(err)
 	}
 	// Stopped, not killed: nobody restarts it, and its listeners stay. Connections
 	// wait, and none may pass in the clear.
 	const marker = "never-in-the-clear-77aa"
-	seen := m.capture(t, "n1", marker)
+	seen := m.capture(t, "node-1", marker)
 	if err := syscall.Kill(c.HostPID, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}

@@ -319,7 +319,7 @@ func (m *mesh) wantLog(t *testing.T, source []string, parts ...string) {
 
 // keepLogs copies the logs to where CI shows them.
 func (m *mesh) keepLogs() {
-	for _, args := range [][]string{{"istiod-lite"}, {"ztunnel", "--node", "n1"}, {"ztunnel", "--node", "n2"}, {"agent", "--node", "n1"}, {"agent", "--node", "n2"}} {
+	for _, args := range [][]string{{"istiod-lite"}, {"ztunnel", "--node", "node-1"}, {"ztunnel", "--node", "node-2"}, {"agent", "--node", "node-1"}, {"agent", "--node", "node-2"}} {
 		out, err := m.meshctl(context.Background(), append([]string{"logs"}, args...)...)
 		fmt.Fprintf(os.Stderr, "=== logs %v (%v), the end:\n%s\n", args, err, tail(out, 60))
 	}

@@ -22,7 +22,7 @@ type program struct {
 }
 
 // writePods prepares the servers' data and writes the objects of all pods:
-// servers on n2, clients on n1, in namespaces of which "outside" is not enrolled.
+// servers on node-2, clients on node-1, in namespaces of which "outside" is not enrolled.
 func (m *mesh) writePods() error {
 	pg := m.dir("pg")
 	if err := initPostgres(pg); err != nil {
@@ -40,15 +40,15 @@ func (m *mesh) writePods() error {
 	peer := []string{filepath.Join(m.bin, "peer"), "serve"}
 	peerPorts := []int{7000, 7001, 7002, 7003, 7004, 7005, 7006}
 	pods := []program{
-		{"data", "postgres", "n2", []string{filepath.Join(postgresPath(), "postgres"), "-D", pg, "-k", pg, "-c", "listen_addresses=*", "-c", "fsync=off"}, []int{5432}, "postgres"},
-		{"data", "redis", "n2", []string{"redis-server", "--bind", "*", "-::*", "--protected-mode", "no", "--save", ""}, []int{6379}, ""},
-		{"data", "nginx", "n2", []string{"nginx", "-c", nginx, "-g", "daemon off;"}, []int{80}, ""},
-		{"data", "iperf", "n2", []string{"iperf3", "-s"}, []int{5201}, ""},
-		{"data", "peer", "n2", peer, peerPorts, ""},
-		{"apps", "client", "n1", sleep, nil, ""},
-		{"apps", "other", "n1", sleep, nil, ""},
-		{"outside", "stranger", "n1", sleep, nil, ""},
-		{"outside", "peer", "n2", peer, peerPorts, ""},
+		{"data", "postgres", "node-2", []string{filepath.Join(postgresPath(), "postgres"), "-D", pg, "-k", pg, "-c", "listen_addresses=*", "-c", "fsync=off"}, []int{5432}, "postgres"},
+		{"data", "redis", "node-2", []string{"redis-server", "--bind", "*", "-::*", "--protected-mode", "no", "--save", ""}, []int{6379}, ""},
+		{"data", "nginx", "node-2", []string{"nginx", "-c", nginx, "-g", "daemon off;"}, []int{80}, ""},
+		{"data", "iperf", "node-2", []string{"iperf3", "-s"}, []int{5201}, ""},
+		{"data", "peer", "node-2", peer, peerPorts, ""},
+		{"apps", "client", "node-1", sleep, nil, ""},
+		{"apps", "other", "node-1", sleep, nil, ""},
+		{"outside", "stranger", "node-1", sleep, nil, ""},
+		{"outside", "peer", "node-2", peer, peerPorts, ""},
 	}
 	var out strings.Builder
 	for _, ns := range []string{"data", "apps", "outside"} {

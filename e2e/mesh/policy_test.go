@@ -31,7 +31,7 @@ func TestAPolicyCutsALiveConnectionAndNamesItself(t *testing.T) {
 	if line := denied.line(t); line != "reset" {
 		t.Errorf("the denied connection ended: %s", line)
 	}
-	m.wantLog(t, []string{"ztunnel", "--node", "n2"}, "data/deny-client", "ns/apps/sa/client")
+	m.wantLog(t, []string{"ztunnel", "--node", "node-2"}, "data/deny-client", "ns/apps/sa/client")
 	// New ones are refused; another port and another client are not.
 	if out, err := m.peer(t.Context(), client, "echo", peerService+":7000", "x"); err == nil {
 		t.Errorf("a denied connection echoed %q", out)
@@ -63,7 +63,7 @@ spec:
 			t.Errorf("%s was let in: %q", pod, out)
 		}
 	}
-	m.wantLog(t, []string{"ztunnel", "--node", "n2"}, "data/only-other", "ns/apps/sa/client")
+	m.wantLog(t, []string{"ztunnel", "--node", "node-2"}, "data/only-other", "ns/apps/sa/client")
 }
 
 func TestStrictRefusesPlaintextWithAReason(t *testing.T) {
@@ -76,7 +76,7 @@ spec: {mtls: {mode: STRICT}}
 	if out, err := m.peer(t.Context(), stranger, "echo", peerService+":7000", "x"); err == nil {
 		t.Errorf("a client without identity was let in: %q", out)
 	}
-	m.wantLog(t, []string{"ztunnel", "--node", "n2"}, "strict")
+	m.wantLog(t, []string{"ztunnel", "--node", "node-2"}, "strict")
 	m.want(t, client, "in", "echo", peerService+":7000", "in")
 }
 

@@ -200,13 +200,13 @@ func TestIperf(t *testing.T) {
 func TestNoPlaintextBetweenTheNodes(t *testing.T) {
 	m := start(t)
 	const marker = "never-in-the-clear-6f1d"
-	seen := m.capture(t, "n1", marker)
+	seen := m.capture(t, "node-1", marker)
 	// The capture sees plaintext where there is some: to a pod that is not enrolled.
 	m.want(t, stranger, marker, "echo", outsidePeer+":7000", marker)
 	if s := seen(); s.Marked == 0 {
 		t.Fatalf("the capture missed plaintext: %+v", s)
 	}
-	seen = m.capture(t, "n1", marker)
+	seen = m.capture(t, "node-1", marker)
 	v4, v6 := m.podIPs(t, "data/peer")
 	for _, host := range []string{peerService, v4, v6} {
 		m.want(t, client, marker, "echo", host+":7000", marker)
@@ -233,7 +233,7 @@ func TestAccessLogNamesBothIdentities(t *testing.T) {
 	m := start(t)
 	m.want(t, client, "for the log", "echo", peerService+":7000", "for the log")
 	src, dst := "spiffe://cluster.local/ns/apps/sa/client", "spiffe://cluster.local/ns/data/sa/peer"
-	for node, direction := range map[string]string{"n1": "outbound", "n2": "inbound"} {
+	for node, direction := range map[string]string{"node-1": "outbound", "node-2": "inbound"} {
 		m.wantLog(t, []string{"ztunnel", "--node", node}, "connection complete", fmt.Sprintf("src.identity=%q", src), fmt.Sprintf("dst.identity=%q", dst), fmt.Sprintf("direction=%q", direction))
 	}
 }
