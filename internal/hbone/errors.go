@@ -11,18 +11,18 @@ type ErrCode uint32
 
 // The codes that tunnels use.
 const (
-	CodeNo             ErrCode = 0x0
-	CodeProtocol       ErrCode = 0x1
-	CodeInternal       ErrCode = 0x2
-	CodeFlowControl    ErrCode = 0x3
-	CodeStreamClosed   ErrCode = 0x5
-	CodeFrameSize      ErrCode = 0x6
-	CodeRefusedStream  ErrCode = 0x7
-	CodeCancel         ErrCode = 0x8
-	CodeCompression    ErrCode = 0x9
-	CodeConnect        ErrCode = 0xa
-	CodeEnhanceCalm    ErrCode = 0xb
-	CodeInadequate     ErrCode = 0xc
+	CodeNo            ErrCode = 0x0
+	CodeProtocol      ErrCode = 0x1
+	CodeInternal      ErrCode = 0x2
+	CodeFlowControl   ErrCode = 0x3
+	CodeStreamClosed  ErrCode = 0x5
+	CodeFrameSize     ErrCode = 0x6
+	CodeRefusedStream ErrCode = 0x7
+	CodeCancel        ErrCode = 0x8
+	CodeCompression   ErrCode = 0x9
+	CodeConnect       ErrCode = 0xa
+	CodeEnhanceCalm   ErrCode = 0xb
+	CodeInadequate    ErrCode = 0xc
 )
 
 // ErrDraining is returned by Open on a tunnel that takes no new streams.
@@ -66,3 +66,16 @@ func (e *TunnelError) Error() string { return fmt.Sprintf("tunnel ended: %v", e.
 
 // Unwrap returns the cause.
 func (e *TunnelError) Unwrap() error { return e.Cause }
+
+// goAwayError is the reason that a peer gave in GOAWAY.
+type goAwayError struct {
+	code ErrCode
+	text string
+}
+
+func (e *goAwayError) Error() string {
+	if e.text == "" {
+		return fmt.Sprintf("peer ended the connection (code %#x)", uint32(e.code))
+	}
+	return fmt.Sprintf("peer ended the connection (code %#x): %.200q", uint32(e.code), e.text)
+}
