@@ -121,7 +121,7 @@ func (v verdict) why(in *input) string {
 	c := v.first
 	relation := "is not "
 	if c.not {
-		relation = "is excluded by not "
+		relation = "is excluded, being "
 	}
 	if !in.hasIdentity && c.field >= fieldNamespace {
 		return c.field.name() + " is none (the client has no mesh identity), and the policy wants " + c.wants()
