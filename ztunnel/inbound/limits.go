@@ -1,0 +1,18 @@
+package inbound
+
+import "time"
+
+const (
+	// maxHandshakes bounds TLS handshakes in progress of one pod: each costs about
+	// a millisecond of CPU and 30 KiB, and anyone who reaches the pod may start one.
+	// Further connections wait in the listen queue.
+	maxHandshakes = 256
+	// defaultHandshakeTimeout and defaultConnectTimeout apply where Config says
+	// nothing. The first leaves room for a few lost packets; the second is how long
+	// a client waits for an application that does not answer its SYN.
+	defaultHandshakeTimeout = 10 * time.Second
+	defaultConnectTimeout   = 10 * time.Second
+	// maxAuthorityBytes bounds what is quoted of a peer's authority: the longest
+	// IP:port has 47 bytes, a DNS name with port 259.
+	maxAuthorityBytes = 260
+)

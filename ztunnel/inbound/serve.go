@@ -1,0 +1,117 @@
+package inbound
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"github.com/tulle-mesh/tulle/internal/hbone"
+	"github.com/tulle-mesh/tulle/internal/hbone/h3"
+	"github.com/tulle-mesh/tulle/internal/mtls"
+	"github.com/tulle-mesh/tulle/internal/relay"
+	"github.com/tulle-mesh/tulle/ztunnel/conntrack"
+)
+
+// peer is what TLS proved about the other end of a tunnel; it is the Value of
+// hbone.Conn.
+type peer struct {
+	id spiffeid.ID
+	// expires is when its certificate does.
+	expires time.Time
+}
+
+// tunnels are the servers of the two carriers.
+type tunnels struct {
+	h2 hbone.Server
+	h3 *h3.Server
+}
+
+func (t *tunnels) init(p *Proxy) {
+	t.h2.Handler = p.handler(conntrack.HBONE)
+	t.h3 = h3.NewServer(h3.ServerConfig{
+		Handler: p.handler(conntrack.HBONEQUIC),
+		Attach: func(cs tls.ConnectionState, _ hbone.Conn) (any, time.Time, error) {
+			who, err := identify(cs)
+			return who, who.expires, err
+		},
+		Logger: p.log,
+	})
+}
+
+func identify(cs tls.ConnectionState) (peer, error) {
+	id, err := mtls.Peer(cs)
+	return peer{id: id, expires: mtls.NotAfter(cs)}, err
+}
+
+// ServeTunnel serves one connection to 15008 until it ends. It owns conn.
+func (p *Proxy) ServeTunnel(ctx context.Context, conn *net.TCPConn) {
+	received := time.Now()
+	secure, who, err := p.handshake(ctx, conn)
+	if err == nil {
+		err = p.tunnels.h2.ServeConn(ctx, secure, who)
+		if err == nil || errors.Is(err, hbone.ErrServerDraining) {
+			return
+		}
+		// The requests on it have had their log lines.
+		p.log.Debug("tunnel ended: " + err.Error())
+		return
+	}
+	relay.Reset(conn)
+	p.cfg.Table.Fail(conntrack.Connection{
+		Direction: conntrack.Inbound, Protocol: conntrack.HBONE,
+		Src: addrPort(conn.RemoteAddr()), TunnelDst: addrPort(conn.LocalAddr()), Opened: received,
+	}, err)
+}
+
+// handshake makes conn a TLS connection whose peer is known.
+func (p *Proxy) handshake(ctx context.Context, conn *net.TCPConn) (*tls.Conn, peer, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, p.cfg.HandshakeTimeout, fmt.Errorf("no TLS handshake within %v", p.cfg.HandshakeTimeout))
+	defer cancel()
+	select {
+	case p.handshakes <- struct{}{}:
+		defer func() { <-p.handshakes }()
+	case <-ctx.Done():
+		return nil, peer{}, &HandshakeError{Err: context.Cause(ctx)}
+	}
+	secure := tls.Server(hbone.WrapConn(conn), p.cfg.TLS)
+	if err := secure.HandshakeContext(ctx); err != nil {
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		return nil, peer{}, &HandshakeError{Err: err}
+	}
+	who, err := identify(secure.ConnectionState())
+	if err != nil {
+		return nil, peer{}, &HandshakeError{Err: err}
+	}
+	return secure, who, nil
+}
+
+// HandshakeError is a tunnel whose peer could not be identified.
+type HandshakeError struct{ Err error }
+
+func (e *HandshakeError) Error() string { return "TLS handshake: " + e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *HandshakeError) Unwrap() error { return e.Err }
+
+// ServeQUIC serves the tunnels that come on udp until ctx ends or the proxy is
+// drained. It owns udp.
+func (p *Proxy) ServeQUIC(ctx context.Context, udp net.PacketConn) error {
+	return p.tunnels.h3.Serve(ctx, udp, p.cfg.QUIC)
+}
+
+// Drain asks the peers of all tunnels to open no more streams, and waits until
+// the tunnels have ended; when ctx ends first, it breaks them.
+func (p *Proxy) Drain(ctx context.Context) {
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = p.tunnels.h2.Drain(ctx) })
+	wg.Go(func() { _ = p.tunnels.h3.Drain(ctx) })
+	wg.Wait()
+}
