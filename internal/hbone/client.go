@@ -54,6 +54,16 @@ func (c *ClientConn) Open(ctx context.Context, q Request) (Stream, Response, err
 		return nil, Response{}, context.Cause(ctx)
 	}
 	s, answer, err := c.t.openStream(q)
+	if err == errUnsettled {
+		// More streams at once than any peer is sure to take: ask how many it does.
+		select {
+		case <-c.t.settled:
+		case <-c.t.finished:
+		case <-ctx.Done():
+			return nil, Response{}, context.Cause(ctx)
+		}
+		s, answer, err = c.t.openStream(q)
+	}
 	if err != nil {
 		return nil, Response{}, err
 	}
@@ -96,11 +106,19 @@ func (t *tunnel) mayOpen() error {
 		return t.err
 	case t.draining, t.nextID > 1<<31-1, t.expired():
 		return ErrDraining
-	case uint32(len(t.streams)) >= t.peerMaxStreams:
-		return ErrTooManyStreams
+	case uint32(len(t.streams)) < t.peerMaxStreams:
+		return nil
 	}
-	return nil
+	select {
+	case <-t.settled:
+		return ErrTooManyStreams
+	default:
+		return errUnsettled
+	}
 }
+
+// errUnsettled says that the peer's limit of streams must be known first.
+var errUnsettled = errors.New("peer has not sent its SETTINGS")
 
 func (t *tunnel) expired() bool {
 	return !t.opts.expiresAt.IsZero() && !time.Now().Before(t.opts.expiresAt)
@@ -162,7 +180,8 @@ func (c *ClientConn) Streams() int {
 func (c *ClientConn) Usable() bool {
 	c.t.mu.Lock()
 	defer c.t.mu.Unlock()
-	return c.t.mayOpen() == nil
+	err := c.t.mayOpen()
+	return err == nil || err == errUnsettled
 }
 
 // ExpiresAt implements Tunnel.
@@ -199,6 +218,14 @@ func (c *ClientConn) Close() error {
 	<-c.t.finished
 	return nil
 }
+
+// busyRate is the number of octets a second, both ways together, from which one
+// reader is likely the limit: about a third of what one core carries.
+const busyRate = 150 << 20
+
+// Busy tells whether the tunnel moved more than busyRate since it was asked last,
+// or in the last second when that is longer ago.
+func (c *ClientConn) Busy() bool { return c.t.load.busy(time.Now()) }
 
 // Stats describes the tunnel now.
 func (c *ClientConn) Stats() TunnelStats { return c.t.stats() }

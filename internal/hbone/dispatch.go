@@ -44,12 +44,11 @@ func (r *reader) settings(f *http2.SettingsFrame) error {
 	if f.IsAck() {
 		return r.countControl()
 	}
-	if r.settled {
-		if err := r.countControl(); err != nil {
-			return err
-		}
-	}
+	first := !r.settled
 	r.settled = true
+	if err := r.countControl(); err != nil {
+		return err
+	}
 	t.keep.settled()
 
 	t.mu.Lock()
@@ -78,11 +77,11 @@ func (r *reader) settings(f *http2.SettingsFrame) error {
 	if err != nil {
 		return err
 	}
-	if !t.settled && f.NumSettings() >= 0 {
-		t.settled = true
+	if first {
 		if _, told := f.Value(http2.SettingMaxConcurrentStreams); !told {
 			t.peerMaxStreams = math.MaxUint32
 		}
+		close(t.settled)
 	}
 	_ = t.framer.WriteSettingsAck()
 	t.queued()

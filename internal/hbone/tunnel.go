@@ -49,7 +49,6 @@ type tunnel struct {
 	starved        []*stream // wait for sendWindow
 	peerWindow     int32     // SETTINGS_INITIAL_WINDOW_SIZE of the peer
 	peerMaxStreams uint32
-	settled        bool // the peer's SETTINGS arrived
 	draining       bool // no new streams, either way
 	goAwaySent     bool // with the final stream number
 	peerGone       bool // the peer sent GOAWAY
@@ -65,7 +64,9 @@ type tunnel struct {
 	in   reader
 
 	handlers sync.WaitGroup
-	finished chan struct{}
+	load     load
+	settled  chan struct{} // closed when the peer's SETTINGS arrived
+	finished chan struct{} // closed when all is over
 }
 
 // options are the settings that both sides have.
@@ -98,6 +99,7 @@ func newTunnel(l *link, side *serverSide, opts options, budget *Budget) *tunnel 
 		sendWindow:     defaultWindow,
 		peerWindow:     defaultWindow,
 		peerMaxStreams: maxStreamsUnknown,
+		settled:        make(chan struct{}),
 		finished:       make(chan struct{}),
 	}
 	t.peerFrame.Store(defaultFrame)
@@ -132,6 +134,7 @@ func (t *tunnel) run() *TunnelError {
 		var fault error
 		if n > 0 {
 			t.keep.alive()
+			t.load.count(n)
 			fault = t.in.consume(buf.b[:n])
 		}
 		buf.release()

@@ -81,6 +81,7 @@ func (t *tunnel) writeData(s *stream, b []byte, n int) error {
 	if !s.dead.Load() {
 		err = t.gatherData(s.id, b, n)
 		t.dataFramesSent.Add(1)
+		t.load.count(n)
 	}
 	if err == nil && (!more || t.link.wire.pendingOut() >= maxHeldOutput/2) {
 		_, err = t.link.wire.flush(true)

@@ -1,0 +1,446 @@
+package hbone
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"runtime"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/tulle-mesh/tulle/internal/backoff"
+)
+
+// Limits of a pool.
+const (
+	// poolStreams is how many streams a tunnel carries before the pool dials another
+	// one beside it; one tunnel has one reader, so this also spreads the load.
+	poolStreams = 256
+	// poolIdle is how long a tunnel without streams stays; ztunnel keeps it 5 minutes.
+	poolIdle = 5 * time.Minute
+	// poolDial bounds one dial, TCP and TLS.
+	poolDial = 10 * time.Second
+	// poolBackoffMin and poolBackoffMax space the dials of a peer that fails, from its
+	// second failure on. Opens meanwhile fail at once: their application retries itself.
+	poolBackoffMin = 50 * time.Millisecond
+	poolBackoffMax = time.Second
+	// poolTries bounds the tunnels that one Open tries.
+	poolTries = 4
+)
+
+// Key names tunnels that may stand for each other: same source, same destination,
+// same expectation of the peer.
+type Key struct {
+	// Source is the uid of the pod in whose namespace the tunnel is dialled.
+	Source string
+	// Destination is where it is dialled to.
+	Destination netip.AddrPort
+	// Peers is the sorted list of expected identities, joined with commas.
+	Peers string
+}
+
+// DialFunc makes the tunnel for a key. ctx ends when the pool gives up on it.
+type DialFunc func(ctx context.Context, key Key) (Tunnel, error)
+
+// PoolConfig are the settings of a Pool. Only Dial is required.
+type PoolConfig struct {
+	Dial DialFunc
+	// MaxStreams is how many streams a tunnel carries before another is dialled; zero: 256.
+	MaxStreams int
+	// IdleTimeout is how long a tunnel without streams stays; zero: 5 minutes.
+	IdleTimeout time.Duration
+	// DialTimeout bounds one dial; zero: 10 s.
+	DialTimeout time.Duration
+}
+
+// Pool keeps tunnels and opens streams on them. It is safe for concurrent use.
+type Pool struct {
+	cfg    PoolConfig
+	ctx    context.Context // of dials; ends with the pool
+	cancel context.CancelFunc
+	dials  sync.WaitGroup
+
+	mu      sync.Mutex
+	entries map[Key]*entry
+	members map[*member]struct{} // every tunnel that has not ended, drained ones too
+	closed  bool
+}
+
+// entry is what the pool knows of one key, guarded by the pool's mu.
+type entry struct {
+	key     Key
+	members []*member
+	dial    *dialCall
+	retry   *backoff.Backoff // nil while dialing works
+	retryAt time.Time
+	lastErr error
+	forget  *time.Timer // removes an entry that only remembers a failure
+}
+
+// member is one tunnel of the pool.
+type member struct {
+	tunnel Tunnel
+	opens  int // guarded by the pool's mu
+	idle   *time.Timer
+	seen   int // opens when idle fired last
+}
+
+// dialCall is a dial that several Opens may wait for.
+type dialCall struct {
+	done   chan struct{}
+	cancel context.CancelFunc
+	err    error // valid after done
+}
+
+// ErrPoolClosed is returned by Open after Drain, and for a source that was closed meanwhile.
+var ErrPoolClosed = errors.New("pool of tunnels is closed")
+
+// NewPool returns an empty pool. It must be ended with Drain.
+func NewPool(cfg PoolConfig) *Pool {
+	if cfg.MaxStreams == 0 {
+		cfg.MaxStreams = poolStreams
+	}
+	if cfg.IdleTimeout == 0 {
+		cfg.IdleTimeout = poolIdle
+	}
+	if cfg.DialTimeout == 0 {
+		cfg.DialTimeout = poolDial
+	}
+	p := &Pool{cfg: cfg, entries: map[Key]*entry{}, members: map[*member]struct{}{}}
+	p.ctx, p.cancel = context.WithCancel(context.Background())
+	return p
+}
+
+// Open opens a stream on a tunnel for key, dialling one when none is fit. Opens
+// that wait for the same dial share its outcome. It returns what Tunnel.Open
+// returns, the error of the dial, or ErrPoolClosed; ending ctx ends the wait with
+// context.Cause(ctx), and leaves a dial that others may need running.
+func (p *Pool) Open(ctx context.Context, key Key, r Request) (Stream, Response, error) {
+	if err := r.Validate(); err != nil {
+		return nil, Response{}, err
+	}
+	var tried []*member
+	var err error
+	for range poolTries {
+		var m *member
+		var used bool
+		m, used, err = p.acquire(ctx, key, tried)
+		if err != nil {
+			return nil, Response{}, err
+		}
+		var s Stream
+		var response Response
+		s, response, err = m.tunnel.Open(ctx, r)
+		var broken *TunnelError
+		switch {
+		case err == nil:
+			return s, response, nil
+		case errors.Is(err, ErrDraining), errors.Is(err, ErrTooManyStreams):
+		case errors.As(err, &broken) && used:
+			// A tunnel that stood idle while its peer went away: nothing passed, ask anew.
+		default:
+			return nil, response, err
+		}
+		tried = append(tried, m)
+	}
+	return nil, Response{}, err
+}
+
+// acquire returns a tunnel for key that is not among tried, and whether it has
+// carried streams before.
+func (p *Pool) acquire(ctx context.Context, key Key, tried []*member) (*member, bool, error) {
+	for {
+		if ctx.Err() != nil {
+			return nil, false, context.Cause(ctx)
+		}
+		p.mu.Lock()
+		if p.closed {
+			p.mu.Unlock()
+			return nil, false, ErrPoolClosed
+		}
+		e := p.entries[key]
+		if e == nil {
+			e = &entry{key: key}
+			p.entries[key] = e
+		}
+		if m := p.choose(e, tried); m != nil {
+			used := m.opens > 0
+			m.opens++
+			p.mu.Unlock()
+			return m, used, nil
+		}
+		if e.dial == nil {
+			if wait := time.Until(e.retryAt); e.lastErr != nil && wait > 0 {
+				err := fmt.Errorf("%w (next attempt in %v)", e.lastErr, wait.Round(time.Millisecond))
+				p.mu.Unlock()
+				return nil, false, err
+			}
+			p.startDial(e)
+		}
+		call := e.dial
+		p.mu.Unlock()
+		select {
+		case <-call.done:
+			if call.err != nil {
+				return nil, false, call.err
+			}
+		case <-ctx.Done():
+		}
+	}
+}
+
+// choose returns the usable tunnel with the fewest streams, nil when there is none.
+// It starts a dial in the background when even that one is well filled; mu is held.
+func (p *Pool) choose(e *entry, tried []*member) *member {
+	var best *member
+	least, usable := 0, 0
+	e.members = slices.DeleteFunc(e.members, func(m *member) bool {
+		if m.ended() {
+			p.drop(m)
+			return true
+		}
+		return false
+	})
+	for _, m := range e.members {
+		if slices.Contains(tried, m) || !m.tunnel.Usable() {
+			continue
+		}
+		usable++
+		if n := m.tunnel.Streams(); best == nil || n < least {
+			best, least = m, n
+		}
+	}
+	if best == nil || e.dial != nil || time.Now().Before(e.retryAt) {
+		return best
+	}
+	if least >= p.cfg.MaxStreams || least > 0 && usable < runtime.GOMAXPROCS(0) && busy(best.tunnel) {
+		p.startDial(e)
+	}
+	return best
+}
+
+// busy tells whether a tunnel moves so much that its one reader is likely the limit.
+func busy(t Tunnel) bool {
+	b, ok := t.(interface{ Busy() bool })
+	return ok && b.Busy()
+}
+
+// ended tells whether the tunnel is over, or will be without our doing.
+func (m *member) ended() bool {
+	select {
+	case <-m.tunnel.Done():
+		return true
+	default:
+		return m.tunnel.Err() != nil
+	}
+}
+
+// drop forgets a tunnel that is over; mu is held.
+func (p *Pool) drop(m *member) {
+	m.idle.Stop()
+	delete(p.members, m)
+}
+
+// startDial dials in the background; mu is held.
+func (p *Pool) startDial(e *entry) {
+	ctx, cancel := context.WithTimeout(p.ctx, p.cfg.DialTimeout)
+	call := &dialCall{done: make(chan struct{}), cancel: cancel}
+	e.dial = call
+	if e.forget != nil {
+		e.forget.Stop()
+	}
+	p.dials.Go(func() {
+		defer cancel()
+		t, err := p.cfg.Dial(ctx, e.key)
+		p.dialed(e, call, t, err)
+	})
+}
+
+// dialed takes the outcome of a dial and wakes who waits for it.
+func (p *Pool) dialed(e *entry, call *dialCall, t Tunnel, err error) {
+	p.mu.Lock()
+	gone := p.closed || p.entries[e.key] != e
+	if gone && err == nil {
+		err = ErrPoolClosed
+	}
+	e.dial = nil
+	call.err = err
+	switch {
+	case gone:
+	case err == nil:
+		e.retry, e.retryAt, e.lastErr = nil, time.Time{}, nil
+		m := &member{tunnel: t}
+		m.idle = time.AfterFunc(p.cfg.IdleTimeout, func() { p.checkIdle(e, m) })
+		e.members = append(e.members, m)
+		p.members[m] = struct{}{}
+	default:
+		p.dialFailed(e, err)
+	}
+	p.mu.Unlock()
+	close(call.done)
+	if gone && t != nil {
+		_ = t.Close()
+	}
+}
+
+// dialFailed remembers the failure for a while; mu is held.
+func (p *Pool) dialFailed(e *entry, err error) {
+	e.lastErr = err
+	if e.retry == nil {
+		e.retry = backoff.New(poolBackoffMin, poolBackoffMax)
+	} else {
+		e.retryAt = time.Now().Add(e.retry.Next())
+	}
+	e.forget = time.AfterFunc(2*poolBackoffMax, func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if len(e.members) == 0 && e.dial == nil && p.entries[e.key] == e {
+			delete(p.entries, e.key)
+		}
+	})
+}
+
+// checkIdle drains a tunnel that had no stream since the last look.
+func (p *Pool) checkIdle(e *entry, m *member) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if _, here := p.members[m]; !here {
+		return
+	}
+	if !m.ended() && (m.tunnel.Streams() > 0 || m.opens != m.seen) {
+		m.seen = m.opens
+		m.idle.Reset(p.cfg.IdleTimeout)
+		return
+	}
+	p.leave(e, m)
+	delete(p.members, m)
+	m.tunnel.Drain()
+}
+
+// leave takes m out of its entry, and an empty entry out of the pool; mu is held.
+func (p *Pool) leave(e *entry, m *member) {
+	e.members = slices.DeleteFunc(e.members, func(o *member) bool { return o == m })
+	if len(e.members) == 0 && e.dial == nil && e.lastErr == nil && p.entries[e.key] == e {
+		delete(p.entries, e.key)
+	}
+}
+
+// CloseSource breaks all tunnels of a source that is gone and ends its dials.
+func (p *Pool) CloseSource(source string) {
+	p.mu.Lock()
+	var tunnels []Tunnel
+	for key, e := range p.entries {
+		if key.Source != source {
+			continue
+		}
+		if e.dial != nil {
+			e.dial.cancel()
+		}
+		if e.forget != nil {
+			e.forget.Stop()
+		}
+		for _, m := range e.members {
+			p.drop(m)
+			tunnels = append(tunnels, m.tunnel)
+		}
+		delete(p.entries, key)
+	}
+	p.mu.Unlock()
+	closeAll(tunnels)
+}
+
+// closeAll closes tunnels at the same time, since each may take a moment to say goodbye.
+func closeAll(tunnels []Tunnel) {
+	var wg sync.WaitGroup
+	for _, t := range tunnels {
+		wg.Go(func() { _ = t.Close() })
+	}
+	wg.Wait()
+}
+
+// Revalidate drains every tunnel for which keep is false: it carries no new stream
+// from then on, and those that it has go on. keep must not call the pool.
+func (p *Pool) Revalidate(keep func(Key, Tunnel) bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for key, e := range p.entries {
+		for _, m := range slices.Clone(e.members) {
+			if m.ended() || keep(key, m.tunnel) {
+				continue
+			}
+			p.leave(e, m)
+			m.tunnel.Drain()
+		}
+	}
+}
+
+// Drain refuses new streams and waits until those that there are have ended. When
+// ctx ends first it breaks what is left and returns context.Cause(ctx).
+func (p *Pool) Drain(ctx context.Context) error {
+	p.mu.Lock()
+	p.closed = true
+	var tunnels []Tunnel
+	for m := range p.members {
+		m.idle.Stop()
+		tunnels = append(tunnels, m.tunnel)
+	}
+	for _, e := range p.entries {
+		if e.forget != nil {
+			e.forget.Stop()
+		}
+	}
+	clear(p.entries)
+	clear(p.members)
+	p.mu.Unlock()
+	p.cancel()
+	for _, t := range tunnels {
+		t.Drain()
+	}
+	err := awaitAll(ctx, tunnels)
+	p.dials.Wait()
+	return err
+}
+
+// awaitAll waits for the tunnels' ends; it closes them when ctx ends.
+func awaitAll(ctx context.Context, tunnels []Tunnel) error {
+	for _, t := range tunnels {
+		select {
+		case <-t.Done():
+		case <-ctx.Done():
+			closeAll(tunnels)
+			return context.Cause(ctx)
+		}
+	}
+	return nil
+}
+
+// PooledTunnel describes one tunnel of a pool.
+type PooledTunnel struct {
+	Key Key
+	// Streams is the number of open streams.
+	Streams int
+	// ExpiresAt is the moment from which no new stream is opened; zero: never.
+	ExpiresAt time.Time
+	// Stats is nil when the carrier keeps none.
+	Stats *TunnelStats
+}
+
+// Tunnels describes the tunnels that take new streams, in no order.
+func (p *Pool) Tunnels() []PooledTunnel {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var list []PooledTunnel
+	for key, e := range p.entries {
+		for _, m := range e.members {
+			d := PooledTunnel{Key: key, Streams: m.tunnel.Streams(), ExpiresAt: m.tunnel.ExpiresAt()}
+			if s, ok := m.tunnel.(interface{ Stats() TunnelStats }); ok {
+				stats := s.Stats()
+				d.Stats = &stats
+			}
+			list = append(list, d)
+		}
+	}
+	return list
+}
