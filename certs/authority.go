@@ -144,6 +144,9 @@ func (a *Authority) checkRoot(root *issuer, now time.Time) error {
 	if err := root.cert.CheckSignatureFrom(root.cert); err != nil {
 		return fmt.Errorf("the root is not self-signed: %w", err)
 	}
+	if now.Before(root.cert.NotBefore) {
+		return fmt.Errorf("the root is valid only from %s on: is the clock right?", root.cert.NotBefore.UTC().Format(time.RFC3339))
+	}
 	if now.After(root.cert.NotAfter) {
 		return fmt.Errorf("the root expired at %s", root.cert.NotAfter.UTC().Format(time.RFC3339))
 	}
@@ -153,6 +156,10 @@ func (a *Authority) checkRoot(root *issuer, now time.Time) error {
 func (a *Authority) checkIntermediate(i *issuer, now time.Time) error {
 	if err := i.cert.CheckSignatureFrom(a.root.cert); err != nil {
 		return fmt.Errorf("the intermediate is not signed by the root: %w", err)
+	}
+	if now.Before(i.cert.NotBefore) {
+		// Made while the clock was ahead.
+		return fmt.Errorf("the intermediate is valid only from %s on", i.cert.NotBefore.UTC().Format(time.RFC3339))
 	}
 	if now.After(i.cert.NotAfter) {
 		return fmt.Errorf("the intermediate expired at %s", i.cert.NotAfter.UTC().Format(time.RFC3339))
@@ -255,7 +262,7 @@ func (a *Authority) sign(template *x509.Certificate, key crypto.PublicKey, ttl t
 // do they wait.
 func (a *Authority) current(now time.Time) (*issuer, error) {
 	i := a.issuer.Load()
-	if now.Before(renewAt(i.cert)) {
+	if now.Before(a.renewAt(i)) {
 		return i, nil
 	}
 	expired := !now.Before(i.cert.NotAfter)
@@ -265,7 +272,7 @@ func (a *Authority) current(now time.Time) (*issuer, error) {
 		return i, nil
 	}
 	defer a.renewal.Unlock()
-	if i = a.issuer.Load(); now.Before(renewAt(i.cert)) {
+	if i = a.issuer.Load(); now.Before(a.renewAt(i)) {
 		return i, nil // renewed meanwhile
 	}
 	if a.closed || now.Before(a.retryAfter) {
@@ -285,8 +292,14 @@ func (a *Authority) current(now time.Time) (*issuer, error) {
 	return a.issuer.Load(), nil
 }
 
-func renewAt(cert *x509.Certificate) time.Time {
-	return cert.NotBefore.Add(cert.NotAfter.Sub(cert.NotBefore) / renewalDenominator * renewalNumerator)
+// renewAt is when i should be replaced. One that ends with the root is used to
+// its end, since a new one would end then too.
+func (a *Authority) renewAt(i *issuer) time.Time {
+	if !i.cert.NotAfter.Before(a.root.cert.NotAfter) {
+		return i.cert.NotAfter
+	}
+	life := i.cert.NotAfter.Sub(i.cert.NotBefore.Add(Backdate))
+	return i.cert.NotAfter.Add(-life / renewalReserve)
 }
 
 // renewIntermediate makes a new intermediate, and uses it once it is on disk.

@@ -42,11 +42,11 @@ func ParseChain(text []byte) ([]*x509.Certificate, error) {
 		chain = append(chain, cert)
 		text = rest
 	}
-	if len(chain) == 0 {
-		return nil, errors.New("no certificate in PEM")
-	}
 	if blocks != len(chain) {
 		return nil, fmt.Errorf("%d of %d PEM blocks are broken", blocks-len(chain), blocks)
+	}
+	if len(chain) == 0 {
+		return nil, errors.New("no certificate in PEM")
 	}
 	return chain, nil
 }

@@ -63,7 +63,6 @@ var (
 	oidKeyUsage          = asn1.ObjectIdentifier{2, 5, 29, 15}
 	oidBasicConstraints  = asn1.ObjectIdentifier{2, 5, 29, 19}
 	oidExtendedKeyUsage  = asn1.ObjectIdentifier{2, 5, 29, 37}
-	oidExtensionRequest  = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 9, 14}
 	allowedCSRExtensions = []asn1.ObjectIdentifier{oidSubjectAltName, oidSubjectKeyID, oidKeyUsage, oidBasicConstraints, oidExtendedKeyUsage}
 )
 
@@ -135,25 +134,14 @@ func checkRequestKey(req *x509.CertificateRequest) error {
 }
 
 // requestIdentity returns the one name of the request. It reads the extension
-// itself where x509 would pass over kinds of names that it does not know, such
-// as otherName, or over all but one of several extensions.
+// itself, where x509 would pass over kinds of names that it does not know, such
+// as otherName. That no extension is there twice x509 has checked.
 func requestIdentity(req *x509.CertificateRequest) (spiffeid.ID, error) {
-	extensions := 0
-	for _, a := range req.Attributes { //nolint:staticcheck // only its type is read: a second extensionRequest would be merged silently
-		if a.Type.Equal(oidExtensionRequest) {
-			extensions++
-		}
-	}
-	if extensions > 1 {
-		return spiffeid.ID{}, refuse(ReasonExtension, nil, "%d lists of extensions, want 1", extensions)
-	}
 	var san *pkix.Extension
 	for i, e := range req.Extensions {
 		switch {
 		case !slices.ContainsFunc(allowedCSRExtensions, e.Id.Equal):
 			return spiffeid.ID{}, refuse(ReasonExtension, nil, "extension %v is not issued", e.Id)
-		case e.Id.Equal(oidSubjectAltName) && san != nil:
-			return spiffeid.ID{}, refuse(ReasonName, nil, "two subject alternative name extensions")
 		case e.Id.Equal(oidSubjectAltName):
 			san = &req.Extensions[i]
 		case e.Id.Equal(oidBasicConstraints):

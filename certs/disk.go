@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 )
 
 // disk is what the state needs of a file system when it writes: the seam where
@@ -45,10 +44,10 @@ const temporarySuffix = ".tmp"
 // process dies on the way, not at all. The temporary name is fixed because the
 // directory's lock admits one writer, so that leftovers cannot pile up.
 func replaceFile(d disk, path string, data []byte, mode os.FileMode) error {
-	temporary := path + temporarySuffix
-	if err := os.Remove(temporary); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := sweep(path); err != nil {
 		return err
 	}
+	temporary := path + temporarySuffix
 	f, err := d.Create(temporary, mode)
 	if err != nil {
 		return err
@@ -68,20 +67,13 @@ func replaceFile(d disk, path string, data []byte, mode os.FileMode) error {
 	return d.SyncDir(filepath.Dir(path))
 }
 
-// sweep removes what a killed writer left.
-func sweep(dir string) error {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return err
+// sweep removes what a writer of path left when it was killed.
+func sweep(path string) error {
+	err := os.Remove(path + temporarySuffix)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
 	}
-	for _, e := range entries {
-		if strings.HasSuffix(e.Name(), temporarySuffix) && e.Type().IsRegular() {
-			if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
+	return err
 }
 
 // ModeError says that a file with a private key may be read by others than its

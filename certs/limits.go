@@ -44,9 +44,9 @@ const (
 	serialBits = 159
 )
 
-// renewalFraction is the part of an intermediate's lifetime after which a new
-// one is made: the last third is left for the operator to notice failures.
-const renewalNumerator, renewalDenominator = 2, 3
+// renewalReserve: the last 1/renewalReserve of an intermediate's life is left
+// for the operator to notice that it could not be renewed.
+const renewalReserve = 3
 
 // renewalRetry is the least time between failed attempts to renew the
 // intermediate, since they happen while someone waits for a signature.

@@ -7,6 +7,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -34,7 +35,7 @@ type state struct {
 // openState makes the directory when it is missing and takes its lock, which
 // the kernel releases however the process ends.
 func openState(dir string, d disk) (*state, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := makeDir(d, dir); err != nil {
 		return nil, err
 	}
 	lock, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_RDWR|os.O_CREATE|syscall.O_CLOEXEC, 0o600)
@@ -48,11 +49,34 @@ func openState(dir string, d disk) (*state, error) {
 		}
 		return nil, fmt.Errorf("lock %s: %w", dir, err)
 	}
-	if err := sweep(dir); err != nil {
-		lock.Close()
-		return nil, err
+	s := &state{dir: dir, disk: d, lock: lock}
+	for _, name := range []string{rootFile, intermediateFile, RootBundleFile} {
+		if err := sweep(s.path(name)); err != nil {
+			lock.Close()
+			return nil, err
+		}
 	}
-	return &state{dir: dir, disk: d, lock: lock}, nil
+	return s, nil
+}
+
+// makeDir makes the directory, durably, when it is missing. In one that
+// everybody may write to, anybody could put a root of his own.
+func makeDir(d disk, dir string) error {
+	info, err := os.Stat(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return err
+		}
+		return d.SyncDir(filepath.Dir(dir))
+	case err != nil:
+		return err
+	case !info.IsDir():
+		return fmt.Errorf("%s is not a directory", dir)
+	case info.Mode().Perm()&0o002 != 0:
+		return fmt.Errorf("%s may be written to by everybody (mode %04o): run \"chmod o-w %s\"", dir, info.Mode().Perm(), dir)
+	}
+	return nil
 }
 
 func (s *state) close() error { return s.lock.Close() }
