@@ -1,0 +1,225 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"go.uber.org/zap"
+
+	"github.com/tulle-mesh/tulle/certs/rotation"
+	"github.com/tulle-mesh/tulle/internal/hbone"
+	"github.com/tulle-mesh/tulle/internal/lifecycle"
+	"github.com/tulle-mesh/tulle/internal/mtls"
+	"github.com/tulle-mesh/tulle/internal/workload"
+	"github.com/tulle-mesh/tulle/ztunnel/config"
+	"github.com/tulle-mesh/tulle/ztunnel/conntrack"
+	"github.com/tulle-mesh/tulle/ztunnel/inbound"
+	"github.com/tulle-mesh/tulle/ztunnel/inpod"
+	"github.com/tulle-mesh/tulle/ztunnel/outbound"
+)
+
+// The ports that the redirection and the peers use, opened inside each pod.
+const (
+	outboundPort = 15001
+	inboundPort  = 15006
+	tunnelPort   = 15008
+)
+
+// errDeadline cuts connections that outlive a drain.
+var errDeadline = errors.New("drain deadline passed")
+
+// podProxy is all that runs for one pod.
+type podProxy struct {
+	pods     *pods
+	pod      inpod.Pod
+	log      *zap.Logger
+	mesh     *podMesh
+	table    *conntrack.Table
+	lease    *rotation.Lease
+	inbound  *inbound.Proxy
+	outbound *outbound.Proxy
+	pool     *hbone.Pool
+	started  time.Time
+
+	closers []io.Closer // the listeners
+	drain   *lifecycle.Drain
+	ctx     context.Context
+	cancel  context.CancelCauseFunc
+	wg      sync.WaitGroup
+	ended   sync.Once
+}
+
+// start opens the pod's listeners and begins to serve. ctx bounds the start
+// only; life ends the proxies.
+func (p *pods) start(life context.Context, pod inpod.Pod) (_ *podProxy, err error) {
+	id, err := workload.NewIdentity(p.cfg.TrustDomain, pod.Info.Namespace, pod.Info.ServiceAccount)
+	if err != nil {
+		return nil, fmt.Errorf("identity of pod %s/%s: %w", pod.Info.Namespace, pod.Info.Name, err)
+	}
+	name := pod.Info.Namespace + "/" + pod.Info.Name
+	x := &podProxy{
+		pods: p, pod: pod, log: p.log.With(zap.String("pod", name)), started: time.Now(),
+		mesh:  &podMesh{store: p.store, namespace: pod.Info.Namespace, name: pod.Info.Name, network: p.cfg.Network, wait: p.cfg.WorkloadWait},
+		table: conntrack.New(p.reporter), drain: lifecycle.NewDrain(),
+	}
+	x.ctx, x.cancel = context.WithCancelCause(life)
+	tcp, udp, err := x.listen()
+	if err != nil {
+		x.cancel(err)
+		return nil, fmt.Errorf("pod %s: %w", name, err)
+	}
+	x.lease = p.certificates.Acquire(id)
+	dialer := inpod.NewDialer(pod.NS)
+	x.inbound = inbound.New(inbound.Config{
+		Pod: name, Mesh: x.mesh, Dialer: dialer, Table: x.table, Drain: x.drain,
+		TLS:      mtls.Server(x.lease, x.lease),
+		QUIC:     mtls.Server(x.lease, x.lease, mtls.WithProtocol(mtls.ProtocolH3)),
+		Identity: id, Baggage: describe,
+		HandshakeTimeout: p.cfg.HandshakeTimeout, ConnectTimeout: p.cfg.ConnectTimeout, Logger: x.log,
+	})
+	x.outbound = outbound.New(x.outboundConfig(name, id, dialer))
+	x.serve(tcp, udp)
+	return x, nil
+}
+
+func (x *podProxy) outboundConfig(name string, id spiffeid.ID, dialer *inpod.Dialer) outbound.Config {
+	cfg := x.pods.cfg
+	protocol := conntrack.HBONE
+	tunnels := outbound.Tunnels{
+		Dialer: dialer, SVID: x.lease, Bundles: x.lease,
+		ListenPacket: x.listenPacket,
+	}
+	if cfg.Carrier == config.CarrierH3 {
+		protocol, tunnels.QUIC = conntrack.HBONEQUIC, true
+	}
+	x.pool = hbone.NewPool(hbone.PoolConfig{Dial: tunnels.Dial, IdleTimeout: cfg.TunnelIdle, DialTimeout: cfg.ConnectTimeout})
+	out := outbound.Config{
+		UID: x.pod.UID, Pod: name, Mesh: x.mesh, Dialer: dialer, Pool: x.pool, Protocol: protocol,
+		Table: x.table, Drain: x.drain, Identity: id, Certificate: x.lease, Baggage: describe,
+		ConnectTimeout: cfg.ConnectTimeout, Logger: x.log,
+	}
+	if !cfg.SameNodeEncrypt {
+		out.SameNode = x.pods
+	}
+	return out
+}
+
+// listeners of one pod, by port.
+type listeners struct{ outbound, inbound, tunnel []*net.TCPListener }
+
+// listen opens everything or nothing.
+func (x *podProxy) listen() (tcp listeners, udp []*net.UDPConn, err error) {
+	defer func() {
+		if err != nil {
+			x.closeListeners()
+		}
+	}()
+	for _, l := range []struct {
+		port uint16
+		into *[]*net.TCPListener
+	}{{outboundPort, &tcp.outbound}, {inboundPort, &tcp.inbound}, {tunnelPort, &tcp.tunnel}} {
+		lns, err := inpod.Listen(x.pod.NS, l.port)
+		if err != nil {
+			return tcp, nil, fmt.Errorf("listen on port %d: %w", l.port, err)
+		}
+		*l.into = lns
+		for _, ln := range lns {
+			x.closers = append(x.closers, ln)
+		}
+	}
+	udp, err = inpod.ListenPacket(x.pod.NS, tunnelPort)
+	if err != nil {
+		return tcp, nil, fmt.Errorf("listen on UDP port %d: %w", tunnelPort, err)
+	}
+	return tcp, udp, nil
+}
+
+// listenPacket opens a UDP socket for a tunnel to dst.
+func (x *podProxy) listenPacket(dst netip.Addr) (*net.UDPConn, error) {
+	conns, err := inpod.ListenPacket(x.pod.NS, 0)
+	if err != nil {
+		return nil, err
+	}
+	var fit *net.UDPConn
+	for _, c := range conns {
+		is4 := c.LocalAddr().(*net.UDPAddr).AddrPort().Addr().Is4()
+		if fit == nil && is4 == dst.Unmap().Is4() {
+			fit = c
+			continue
+		}
+		_ = c.Close()
+	}
+	if fit == nil {
+		return nil, fmt.Errorf("the pod has no address of the family of %v", dst)
+	}
+	return fit, nil
+}
+
+func (x *podProxy) closeListeners() {
+	for _, c := range x.closers {
+		_ = c.Close()
+	}
+}
+
+// serve starts everything that runs for the pod.
+func (x *podProxy) serve(tcp listeners, udp []*net.UDPConn) {
+	for _, l := range []struct {
+		lns   []*net.TCPListener
+		serve func(context.Context, *net.TCPConn)
+	}{{tcp.outbound, x.outbound.Serve}, {tcp.inbound, x.inbound.ServePlaintext}, {tcp.tunnel, x.inbound.ServeTunnel}} {
+		for _, ln := range l.lns {
+			x.wg.Go(func() { acceptAll(x.ctx, x.log, &x.wg, ln, l.serve) })
+		}
+	}
+	for _, conn := range udp {
+		x.wg.Go(func() {
+			if err := x.inbound.ServeQUIC(x.ctx, conn); err != nil {
+				x.log.Warn("QUIC listener ended", zap.Error(err))
+			}
+		})
+	}
+}
+
+// Drain ends the pod's proxies: no new connections at once, those that live
+// until they end, ctx ends or the drain deadline passes, whichever is first. It
+// returns when nothing of the pod is left in the process.
+func (x *podProxy) Drain(ctx context.Context) {
+	x.ended.Do(func() { x.end(ctx) })
+}
+
+func (x *podProxy) end(ctx context.Context) {
+	ctx, cancel := context.WithTimeoutCause(ctx, x.pods.cfg.DrainDeadline, errDeadline)
+	defer cancel()
+	x.closeListeners()
+	x.drain.Begin()
+	var goaway sync.WaitGroup
+	goaway.Go(func() { x.inbound.Drain(ctx) })
+	goaway.Go(func() { _ = x.pool.Drain(ctx) })
+	left := x.drain.Wait(ctx)
+	cut := 0
+	if left > 0 {
+		cut = x.table.CutAll(errDeadline)
+	}
+	x.cancel(errDeadline)
+	goaway.Wait()
+	x.wg.Wait()
+	x.lease.Release()
+	x.log.Info("pod ended", zap.Int("connections_cut", cut), zap.Int("connections_refused", left-cut),
+		zap.Duration("served", time.Since(x.started).Round(time.Millisecond)))
+}
+
+// addresses of the pod, for the dump.
+func (x *podProxy) addresses() []netip.Addr {
+	w := x.pods.store.Snapshot().WorkloadByPod(x.pod.Info.Namespace, x.pod.Info.Name)
+	if w == nil {
+		return nil
+	}
+	return w.Addresses
+}

@@ -1,0 +1,119 @@
+package app
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/tulle-mesh/tulle/certs/rotation"
+	"github.com/tulle-mesh/tulle/ztunnel/config"
+	"github.com/tulle-mesh/tulle/ztunnel/conntrack"
+	"github.com/tulle-mesh/tulle/ztunnel/inbound"
+	"github.com/tulle-mesh/tulle/ztunnel/inpod"
+	"github.com/tulle-mesh/tulle/ztunnel/state"
+)
+
+// pods are the pods that this process serves.
+type pods struct {
+	cfg          config.Config
+	store        *state.Store
+	certificates *rotation.Manager
+	reporter     conntrack.Reporter
+	log          *zap.Logger
+	// life is the life of every proxy; a drain ends them before it ends.
+	life context.Context
+
+	mu     sync.RWMutex
+	byUID  map[string]*podProxy
+	byName map[podName]*podProxy
+}
+
+type podName struct{ namespace, name string }
+
+func nameOf(p inpod.Pod) podName { return podName{p.Info.Namespace, p.Info.Name} }
+
+// Start implements the start of a pod for inpod.
+func (p *pods) Start(_ context.Context, pod inpod.Pod) (inpod.Proxy, error) {
+	x, err := p.start(p.life, pod)
+	if err != nil {
+		return nil, err
+	}
+	p.mu.Lock()
+	p.byUID[pod.UID], p.byName[nameOf(pod)] = x, x
+	p.mu.Unlock()
+	x.log.Info("pod started", zap.String("uid", pod.UID))
+	return listed{x}, nil
+}
+
+// listed takes a pod off the list when its drain begins: it delivers no more.
+type listed struct{ *podProxy }
+
+// Drain implements inpod.Proxy.
+func (l listed) Drain(ctx context.Context) {
+	p := l.pods
+	p.mu.Lock()
+	if name := nameOf(l.pod); p.byName[name] == l.podProxy {
+		delete(p.byName, name)
+	}
+	p.mu.Unlock()
+	l.podProxy.Drain(ctx)
+	p.mu.Lock()
+	if p.byUID[l.pod.UID] == l.podProxy {
+		delete(p.byUID, l.pod.UID)
+	}
+	p.mu.Unlock()
+}
+
+// Inbound implements outbound.Deliverer.
+func (p *pods) Inbound(namespace, name string) *inbound.Proxy {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	if x := p.byName[podName{namespace, name}]; x != nil {
+		return x.inbound
+	}
+	return nil
+}
+
+func (p *pods) all() []*podProxy {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	out := make([]*podProxy, 0, len(p.byUID))
+	for _, x := range p.byUID {
+		out = append(out, x)
+	}
+	return out
+}
+
+// watchPolicies authorizes live connections again whenever the policies changed,
+// until ctx ends.
+func (p *pods) watchPolicies(ctx context.Context) error {
+	seen := p.store.Snapshot().PolicyVersion()
+	for {
+		snap := p.store.Snapshot()
+		if version := snap.PolicyVersion(); version != seen {
+			seen = version
+			for _, x := range p.all() {
+				p.reauthorize(snap, x)
+			}
+		}
+		select {
+		case <-snap.Changed():
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+func (p *pods) reauthorize(snap *state.Snapshot, x *podProxy) {
+	w := snap.WorkloadByPod(x.pod.Info.Namespace, x.pod.Info.Name)
+	if w == nil {
+		return // gone from the control plane before it is from the node: nothing says that its connections are wrong
+	}
+	begin := time.Now()
+	if checked, cut := x.table.Reauthorize(snap.Policies(w)); cut > 0 {
+		x.log.Info("policy change cut live connections", zap.Int("checked", checked), zap.Int("cut", cut),
+			zap.Duration("took", time.Since(begin)))
+	}
+}

@@ -1,0 +1,97 @@
+package outbound
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
+
+	"github.com/tulle-mesh/tulle/internal/hbone"
+	"github.com/tulle-mesh/tulle/internal/hbone/h3"
+	"github.com/tulle-mesh/tulle/internal/mtls"
+)
+
+// Tunnels dials the tunnels of one pod, inside its namespace and with its
+// certificate.
+type Tunnels struct {
+	Dialer  Dialer
+	SVID    x509svid.Source
+	Bundles x509bundle.Source
+	// QUIC dials HTTP/3 instead of HTTP/2 on TLS; ListenPacket then opens a UDP
+	// socket inside the pod for each tunnel, of the family of its destination.
+	QUIC         bool
+	ListenPacket func(dst netip.Addr) (*net.UDPConn, error)
+}
+
+// Dial opens the tunnel of key: the DialFunc of the pod's pool.
+func (t Tunnels) Dial(ctx context.Context, key hbone.Key) (hbone.Tunnel, error) {
+	expected, err := splitPeers(key.Peers)
+	if err != nil {
+		return nil, err
+	}
+	if t.QUIC {
+		return t.dialQUIC(ctx, key.Destination, expected)
+	}
+	return t.dialTLS(ctx, key.Destination, expected)
+}
+
+func (t Tunnels) dialTLS(ctx context.Context, dst netip.AddrPort, expected []spiffeid.ID) (hbone.Tunnel, error) {
+	conn, err := t.Dialer.DialTCP(ctx, netip.Addr{}, dst)
+	if err != nil {
+		return nil, err
+	}
+	secure := tls.Client(hbone.WrapConn(conn), mtls.Client(t.SVID, t.Bundles, expected))
+	if err := secure.HandshakeContext(ctx); err != nil {
+		_ = conn.Close()
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		return nil, &HandshakeError{Err: err}
+	}
+	tunnel, err := hbone.NewClient(secure, hbone.ClientConfig{ExpiresAt: t.expiresAt(secure.ConnectionState())})
+	if err != nil {
+		return nil, err
+	}
+	return tunnel, nil
+}
+
+func (t Tunnels) dialQUIC(ctx context.Context, dst netip.AddrPort, expected []spiffeid.ID) (hbone.Tunnel, error) {
+	udp, err := t.ListenPacket(dst.Addr())
+	if err != nil {
+		return nil, fmt.Errorf("open UDP socket: %w", err)
+	}
+	cfg := mtls.Client(t.SVID, t.Bundles, expected, mtls.WithProtocol(mtls.ProtocolH3))
+	tunnel, err := h3.Dial(ctx, udp, net.UDPAddrFromAddrPort(dst), cfg, h3.ClientConfig{ExpiresAt: t.expiresAt})
+	if err != nil {
+		return nil, &HandshakeError{Err: err}
+	}
+	return tunnel, nil
+}
+
+// expiresAt is when the first certificate of the connection, ours included, does.
+func (t Tunnels) expiresAt(cs tls.ConnectionState) time.Time {
+	at := mtls.NotAfter(cs)
+	if svid, err := t.SVID.GetX509SVID(); err == nil {
+		// The certificate may have been renewed since the handshake, a moment ago:
+		// the peer then closes a little before this.
+		if own := svid.Certificates[0].NotAfter; at.IsZero() || own.Before(at) {
+			at = own
+		}
+	}
+	return at
+}
+
+// HandshakeError is a tunnel whose peer did not prove to be who is expected
+// there, or did not accept us.
+type HandshakeError struct{ Err error }
+
+func (e *HandshakeError) Error() string { return "TLS handshake: " + e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *HandshakeError) Unwrap() error { return e.Err }
