@@ -24,7 +24,7 @@ func (s *Store) applyAddresses(delta xdsclient.Delta) []xdsclient.Rejection {
 	var rejected []xdsclient.Rejection
 	u := newAddressUpdate(s.Snapshot())
 	for _, name := range delta.Removed {
-		// A uid has at least four separators, a service's name has one.
+		// A uid has two separators or more, a service's name has one.
 		if strings.Count(name, "/") >= 2 {
 			u.removeWorkload(name)
 		} else {
