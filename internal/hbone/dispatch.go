@@ -62,6 +62,11 @@ func (r *reader) settings(f *http2.SettingsFrame) error {
 			return t.moveWindows(int32(s.Val))
 		case http2.SettingMaxFrameSize:
 			t.peerFrame.Store(int32(s.Val))
+			if s.Val >= maxFrame && r.maxFrame < maxFrame {
+				// A peer that takes large frames may send them too; others keep to the default.
+				r.maxFrame = maxFrame
+				_ = t.framer.WriteSettings(http2.Setting{ID: http2.SettingMaxFrameSize, Val: maxFrame})
+			}
 		case http2.SettingMaxConcurrentStreams:
 			t.peerMaxStreams = s.Val
 		case http2.SettingHeaderTableSize:

@@ -83,7 +83,8 @@ const (
 
 // Sizes of flow control and of buffers, in octets.
 const (
-	// maxFrame is our SETTINGS_MAX_FRAME_SIZE. DATA is handed on as it arrives, so
+	// maxFrame is our SETTINGS_MAX_FRAME_SIZE, a server's only towards clients that take
+	// as much. DATA is handed on as it arrives, so
 	// large frames cost no memory; a sender's frames stay within one large buffer.
 	maxFrame = 1 << 20
 

@@ -16,6 +16,7 @@ type reader struct {
 
 	preface  int // octets of the client's preface still expected
 	settled  bool
+	maxFrame int   // what we last told the peer
 	unacked  int64 // octets of DATA not yet given back as connection credit
 	recvLeft int64 // what the peer may still send on the connection
 
@@ -67,8 +68,10 @@ func (f *streamFault) Error() string { return fmt.Sprintf("stream %d: code %#x",
 func (r *reader) init(t *tunnel) {
 	r.t = t
 	r.recvLeft = tunnelWindow
+	r.maxFrame = maxFrame
 	if t.server != nil {
 		r.preface = len(http2.ClientPreface)
+		r.maxFrame = defaultFrame
 	}
 	r.hdec = hpack.NewDecoder(4096, nil)
 	r.framer = http2.NewFramer(nil, &r.source)
@@ -137,8 +140,8 @@ func (r *reader) consume(p []byte) error {
 // begin starts a frame.
 func (r *reader) begin(h frameHeader) error {
 	r.frame, r.left, r.dropping = h, h.length, false
-	if h.length > maxFrame {
-		return faultf(CodeFrameSize, "frame of %d octets exceeds %d", h.length, maxFrame)
+	if h.length > r.maxFrame {
+		return faultf(CodeFrameSize, "frame of %d octets exceeds %d", h.length, r.maxFrame)
 	}
 	if !r.settled && h.kind != http2.FrameSettings {
 		return faultf(CodeProtocol, "first frame is %v, not SETTINGS", h.kind)

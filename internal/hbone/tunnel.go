@@ -108,13 +108,13 @@ func newTunnel(l *link, side *serverSide, opts options, budget *Budget) *tunnel 
 	t.in.init(t)
 
 	settings := []http2.Setting{
-		{ID: http2.SettingMaxFrameSize, Val: maxFrame},
 		{ID: http2.SettingMaxHeaderListSize, Val: opts.maxHeaderList},
 	}
 	if side == nil {
 		t.nextID = 1
 		t.control.Write([]byte(http2.ClientPreface))
-		settings = append(settings, http2.Setting{ID: http2.SettingEnablePush, Val: 0})
+		settings = append(settings, http2.Setting{ID: http2.SettingEnablePush, Val: 0},
+			http2.Setting{ID: http2.SettingMaxFrameSize, Val: maxFrame})
 	} else {
 		t.nextID = 2
 		settings = append(settings, http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: opts.maxStreams})
