@@ -1,0 +1,249 @@
+package load
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+)
+
+// Mode is what a client does.
+type Mode string
+
+// The modes of a client.
+const (
+	Up      Mode = "up"      // send bulk data
+	Down    Mode = "down"    // receive bulk data
+	Echo    Mode = "echo"    // requests and answers, closed loop
+	Connect Mode = "connect" // connect, one byte each way, close
+	Idle    Mode = "idle"    // open connections, use each once, and hold them
+)
+
+// Job says what one client process does.
+type Job struct {
+	Mode     Mode          `json:"mode"`
+	Addr     string        `json:"addr"`
+	Conns    int           `json:"conns"`
+	Duration time.Duration `json:"duration"`
+	// Requests ends an echo job after so many on each connection; 0 says when Duration is over.
+	Requests int `json:"requests"`
+}
+
+// Result is what a client process measured.
+type Result struct {
+	// Seconds is how long it took in fact.
+	Seconds float64 `json:"seconds"`
+	// Bytes of bulk data that arrived.
+	Bytes uint64 `json:"bytes"`
+	// Count of requests or connections.
+	Count uint64 `json:"count"`
+	// P50 and P99 are latencies of requests in microseconds.
+	P50 float64 `json:"p50"`
+	P99 float64 `json:"p99"`
+}
+
+const (
+	// dialTimeout bounds one connection attempt.
+	dialTimeout = 10 * time.Second
+	// grace bounds what remains to do when the time of a job is over.
+	grace = 15 * time.Second
+	// maxLatency is the largest latency that the histogram takes.
+	maxLatency = time.Minute
+)
+
+// Run does a job. For Idle it calls ready when all connections stand and holds
+// them until ctx ends.
+func Run(ctx context.Context, j Job, ready func()) (Result, error) {
+	c := &client{job: j}
+	start := time.Now()
+	c.end = start.Add(j.Duration)
+	work := map[Mode]func() error{Up: c.up, Down: c.down, Echo: c.echo, Connect: c.connect, Idle: c.hold}[j.Mode]
+	if work == nil {
+		return Result{}, fmt.Errorf("unknown mode %q", j.Mode)
+	}
+	c.latency = hdrhistogram.New(1, maxLatency.Microseconds(), 3)
+	defer c.closeHeld()
+	errs := make(chan error, j.Conns)
+	for range j.Conns {
+		go func() { errs <- work() }()
+	}
+	var failed error
+	for range j.Conns {
+		failed = errors.Join(failed, <-errs)
+	}
+	if failed != nil {
+		return Result{}, failed
+	}
+	if j.Mode == Idle {
+		ready()
+		<-ctx.Done()
+	}
+	c.result.Seconds = time.Since(start).Seconds()
+	c.result.P50 = float64(c.latency.ValueAtQuantile(50))
+	c.result.P99 = float64(c.latency.ValueAtQuantile(99))
+	return c.result, nil
+}
+
+type client struct {
+	job Job
+	end time.Time
+
+	mu      sync.Mutex
+	result  Result
+	latency *hdrhistogram.Histogram
+	held    []net.Conn
+}
+
+func (c *client) dial(what byte) (net.Conn, error) {
+	conn, err := net.DialTimeout("tcp", c.job.Addr, dialTimeout)
+	if err != nil {
+		return nil, err
+	}
+	conn.SetDeadline(c.end.Add(grace))
+	if _, err := conn.Write([]byte{what}); err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return conn, nil
+}
+
+func (c *client) add(bytes, count uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.result.Bytes += bytes
+	c.result.Count += count
+}
+
+func (c *client) up() error {
+	conn, err := c.dial(askSink)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	buf := make([]byte, bulkBytes)
+	var sent uint64
+	for time.Now().Before(c.end) {
+		n, err := conn.Write(buf)
+		sent += uint64(n)
+		if err != nil {
+			return fmt.Errorf("send: %w", err)
+		}
+	}
+	if err := conn.(*net.TCPConn).CloseWrite(); err != nil {
+		return err
+	}
+	var told [8]byte
+	if _, err := io.ReadFull(conn, told[:]); err != nil {
+		return fmt.Errorf("count of what arrived: %w", err)
+	}
+	if got := binary.BigEndian.Uint64(told[:]); got != sent {
+		return fmt.Errorf("sent %d bytes, %d arrived", sent, got)
+	}
+	c.add(sent, 1)
+	return nil
+}
+
+func (c *client) down() error {
+	conn, err := c.dial(askSource)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	buf := make([]byte, bulkBytes)
+	var got uint64
+	for time.Now().Before(c.end) {
+		n, err := conn.Read(buf)
+		got += uint64(n)
+		if err != nil {
+			return fmt.Errorf("receive: %w", err)
+		}
+	}
+	c.add(got, 1)
+	return nil
+}
+
+func (c *client) echo() error {
+	conn, err := c.dial(askEcho)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	latency := hdrhistogram.New(1, maxLatency.Microseconds(), 3)
+	n := uint64(0)
+	for c.job.Requests == 0 && time.Now().Before(c.end) || n < uint64(c.job.Requests) {
+		start := time.Now()
+		if err := exchange(conn); err != nil {
+			return err
+		}
+		latency.RecordValue(time.Since(start).Microseconds())
+		n++
+	}
+	c.add(0, n)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.latency.Merge(latency)
+	return nil
+}
+
+func exchange(conn net.Conn) error {
+	var buf [MessageBytes]byte
+	if _, err := conn.Write(buf[:]); err != nil {
+		return fmt.Errorf("request: %w", err)
+	}
+	if _, err := io.ReadFull(conn, buf[:]); err != nil {
+		return fmt.Errorf("answer: %w", err)
+	}
+	return nil
+}
+
+func (c *client) connect() error {
+	var n uint64
+	for time.Now().Before(c.end) {
+		conn, err := c.dial(askPing)
+		if err != nil {
+			return err
+		}
+		var b [1]byte
+		_, err = io.ReadFull(conn, b[:])
+		conn.Close()
+		if err != nil {
+			return fmt.Errorf("connection %d: %w", n, err)
+		}
+		n++
+	}
+	c.add(0, n)
+	return nil
+}
+
+// idleDialers is how many connections are made at a time, so that a thousand
+// do not overrun the backlog of whoever accepts them.
+var idleDialers = make(chan struct{}, 32)
+
+func (c *client) hold() error {
+	idleDialers <- struct{}{}
+	defer func() { <-idleDialers }()
+	conn, err := c.dial(askEcho)
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	c.held = append(c.held, conn)
+	c.mu.Unlock()
+	if err := exchange(conn); err != nil {
+		return err
+	}
+	c.add(0, 1)
+	return conn.SetDeadline(time.Time{})
+}
+
+func (c *client) closeHeld() {
+	for _, conn := range c.held {
+		conn.Close()
+	}
+}
