@@ -208,3 +208,6 @@ func targetPort(port corev1.ServicePort, pod *corev1.Pod) (uint16, bool) {
 	}
 	return uint16(port.Port), true
 }
+
+// Ready counts the pods that a service would send connections to.
+func (p *Plan) Ready(s *Service, ready func(PodKey) bool) int { return len(p.backends(s, ready)) }

@@ -1,0 +1,69 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+)
+
+// Version is set by the linker: -ldflags "-X …/meshctl/cli.Version=v1.2.3".
+var Version = "dev"
+
+// streams are what commands read and write. They are files, because exec hands
+// them on.
+type streams struct {
+	in       *os.File
+	out, err io.Writer
+	outFile  *os.File
+	errFile  *os.File
+}
+
+// exitError ends meshctl with a status and no further words.
+type exitError int
+
+func (e exitError) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
+
+// Run runs one command line and returns the exit status: 0, 1 for an error (it
+// was written to stderr), or that of the command that `exec` ran.
+func Run(ctx context.Context, args []string, stdin, stdout, stderr *os.File) int {
+	root := newRoot(&streams{in: stdin, out: stdout, err: stderr, outFile: stdout, errFile: stderr})
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	var exit exitError
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &exit):
+		return int(exit)
+	}
+	fmt.Fprintf(stderr, "meshctl: %v\n", err)
+	return 1
+}
+
+func newRoot(s *streams) *cobra.Command {
+	root := &cobra.Command{
+		Use:           "meshctl",
+		Short:         "Run a mesh on this machine, and see what a mesh does",
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	root.SetIn(s.in)
+	root.SetOut(s.out)
+	root.SetErr(s.err)
+	root.CompletionOptions.HiddenDefaultCmd = true
+	root.AddCommand(newLocal(s), newCert(s), newVersion(s))
+	return root
+}
+
+func newVersion(s *streams) *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Print meshctl's version",
+		Args:  cobra.NoArgs,
+		Run:   func(*cobra.Command, []string) { fmt.Fprintln(s.out, Version) },
+	}
+}

@@ -1,0 +1,249 @@
+package supervisor
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sort"
+	"strings"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/tulle-mesh/tulle/meshctl/local/control"
+	"github.com/tulle-mesh/tulle/meshctl/local/manifest"
+	"github.com/tulle-mesh/tulle/meshctl/local/plan"
+)
+
+// settlePeriod is how often apply looks whether everything runs.
+const settlePeriod = 50 * time.Millisecond
+
+// apply makes the mesh as the request says and tells about it on the way. It
+// returns the number of objects that changed. An error before the first change
+// leaves everything as it was.
+func (s *Supervisor) apply(ctx context.Context, request control.Apply, progress func(string)) (int, error) {
+	if request.Nodes != 0 && request.Nodes != s.settings.Nodes {
+		return 0, fmt.Errorf("the mesh has %d nodes and was asked for %d: the number of nodes is fixed while it runs; `meshctl local down` first", s.settings.Nodes, request.Nodes)
+	}
+	docs := make([]manifest.Document, len(request.Documents))
+	for i, d := range request.Documents {
+		docs[i] = manifest.Document(d)
+	}
+	set, err := manifest.Parse(docs)
+	if err != nil {
+		return 0, err
+	}
+	s.applying.Lock()
+	defer s.applying.Unlock()
+	s.mu.Lock()
+	prevSet, prev := s.set, s.plan
+	s.mu.Unlock()
+	nodes := make([]plan.Node, len(s.nodes))
+	for i, n := range s.nodes {
+		nodes[i] = n.Node
+	}
+	next, err := plan.Make(set, nodes, prev, newUID)
+	if err != nil {
+		return 0, err
+	}
+	if err := s.check(next); err != nil {
+		return 0, err
+	}
+	changes := compare(prevSet, set)
+	for _, c := range changes {
+		progress(c)
+	}
+	if err := s.converge(set, next, progress); err != nil {
+		return len(changes), err
+	}
+	if request.WaitSeconds <= 0 {
+		return len(changes), nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(request.WaitSeconds*float64(time.Second)))
+	defer cancel()
+	return len(changes), s.settle(ctx, progress)
+}
+
+// check refuses what this supervisor cannot do.
+func (s *Supervisor) check(p *plan.Plan) error {
+	if !s.settings.Rootless {
+		return nil
+	}
+	var errs []error
+	for _, pod := range p.Pods {
+		ids := []*corev1.PodSecurityContext{pod.Object.Spec.SecurityContext}
+		bad := ids[0] != nil && ids[0].RunAsUser != nil && *ids[0].RunAsUser != 0
+		for _, c := range pod.Object.Spec.Containers {
+			bad = bad || c.SecurityContext != nil && c.SecurityContext.RunAsUser != nil && *c.SecurityContext.RunAsUser != 0
+		}
+		if bad {
+			errs = append(errs, fmt.Errorf("Pod %v: securityContext.runAsUser: a mesh that was not started by root has one user only; run `meshctl local up` as root or take the field away", pod.PodKey))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// compare lists what differs between two sets, in the words of kubectl.
+func compare(prev, next *manifest.Set) []string {
+	var list []string
+	name := func(o *manifest.Object) string {
+		n := strings.ToLower(o.Kind) + "/" + o.Name
+		if o.Namespace != "" {
+			n += " in " + o.Namespace
+		}
+		return n
+	}
+	for _, o := range next.Objects() {
+		if o.Place.File == "" {
+			continue // the default namespace, which we added
+		}
+		var old *manifest.Object
+		if prev != nil {
+			old = prev.Find(o.Kind, o.Namespace, o.Name)
+		}
+		switch {
+		case old == nil || old.Place.File == "":
+			list = append(list, name(o)+" created")
+		case !bytes.Equal(old.Place.JSON, o.Place.JSON):
+			list = append(list, name(o)+" changed")
+		}
+	}
+	if prev != nil {
+		for _, o := range prev.Objects() {
+			if now := next.Find(o.Kind, o.Namespace, o.Name); o.Place.File != "" && (now == nil || now.Place.File == "") {
+				list = append(list, name(o)+" removed")
+			}
+		}
+	}
+	return list
+}
+
+// converge takes away what is no longer planned, then makes what is new.
+func (s *Supervisor) converge(set *manifest.Set, next *plan.Plan, progress func(string)) error {
+	s.mu.Lock()
+	if s.stopping {
+		s.mu.Unlock()
+		return errors.New("the mesh is being taken down")
+	}
+	var gone []*pod
+	for key, p := range s.pods {
+		planned := next.Pod(key)
+		if planned == nil || planned.UID != p.current().UID {
+			gone = append(gone, p)
+			delete(s.pods, key)
+		}
+	}
+	s.set, s.plan = set, next
+	s.mu.Unlock()
+	// The control plane learns of the new pods before their first process runs,
+	// and of those that go while they still drain.
+	s.wakeSync()
+
+	sort.Slice(gone, func(i, j int) bool { return gone[i].current().String() < gone[j].current().String() })
+	var stopping sync.WaitGroup
+	for _, p := range gone {
+		progress(fmt.Sprintf("stopping pod %v", p.current().PodKey))
+		stopping.Go(func() {
+			p.stop(true)
+			if next.Pod(p.current().PodKey) == nil {
+				os.Remove(s.hostsFile(p.current().PodKey))
+			}
+		})
+	}
+	stopping.Wait()
+
+	ready := func(plan.PodKey) bool { return false }
+	var errs []error
+	for _, planned := range next.Pods {
+		s.mu.Lock()
+		running := s.pods[planned.PodKey]
+		s.mu.Unlock()
+		if running != nil {
+			running.update(planned)
+			continue
+		}
+		if err := updateInPlace(s.hostsFile(planned.PodKey), next.Hosts(planned.Namespace, planned, ready)); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		progress(fmt.Sprintf("starting pod %v on %s", planned.PodKey, planned.Node))
+		p, err := s.newPod(planned)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		s.mu.Lock()
+		s.pods[planned.PodKey] = p
+		s.mu.Unlock()
+	}
+	s.wakeSync()
+	return errors.Join(errs...)
+}
+
+// settle waits until everything runs as planned, and tells what it waits for
+// when that changes.
+func (s *Supervisor) settle(ctx context.Context, progress func(string)) error {
+	tick := time.NewTicker(settlePeriod)
+	defer tick.Stop()
+	told := map[string]bool{}
+	begin := time.Now()
+	for {
+		waits := s.waits()
+		if len(waits) == 0 {
+			return nil
+		}
+		// What is over within a second is not worth a line.
+		if time.Since(begin) > time.Second {
+			for _, w := range waits {
+				if !told[w] {
+					told[w] = true
+					progress("waiting for " + w)
+				}
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("not everything runs yet (the mesh stays up; `meshctl local status` shows more):\n  %s", strings.Join(waits, "\n  "))
+		}
+	}
+}
+
+// waits lists what does not run as planned.
+func (s *Supervisor) waits() []string {
+	var list []string
+	for _, c := range s.components() {
+		if ready, reason, _ := c.state(); !ready {
+			list = append(list, fmt.Sprintf("%s: %s", strings.Join(c.log, "/"), reason))
+		}
+	}
+	s.mu.Lock()
+	pods := make([]*pod, 0, len(s.pods))
+	for _, p := range s.pods {
+		pods = append(pods, p)
+	}
+	s.mu.Unlock()
+	sort.Slice(pods, func(i, j int) bool { return pods[i].current().String() < pods[j].current().String() })
+	for _, p := range pods {
+		if w := p.waiting(); w != "" {
+			list = append(list, fmt.Sprintf("pod %v: %s", p.current().PodKey, w))
+		}
+	}
+	return list
+}
+
+func (s *Supervisor) components() []*component {
+	var list []*component
+	if s.controlPlane != nil {
+		list = append(list, s.controlPlane)
+	}
+	for _, n := range s.nodes {
+		if n.agent != nil {
+			list = append(list, n.agent, n.ztunnel)
+		}
+	}
+	return list
+}

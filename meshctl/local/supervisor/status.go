@@ -1,0 +1,131 @@
+package supervisor
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"sort"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/tulle-mesh/tulle/meshctl/local/control"
+	"github.com/tulle-mesh/tulle/meshctl/local/plan"
+)
+
+const noteUDP = "UDP is not captured: what pods send and receive over UDP goes past the mesh, in plaintext and without policy."
+
+func (s *Supervisor) status(ctx context.Context) control.Status {
+	st := control.Status{
+		Name: s.settings.Name, StateDir: s.settings.StateDir, Version: s.settings.Version,
+		Started: s.started, Rootless: s.settings.Rootless, Mesh: !s.settings.NoMesh,
+	}
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	if s.controlPlane != nil {
+		c := s.controlPlane.status()
+		st.ControlPlane = &c
+		st.ConfigErrors = s.configErrors(ctx)
+		st.Notes = append(st.Notes, noteUDP)
+	}
+	older := map[string]int{}
+	for _, n := range s.nodes {
+		node := control.Node{Name: n.Name, Addresses: []string{n.Lan4.Addr().String(), n.Lan6.Addr().String()}}
+		if n.agent != nil {
+			node.Components = []control.Component{n.ztunnel.status(), n.agent.status()}
+			if pods, err := n.api.pods(ctx); err == nil {
+				for _, p := range pods {
+					older[p.UID] = len(p.OlderConnections)
+				}
+			}
+		}
+		st.Nodes = append(st.Nodes, node)
+	}
+	s.mu.Lock()
+	pods := make([]*pod, 0, len(s.pods))
+	for _, p := range s.pods {
+		pods = append(pods, p)
+	}
+	current := s.plan
+	s.mu.Unlock()
+	ready := map[plan.PodKey]bool{}
+	st.Pods = []control.Pod{}
+	for _, p := range pods {
+		one := p.status()
+		one.OlderConnections = older[one.UID]
+		ready[plan.PodKey{Namespace: one.Namespace, Name: one.Name}] = one.Ready
+		st.Pods = append(st.Pods, one)
+	}
+	sort.Slice(st.Pods, func(i, j int) bool {
+		a, b := st.Pods[i], st.Pods[j]
+		return a.Namespace < b.Namespace || a.Namespace == b.Namespace && a.Name < b.Name
+	})
+	st.Services = services(current, func(key plan.PodKey) bool { return ready[key] })
+	return st
+}
+
+func services(p *plan.Plan, ready func(plan.PodKey) bool) []control.Service {
+	list := []control.Service{}
+	if p == nil {
+		return list
+	}
+	for _, s := range p.Services {
+		one := control.Service{Namespace: s.Namespace, Name: s.Name, IPs: []string{}, Ready: p.Ready(s, ready)}
+		for _, ip := range s.Addresses() {
+			one.IPs = append(one.IPs, ip.String())
+		}
+		for _, port := range s.Object.Spec.Ports {
+			protocol := port.Protocol
+			if protocol == "" {
+				protocol = corev1.ProtocolTCP
+			}
+			one.Ports = append(one.Ports, fmt.Sprintf("%d/%s", port.Port, protocol))
+		}
+		list = append(list, one)
+	}
+	return list
+}
+
+// configErrors asks the control plane which objects it refused.
+func (s *Supervisor) configErrors(ctx context.Context) []string {
+	url := fmt.Sprintf("http://127.0.0.1:%d/debug/errorz", portIstiodAdmin)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return nil
+	}
+	res, err := clientIn(s.home).Do(req)
+	if err != nil {
+		return nil // it is not ready, which status says elsewhere
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(res.Body, 1<<20))
+	if err != nil || res.StatusCode != http.StatusOK {
+		return nil
+	}
+	return parseErrors(body)
+}
+
+// parseErrors takes a list of strings, or of objects that are passed on as they
+// are.
+func parseErrors(body []byte) []string {
+	var list []json.RawMessage
+	if json.Unmarshal(body, &list) != nil {
+		var wrapped struct {
+			Errors []json.RawMessage `json:"errors"`
+		}
+		if json.Unmarshal(body, &wrapped) != nil {
+			return nil
+		}
+		list = wrapped.Errors
+	}
+	var out []string
+	for _, item := range list {
+		var text string
+		if json.Unmarshal(item, &text) != nil {
+			text = string(item)
+		}
+		out = append(out, text)
+	}
+	return out
+}
