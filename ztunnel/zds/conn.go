@@ -33,8 +33,10 @@ func Dial(ctx context.Context, path string) (*Conn, error) {
 // Close ends the connection and all calls on it.
 func (c *Conn) Close() error { return c.sock.Close() }
 
-// SetDeadline bounds later and running calls; the zero time is no bound.
-func (c *Conn) SetDeadline(t time.Time) error { return c.sock.SetDeadline(t) }
+// SetReadDeadline bounds later and running calls of Receive, ReceiveAck and
+// ReceiveHello; the zero time is no bound. Sending is always bounded, by
+// sendTimeout.
+func (c *Conn) SetReadDeadline(t time.Time) error { return c.sock.SetReadDeadline(t) }
 
 // SendHello is the proxy's first message.
 func (c *Conn) SendHello() error {
@@ -121,6 +123,9 @@ func (c *Conn) send(what string, b []byte, fd int) error {
 	var oob []byte
 	if fd >= 0 {
 		oob = unix.UnixRights(fd)
+	}
+	if err := c.sock.SetWriteDeadline(time.Now().Add(sendTimeout)); err != nil {
+		return fmt.Errorf("send ZDS %s: %w", what, err)
 	}
 	if _, _, err := c.sock.WriteMsgUnix(b, oob, nil); err != nil {
 		return fmt.Errorf("send ZDS %s: %w", what, err)

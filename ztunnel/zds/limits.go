@@ -1,6 +1,11 @@
 package zds
 
+import "time"
+
 const (
+	// sendTimeout bounds one send: how long a peer may leave its socket unread
+	// with a full buffer. Istio's agent uses the same time.
+	sendTimeout = 5 * time.Second
 	// maxMessage is the size in bytes of the largest datagram. Istio's agent and
 	// proxy both read into buffers of this size, a longer message is cut there.
 	maxMessage = 1024

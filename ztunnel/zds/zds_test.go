@@ -46,7 +46,7 @@ func pair(t testing.TB) (*zds.Conn, *net.UnixConn) {
 	}
 	t.Cleanup(func() { c.Close() })
 	bound := time.Now().Add(30 * time.Second)
-	c.SetDeadline(bound)
+	c.SetReadDeadline(bound)
 	raw.SetDeadline(bound)
 	return c, raw
 }
@@ -73,8 +73,8 @@ func connected(t testing.TB) (agent, proxy *zds.Conn) {
 	}
 	t.Cleanup(func() { agent.Close() })
 	bound := time.Now().Add(30 * time.Second)
-	agent.SetDeadline(bound)
-	proxy.SetDeadline(bound)
+	agent.SetReadDeadline(bound)
+	proxy.SetReadDeadline(bound)
 	return agent, proxy
 }
 
@@ -404,7 +404,7 @@ func FuzzReceive(f *testing.F) {
 			return // an empty datagram is the end of the connection
 		}
 		bound := time.Now().Add(30 * time.Second)
-		c.SetDeadline(bound)
+		c.SetReadDeadline(bound)
 		raw.SetDeadline(bound)
 		var oob []byte
 		if withFD {
