@@ -112,7 +112,9 @@ func base() *x509.Certificate {
 
 func authorityTemplate(td spiffeid.TrustDomain, changes []Change) *x509.Certificate {
 	template := base()
-	template.Subject = pkix.Name{CommonName: "forge of " + td.Name()}
+	// Subjects differ: where issuer and subject are the same, verifiers take a
+	// certificate for self-signed.
+	template.Subject = pkix.Name{CommonName: "forge " + rand.Text()}
 	template.URIs = []*url.URL{td.ID().URL()}
 	template.IsCA = true
 	template.KeyUsage = x509.KeyUsageCertSign | x509.KeyUsageCRLSign
