@@ -1,0 +1,162 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+
+	"github.com/tulle-mesh/tulle/istiod-lite/snapshot"
+	"github.com/tulle-mesh/tulle/istiod-lite/source"
+	"github.com/tulle-mesh/tulle/istiod-lite/translate"
+)
+
+// objectSource is where objects come from: package source/file.
+type objectSource interface {
+	Objects() *source.Objects
+	Changed() <-chan struct{}
+}
+
+// publisher takes snapshots: package xds.
+type publisher interface {
+	Publish(*snapshot.Snapshot, snapshot.Change, time.Time)
+}
+
+// pipeline carries changes from a source to a publisher. The first change of a
+// burst starts a window of fixed length, and its end publishes the newest state:
+// waiting for quiet would starve proxies under steady churn.
+type pipeline struct {
+	source     objectSource
+	publisher  publisher
+	translator *translate.Translator
+	window     time.Duration
+	log        *zap.Logger
+	metrics    *pipelineMetrics
+	published  func() // called after the first publication
+
+	mu       sync.Mutex
+	warnings []translate.Warning
+	current  *snapshot.Snapshot
+}
+
+type pipelineMetrics struct {
+	debounce  prometheus.Histogram
+	translate prometheus.Histogram
+	services  prometheus.Gauge
+	workloads prometheus.Gauge
+	policies  prometheus.Gauge
+	warnings  prometheus.Gauge
+}
+
+func newPipelineMetrics(reg prometheus.Registerer) (*pipelineMetrics, error) {
+	gauge := func(name, help string) prometheus.Gauge {
+		return prometheus.NewGauge(prometheus.GaugeOpts{Name: name, Help: help})
+	}
+	m := &pipelineMetrics{
+		debounce: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "pilot_debounce_time", Help: "Seconds from the first change of a burst to its translation.",
+			Buckets: []float64{.01, .025, .05, .1, .25, .5, 1},
+		}),
+		translate: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "pilot_pushcontext_init_seconds", Help: "Seconds to translate and pack a new state.",
+			Buckets: []float64{.001, .005, .01, .05, .1, .5, 1, 5},
+		}),
+		services:  gauge("pilot_services", "Services known."),
+		workloads: gauge("pilot_workloads", "Workloads known."),
+		policies:  gauge("pilot_authorization_policies", "Authorization policies sent to proxies, made ones included."),
+		warnings:  gauge("istiod_config_warnings", "Objects that are valid and do not do all they say; see /debug/errorz."),
+	}
+	return m, errors.Join(reg.Register(m.debounce), reg.Register(m.translate), reg.Register(m.services),
+		reg.Register(m.workloads), reg.Register(m.policies), reg.Register(m.warnings))
+}
+
+// run publishes until ctx ends.
+func (p *pipeline) run(ctx context.Context) error {
+	var last *source.Objects
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-p.source.Changed():
+		}
+		since := time.Now()
+		if !p.wait(ctx) {
+			return nil
+		}
+		// A change within the window has told of itself again.
+		if objects := p.source.Objects(); objects != last {
+			p.publish(objects, since)
+			last = objects
+		}
+	}
+}
+
+// wait lets the window pass. Changes meanwhile need no notice: the newest state
+// is read at its end.
+func (p *pipeline) wait(ctx context.Context) bool {
+	timer := time.NewTimer(p.window)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func (p *pipeline) publish(objects *source.Objects, since time.Time) {
+	started := time.Now()
+	p.metrics.debounce.Observe(started.Sub(since).Seconds())
+	mesh := p.translator.Translate(objects)
+	p.mu.Lock()
+	prev := p.current
+	p.mu.Unlock()
+	next, change, err := snapshot.Next(prev, mesh)
+	if err != nil {
+		// Only a string that is not UTF-8 can do this, which no source lets in.
+		p.log.Error("translation cannot be packed, the last state stays in force", zap.Error(err))
+		return
+	}
+	took := time.Since(started)
+	p.metrics.translate.Observe(took.Seconds())
+	p.count(next, mesh)
+	p.mu.Lock()
+	p.current, p.warnings = next, mesh.Warnings
+	p.mu.Unlock()
+	if prev != nil && change.Empty() {
+		p.log.Debug("change without effect on proxies", zap.Duration("took", took))
+		return
+	}
+	p.publisher.Publish(next, change, since)
+	changed := 0
+	for _, deltas := range change.Deltas {
+		changed += len(deltas)
+	}
+	p.log.Info("state published", zap.Uint64("serial", next.Serial), zap.Int("changed", changed), zap.Duration("took", took))
+	if prev == nil {
+		p.published()
+	}
+}
+
+func (p *pipeline) count(next *snapshot.Snapshot, mesh *translate.Mesh) {
+	workloads := 0
+	for _, e := range next.Sets[snapshot.AddressType].Entries {
+		if e.IsWorkload() {
+			workloads++
+		}
+	}
+	p.metrics.workloads.Set(float64(workloads))
+	p.metrics.services.Set(float64(len(next.Sets[snapshot.AddressType].Entries) - workloads))
+	p.metrics.policies.Set(float64(len(next.Sets[snapshot.AuthorizationType].Entries)))
+	p.metrics.warnings.Set(float64(len(mesh.Warnings)))
+}
+
+// state returns what was published last; nil before the first.
+func (p *pipeline) state() (*snapshot.Snapshot, []translate.Warning) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.current, p.warnings
+}

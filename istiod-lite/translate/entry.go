@@ -1,0 +1,158 @@
+package translate
+
+import (
+	"cmp"
+	"maps"
+	"net/netip"
+	"strconv"
+
+	networking "istio.io/api/networking/v1alpha3"
+	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
+
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	apiworkload "github.com/tulle-mesh/tulle/api/workload"
+	"github.com/tulle-mesh/tulle/istiod-lite/source"
+)
+
+// entryWorkload makes a workload of a WorkloadEntry: a machine outside the
+// cluster that services select by its labels.
+func entryWorkload(o Options, we *networkingv1.WorkloadEntry, ns *namespace) *apiworkload.Workload {
+	labels := maps.Clone(we.Labels)
+	if labels == nil {
+		labels = map[string]string{}
+	}
+	maps.Copy(labels, we.Spec.Labels)
+	w := endpointWorkload(o, &we.Spec, we.Namespace, we.Name, labels, ns)
+	w.Uid = workloadEntryUID(o.ClusterID, source.Name{Namespace: we.Namespace, Name: we.Name})
+	if we.Annotations[source.AnnotationRedirection] == "enabled" {
+		w.TunnelProtocol = apiworkload.TunnelProtocol_HBONE
+	}
+	for _, s := range ns.selectors.find(labels) {
+		addEntryPorts(w, s, &we.Spec)
+	}
+	return w
+}
+
+// serviceEntryEndpoints makes workloads of the endpoints that a ServiceEntry
+// lists, or of its hosts where those are to be resolved by DNS.
+func serviceEntryEndpoints(o Options, e serviceEntry, ns *namespace) []*Resource {
+	se := e.object
+	name := source.Name{Namespace: se.Namespace, Name: se.Name}
+	var resources []*Resource
+	dns := se.Spec.Resolution == networking.ServiceEntry_DNS || se.Spec.Resolution == networking.ServiceEntry_DNS_ROUND_ROBIN
+	if len(se.Spec.Endpoints) == 0 && dns && se.Spec.WorkloadSelector == nil {
+		for _, s := range e.services {
+			endpoint := &networking.WorkloadEntry{Address: s.proto.GetHostname()}
+			w := endpointWorkload(o, endpoint, se.Namespace, se.Name, se.Labels, ns)
+			w.Uid = serviceEntryUID(o.ClusterID, name, endpoint.Address)
+			addEntryPorts(w, s, endpoint)
+			resources = append(resources, workloadResource(w))
+		}
+		return resources
+	}
+	seen := map[string]int{}
+	for _, endpoint := range se.Spec.Endpoints {
+		labels := maps.Clone(se.Labels)
+		if labels == nil {
+			labels = map[string]string{}
+		}
+		maps.Copy(labels, endpoint.GetLabels())
+		w := endpointWorkload(o, endpoint, se.Namespace, se.Name, labels, ns)
+		suffix := endpoint.GetAddress()
+		if n := seen[suffix]; n > 0 {
+			suffix += "/" + strconv.Itoa(n) // one address may stand there with several ports
+		}
+		seen[endpoint.GetAddress()]++
+		w.Uid = serviceEntryUID(o.ClusterID, name, suffix)
+		for _, s := range e.services {
+			addEntryPorts(w, s, endpoint)
+		}
+		resources = append(resources, workloadResource(w))
+	}
+	return resources
+}
+
+// endpointWorkload makes the workload of an endpoint that is no pod, but for
+// its UID and services.
+func endpointWorkload(o Options, e *networking.WorkloadEntry, namespace, name string, labels map[string]string, ns *namespace) *apiworkload.Workload {
+	canonicalName, canonicalRevision := canonical(labels, name)
+	w := &apiworkload.Workload{
+		Name:                  name,
+		Namespace:             namespace,
+		Network:               cmp.Or(e.GetNetwork(), labels[source.LabelNetwork], o.Network),
+		TrustDomain:           o.trustDomain(),
+		ServiceAccount:        cmp.Or(e.GetServiceAccount(), "default"),
+		CanonicalName:         canonicalName,
+		CanonicalRevision:     canonicalRevision,
+		WorkloadName:          name,
+		WorkloadType:          apiworkload.WorkloadType_POD,
+		ClusterId:             o.ClusterID,
+		AuthorizationPolicies: ns.applied(labels),
+		Locality:              entryLocality(e.GetLocality()),
+	}
+	if a, err := netip.ParseAddr(e.GetAddress()); err == nil {
+		w.Addresses = [][]byte{a.AsSlice()}
+	} else {
+		w.Hostname = e.GetAddress()
+	}
+	if labels[source.LabelTunnel] == "http" {
+		w.TunnelProtocol, w.NativeTunnel = apiworkload.TunnelProtocol_HBONE, true
+	}
+	if n := e.GetWeight(); n > 0 {
+		w.Capacity = wrapperspb.UInt32(n)
+	}
+	return w
+}
+
+// addEntryPorts makes w an endpoint of s. An endpoint's own ports, by name, go
+// before the service's target ports.
+func addEntryPorts(w *apiworkload.Workload, s *service, e *networking.WorkloadEntry) {
+	list := &apiworkload.PortList{}
+	for _, p := range s.ports {
+		target := p.target
+		if own, ok := e.GetPorts()[cmp.Or(p.targetName, p.name)]; ok {
+			target = own
+		}
+		if target != 0 {
+			list.Ports = append(list.Ports, p.proto(target))
+		}
+	}
+	if w.Services == nil {
+		w.Services = map[string]*apiworkload.PortList{}
+	}
+	w.Services[s.resource.Name] = list
+}
+
+// sliceWorkload makes a workload of an EndpointSlice's endpoint that is no pod.
+func sliceWorkload(o Options, e otherEndpoint, uid string, ns *namespace) *apiworkload.Workload {
+	w := &apiworkload.Workload{
+		Uid:               uid,
+		Name:              e.slice.name.Name,
+		Namespace:         e.slice.name.Namespace,
+		Network:           o.Network,
+		TrustDomain:       o.trustDomain(),
+		CanonicalName:     e.slice.service.Name,
+		CanonicalRevision: "latest",
+		WorkloadName:      e.slice.service.Name,
+		WorkloadType:      apiworkload.WorkloadType_POD,
+		ClusterId:         o.ClusterID,
+	}
+	for _, ip := range e.endpoint.Addresses[:1] { // the others are not to be used (discovery/v1)
+		if a, err := netip.ParseAddr(ip); err == nil {
+			w.Addresses = append(w.Addresses, a.AsSlice())
+		}
+	}
+	if n := e.endpoint.NodeName; n != nil {
+		w.Node = *n
+	}
+	if r := e.endpoint.Conditions.Ready; r != nil && !*r {
+		w.Status = apiworkload.WorkloadStatus_UNHEALTHY
+	}
+	services := map[string]*apiworkload.PortList{}
+	addSlicePorts(services, e.slice, ns)
+	if len(services) > 0 {
+		w.Services = services
+	}
+	return w
+}

@@ -1,0 +1,204 @@
+package translate
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+
+	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
+	securityv1 "istio.io/client-go/pkg/apis/security/v1"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/tulle-mesh/tulle/istiod-lite/source"
+)
+
+// namespace is what the workloads of one namespace depend on, made ready for
+// many look-ups. A namespace whose objects have not changed keeps its pointer.
+type namespace struct {
+	name   string
+	object *corev1.Namespace // nil when there is none of that name
+
+	services   []*service // by name
+	byName     map[string]*service
+	selectors  selectors[*service] // of services that no EndpointSlice describes
+	policies   selectors[string]   // names of selector-scoped policies, root's included
+	strictness strictness
+	converted  []*Resource // policies made from PeerAuthentications
+	endpoints  []*Resource // workloads that ServiceEntries define
+	warnings   []Warning
+}
+
+// namespace returns the namespace of that name, an empty one when no object of
+// it exists but pods.
+func (t *Translator) namespace(name string) *namespace {
+	ns := t.namespaces[name]
+	if ns == nil {
+		ns = t.build(name, group{}, t.root)
+		t.namespaces[name] = ns
+	}
+	return ns
+}
+
+// group is the objects of one namespace that shape its workloads.
+type group struct {
+	object   *corev1.Namespace
+	services []*corev1.Service
+	entries  []*networkingv1.ServiceEntry
+	policies []*securityv1.AuthorizationPolicy
+	peers    []*securityv1.PeerAuthentication
+}
+
+// translateNamespaces rebuilds the namespaces of which something changed.
+func (t *Translator) translateNamespaces(objects *source.Objects) {
+	dirty := map[string]bool{}
+	rootDirty := map[string]bool{}
+	changedNamespaces(t.prev.Services, objects.Services, dirty)
+	changedNamespaces(t.prev.ServiceEntries, objects.ServiceEntries, dirty)
+	changedNamespaces(t.prev.AuthorizationPolicies, objects.AuthorizationPolicies, rootDirty)
+	changedNamespaces(t.prev.PeerAuthentications, objects.PeerAuthentications, rootDirty)
+	for name, ns := range objects.Namespaces {
+		if t.prev.Namespaces[name] != ns {
+			dirty[name.Name] = true
+		}
+	}
+	for name := range t.prev.Namespaces {
+		if objects.Namespaces[name] == nil {
+			dirty[name.Name] = true
+		}
+	}
+	for name := range t.slices.changedServices {
+		dirty[name.Namespace] = true
+	}
+	maps.Copy(dirty, rootDirty)
+	// Policies of the root namespace reach into every other.
+	all := t.namespaces == nil || rootDirty[t.options.RootNamespace]
+	if !all && len(dirty) == 0 {
+		return
+	}
+
+	groups := map[string]*group{}
+	at := func(name string) *group {
+		if !all && !dirty[name] && name != t.options.RootNamespace {
+			return nil
+		}
+		g := groups[name]
+		if g == nil {
+			g = &group{}
+			groups[name] = g
+		}
+		return g
+	}
+	collect(objects.Namespaces, func(n source.Name) string { return n.Name }, at, func(g *group, o *corev1.Namespace) { g.object = o })
+	inNamespace := func(n source.Name) string { return n.Namespace }
+	collect(objects.Services, inNamespace, at, func(g *group, o *corev1.Service) { g.services = append(g.services, o) })
+	collect(objects.ServiceEntries, inNamespace, at, func(g *group, o *networkingv1.ServiceEntry) { g.entries = append(g.entries, o) })
+	collect(objects.AuthorizationPolicies, inNamespace, at, func(g *group, o *securityv1.AuthorizationPolicy) { g.policies = append(g.policies, o) })
+	collect(objects.PeerAuthentications, inNamespace, at, func(g *group, o *securityv1.PeerAuthentication) { g.peers = append(g.peers, o) })
+	for _, g := range groups {
+		sortByName(g.services)
+		slices.SortFunc(g.entries, func(a, b *networkingv1.ServiceEntry) int {
+			return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), cmp.Compare(a.Name, b.Name))
+		})
+		sortByName(g.policies)
+		slices.SortFunc(g.peers, func(a, b *securityv1.PeerAuthentication) int {
+			return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), cmp.Compare(a.Name, b.Name))
+		})
+	}
+	var root group
+	if g := groups[t.options.RootNamespace]; g != nil {
+		root = *g
+	}
+	next := make(map[string]*namespace, len(t.namespaces))
+	if !all {
+		for name, ns := range t.namespaces {
+			if !dirty[name] {
+				next[name] = ns
+			}
+		}
+	}
+	for name, g := range groups {
+		if all || dirty[name] {
+			next[name] = t.build(name, *g, root)
+		}
+	}
+	t.namespaces = next
+	if all {
+		t.root = root
+	}
+}
+
+func (t *Translator) build(name string, g, root group) *namespace {
+	ns := &namespace{name: name, object: g.object, byName: map[string]*service{}}
+	for _, svc := range g.services {
+		if s := kubernetesService(t.options, svc, g.object); s != nil {
+			ns.add(s)
+			if t.slices.services[source.Name{Namespace: name, Name: svc.Name}] == 0 {
+				ns.selectors.add(len(ns.services), s.selector, s)
+			}
+			ns.byName[svc.Name] = s
+		}
+	}
+	taken := map[string]string{}
+	for _, s := range ns.services {
+		taken[s.resource.Name] = "Service " + name + "/" + s.proto.GetName()
+	}
+	var entries []serviceEntry
+	for _, se := range g.entries {
+		for _, s := range entryServices(t.options, se, g.object) {
+			object := "ServiceEntry " + name + "/" + se.Name
+			if first, ok := taken[s.resource.Name]; ok {
+				ns.warnings = append(ns.warnings, Warning{Object: object, Message: "host " + s.proto.GetHostname() + " is already that of " + first + ", which stays in effect"})
+				continue
+			}
+			taken[s.resource.Name] = object
+			ns.add(s)
+			ns.selectors.add(len(ns.services), s.selector, s)
+			if n := len(entries); n > 0 && entries[n-1].object == se {
+				entries[n-1].services = append(entries[n-1].services, s)
+			} else {
+				entries = append(entries, serviceEntry{object: se, services: []*service{s}})
+			}
+		}
+	}
+	order := 0
+	addPolicies := func(policies []*securityv1.AuthorizationPolicy) {
+		for _, p := range policies {
+			if len(p.Spec.GetSelector().GetMatchLabels()) > 0 && enforced(p) == "" {
+				order++
+				ns.policies.add(order, p.Spec.GetSelector().GetMatchLabels(), p.Namespace+"/"+p.Name)
+			}
+		}
+	}
+	if name != t.options.RootNamespace {
+		addPolicies(root.policies)
+	}
+	addPolicies(g.policies)
+	ns.strictness, ns.converted = resolveStrictness(t.options, name, g.peers, root.peers)
+	for _, e := range entries {
+		ns.endpoints = append(ns.endpoints, serviceEntryEndpoints(t.options, e, ns)...)
+	}
+	return ns
+}
+
+func (ns *namespace) add(s *service) { ns.services = append(ns.services, s) }
+
+// applied returns the names of the selector-scoped policies that hold for a
+// workload with these labels: authorization first, then what its
+// PeerAuthentication became.
+func (ns *namespace) applied(labels map[string]string) []string {
+	names := ns.policies.find(labels)
+	slices.Sort(names)
+	return append(names, ns.strictness.policies(labels)...)
+}
+
+func collect[V any](objects map[source.Name]V, namespaceOf func(source.Name) string, at func(string) *group, put func(*group, V)) {
+	for name, o := range objects {
+		if g := at(namespaceOf(name)); g != nil {
+			put(g, o)
+		}
+	}
+}
+
+func sortByName[V interface{ GetName() string }](list []V) {
+	slices.SortFunc(list, func(a, b V) int { return cmp.Compare(a.GetName(), b.GetName()) })
+}

@@ -1,0 +1,168 @@
+package xds
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+
+	"github.com/tulle-mesh/tulle/istiod-lite/snapshot"
+)
+
+// Config says who may subscribe and how patient the server is.
+type Config struct {
+	// Authorize returns the account behind a stream, as namespace/name, or why
+	// it may not subscribe; the error's text goes to the log only. Required.
+	Authorize func(ctx context.Context) (account string, err error)
+	// SendTimeout is how long a client may take to acknowledge a response; zero
+	// means 60 s.
+	SendTimeout time.Duration
+	// Disconnect closes the connection of a stream's context. It is called when a
+	// client is cut off that takes nothing: what gRPC has buffered for it would
+	// stay until the connection ends. Nil leaves it to gRPC's keepalive.
+	Disconnect func(ctx context.Context)
+	// MaxClients bounds the streams; zero means 10,000.
+	MaxClients int
+	// Logger is required.
+	Logger *zap.Logger
+	// Registerer takes the pilot_xds_* metrics; nil keeps them unregistered.
+	Registerer prometheus.Registerer
+}
+
+// Server serves snapshots to subscribed proxies. All methods are safe for
+// concurrent use.
+type Server struct {
+	discovery.UnimplementedAggregatedDiscoveryServiceServer
+
+	cfg     Config
+	log     *zap.Logger
+	metrics *metrics
+	current atomic.Pointer[snapshot.Snapshot]
+	nextID  atomic.Uint64
+	closing chan struct{}
+	workers sync.WaitGroup // the goroutines of all streams
+
+	mu      sync.Mutex
+	clients map[*client]struct{}
+	closed  bool
+}
+
+var shortTypes = map[string]string{
+	snapshot.AddressType:       "address",
+	snapshot.AuthorizationType: "authorization",
+}
+
+// New checks cfg and returns a server that has nothing to serve: streams are
+// taken and wait until the first Publish.
+func New(cfg Config) (*Server, error) {
+	switch {
+	case cfg.Authorize == nil:
+		return nil, errors.New("xds: Config.Authorize is required")
+	case cfg.Logger == nil:
+		return nil, errors.New("xds: Config.Logger is required")
+	case cfg.SendTimeout < 0 || cfg.MaxClients < 0:
+		return nil, errors.New("xds: a limit is negative")
+	}
+	if cfg.SendTimeout == 0 {
+		cfg.SendTimeout = defaultSendTimeout
+	}
+	if cfg.MaxClients == 0 {
+		cfg.MaxClients = defaultMaxClients
+	}
+	m, err := newMetrics(cfg.Registerer)
+	if err != nil {
+		return nil, fmt.Errorf("xds: register metrics: %w", err)
+	}
+	return &Server{cfg: cfg, log: cfg.Logger, metrics: m, closing: make(chan struct{}), clients: map[*client]struct{}{}}, nil
+}
+
+// Register makes r serve the discovery service.
+func (s *Server) Register(r grpc.ServiceRegistrar) {
+	discovery.RegisterAggregatedDiscoveryServiceServer(r, s)
+}
+
+// Publish puts a snapshot into force and tells the clients what changed; since
+// is when the first of the changes was seen. It does not wait for any client.
+// Snapshots must be published in their order, by one caller at a time.
+func (s *Server) Publish(snap *snapshot.Snapshot, change snapshot.Change, since time.Time) {
+	first := s.current.Swap(snap) == nil
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.clients {
+		c.mark(change, first, since)
+	}
+}
+
+// Snapshot returns the one in force, nil before the first.
+func (s *Server) Snapshot() *snapshot.Snapshot { return s.current.Load() }
+
+// Close ends all streams, refuses new ones and waits for their goroutines.
+// Clients come again to wherever the address then leads.
+func (s *Server) Close() {
+	s.mu.Lock()
+	if !s.closed {
+		s.closed = true
+		close(s.closing)
+	}
+	s.mu.Unlock()
+	s.workers.Wait()
+}
+
+// DeltaAggregatedResources serves one stream until either side ends it.
+func (s *Server) DeltaAggregatedResources(stream deltaStream) error {
+	ctx := stream.Context()
+	address := ""
+	if p, ok := peer.FromContext(ctx); ok && p.Addr != nil {
+		address = p.Addr.String()
+	}
+	account, err := s.cfg.Authorize(ctx)
+	if err != nil {
+		s.metrics.refused.Inc()
+		s.log.Info("xds stream refused", zap.String("peer", address), zap.Error(err))
+		if code := status.Code(err); code == codes.Unauthenticated || code == codes.Unavailable {
+			return err
+		}
+		return status.Error(codes.PermissionDenied, "this account may not subscribe")
+	}
+	c := newClient(s, stream, s.nextID.Add(1), account, address)
+	if err := s.add(c); err != nil {
+		s.metrics.refused.Inc()
+		s.log.Warn("xds stream refused", zap.String("peer", address), zap.String("account", account), zap.Error(err))
+		return err
+	}
+	defer s.remove(c)
+	return c.serve()
+}
+
+func (s *Server) add(c *client) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return status.Error(codes.Unavailable, "the control plane is shutting down")
+	}
+	if len(s.clients) >= s.cfg.MaxClients {
+		return status.Errorf(codes.ResourceExhausted, "already %d streams", len(s.clients))
+	}
+	s.clients[c] = struct{}{}
+	s.metrics.clients.Set(float64(len(s.clients)))
+	s.workers.Add(3) // serve, receive, send
+	return nil
+}
+
+func (s *Server) remove(c *client) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.clients, c)
+	s.metrics.clients.Set(float64(len(s.clients)))
+	s.workers.Done()
+}
