@@ -157,10 +157,13 @@ func checkEdge(from, to string) string {
 	return fmt.Sprintf("layer %d may not import layer %d", lf, lt)
 }
 
-// sameTree tells whether one package lies below the other or both below the
-// same package of internal/ or e2e/.
+// sameTree tells whether both packages lie in api, or in the same package of
+// internal/ or e2e/.
 func sameTree(a, b string) bool {
 	top := func(p string) string {
+		if strings.HasPrefix(p, "api/") {
+			return "api"
+		}
 		parts := strings.SplitN(p, "/", 3)
 		return path.Join(parts[:min(2, len(parts))]...)
 	}
