@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/quic-go/quic-go"
-	"golang.org/x/net/http/httpguts"
 
 	"github.com/tulle-mesh/tulle/internal/hbone"
 )
@@ -101,8 +100,8 @@ func (t *Tunnel) Open(ctx context.Context, r hbone.Request) (hbone.Stream, hbone
 }
 
 func (t *Tunnel) open(ctx context.Context, r hbone.Request) (*stream, hbone.Response, error) {
-	if !httpguts.ValidHostHeader(r.Authority) || r.Authority == "" {
-		return nil, hbone.Response{}, fmt.Errorf("h3: invalid authority %q", r.Authority)
+	if err := r.Validate(); err != nil {
+		return nil, hbone.Response{}, err
 	}
 	request, err := appendRequest(nil, r)
 	if err != nil {

@@ -123,13 +123,18 @@ func (s *fieldSection) add(f qpack.HeaderField) error {
 	switch f.Name {
 	case "connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade":
 		return streamError(codeMessage, "connection-specific field %q", f.Name)
-	case fieldBaggage, fieldForwarded:
-		// Both are lists; several fields mean the same as one with commas (RFC 9110 section 5.3).
+	case "te":
+		if f.Value != "trailers" {
+			return streamError(codeMessage, "te other than trailers")
+		}
+	case fieldBaggage:
+		// It may be split (W3C Baggage section 3.3.1).
 		if old := s.regular[f.Name]; old != "" {
 			f.Value = old + "," + f.Value
 		}
 		s.regular[f.Name] = f.Value
-	case fieldTraceparent, fieldForwardedNetwork:
+	case fieldForwarded, fieldTraceparent, fieldForwardedNetwork:
+		// Two readers could see two different values.
 		if _, twice := s.regular[f.Name]; twice {
 			return streamError(codeMessage, "second field %q", f.Name)
 		}
@@ -149,8 +154,8 @@ func parseRequest(block []byte) (method string, r hbone.Request, err error) {
 		return "", r, err
 	}
 	method = s.pseudo["method"]
-	_, hasScheme := s.pseudo["scheme"]
-	_, hasPath := s.pseudo["path"]
+	scheme, hasScheme := s.pseudo["scheme"]
+	path, hasPath := s.pseudo["path"]
 	known := 0
 	for _, name := range []string{"method", "authority", "scheme", "path"} {
 		if _, ok := s.pseudo[name]; ok {
@@ -167,7 +172,7 @@ func parseRequest(block []byte) (method string, r hbone.Request, err error) {
 		return "", r, streamError(codeMessage, "CONNECT with scheme or path")
 	case method == "CONNECT" && s.pseudo["authority"] == "":
 		return "", r, streamError(codeMessage, "CONNECT without authority")
-	case method != "CONNECT" && (!hasScheme || !hasPath):
+	case method != "CONNECT" && (scheme == "" || path == ""):
 		return "", r, streamError(codeMessage, "%s without scheme or path", method)
 	}
 	return method, hbone.Request{

@@ -47,6 +47,8 @@ func TestRequestFields(t *testing.T) {
 		"authority twice":        {in: with(":authority", "10.0.0.8:80"), code: codeMessage},
 		"pseudo-header late":     {in: section(":method", "CONNECT", "x-other", "1", ":authority", "a:1"), code: codeMessage},
 		"traceparent twice":      {in: with("traceparent", "1", "traceparent", "2"), code: codeMessage},
+		"forwarded twice":        {in: with("forwarded", "for=a", "forwarded", "for=b"), code: codeMessage},
+		"te":                     {in: with("te", "gzip"), code: codeMessage},
 		"network twice":          {in: with("x-forwarded-network", "1", "x-forwarded-network", "2"), code: codeMessage},
 		"upper case":             {in: with("Baggage", "a=1"), code: codeMessage},
 		"line feed":              {in: with("baggage", "a=1\nb: 2"), code: codeMessage},
