@@ -79,9 +79,9 @@ func (p *pods) start(life context.Context, pod inpod.Pod) (_ *podProxy, err erro
 	dialer := inpod.NewDialer(pod.NS)
 	x.inbound = inbound.New(inbound.Config{
 		Pod: name, Mesh: x.mesh, Dialer: dialer, Table: x.table, Drain: x.drain,
-		TLS:      mtls.Server(x.lease, x.lease),
-		QUIC:     mtls.Server(x.lease, x.lease, mtls.WithProtocol(mtls.ProtocolH3)),
-		Identity: id, Baggage: describe,
+		TLS:         mtls.Server(x.lease, x.lease),
+		QUIC:        mtls.Server(x.lease, x.lease, mtls.WithProtocol(mtls.ProtocolH3)),
+		Certificate: x.lease, Identity: id, Baggage: describe,
 		HandshakeTimeout: p.cfg.HandshakeTimeout, ConnectTimeout: p.cfg.ConnectTimeout, Logger: x.log,
 	})
 	x.outbound = outbound.New(x.outboundConfig(name, id, dialer))
@@ -94,7 +94,7 @@ func (x *podProxy) outboundConfig(name string, id spiffeid.ID, dialer *inpod.Dia
 	protocol := conntrack.HBONE
 	tunnels := outbound.Tunnels{
 		Dialer: dialer, SVID: x.lease, Bundles: x.lease,
-		ListenPacket: x.listenPacket,
+		ListenPacket: func() (*net.UDPConn, error) { return inpod.ListenPacket(x.pod.NS, 0) },
 	}
 	if cfg.Carrier == config.CarrierH3 {
 		protocol, tunnels.QUIC = conntrack.HBONEQUIC, true
@@ -115,7 +115,7 @@ func (x *podProxy) outboundConfig(name string, id spiffeid.ID, dialer *inpod.Dia
 type listeners struct{ outbound, inbound, tunnel []*net.TCPListener }
 
 // listen opens everything or nothing.
-func (x *podProxy) listen() (tcp listeners, udp []*net.UDPConn, err error) {
+func (x *podProxy) listen() (tcp listeners, udp *net.UDPConn, err error) {
 	defer func() {
 		if err != nil {
 			x.closeListeners()
@@ -141,27 +141,6 @@ func (x *podProxy) listen() (tcp listeners, udp []*net.UDPConn, err error) {
 	return tcp, udp, nil
 }
 
-// listenPacket opens a UDP socket for a tunnel to dst.
-func (x *podProxy) listenPacket(dst netip.Addr) (*net.UDPConn, error) {
-	conns, err := inpod.ListenPacket(x.pod.NS, 0)
-	if err != nil {
-		return nil, err
-	}
-	var fit *net.UDPConn
-	for _, c := range conns {
-		is4 := c.LocalAddr().(*net.UDPAddr).AddrPort().Addr().Is4()
-		if fit == nil && is4 == dst.Unmap().Is4() {
-			fit = c
-			continue
-		}
-		_ = c.Close()
-	}
-	if fit == nil {
-		return nil, fmt.Errorf("the pod has no address of the family of %v", dst)
-	}
-	return fit, nil
-}
-
 func (x *podProxy) closeListeners() {
 	for _, c := range x.closers {
 		_ = c.Close()
@@ -169,7 +148,7 @@ func (x *podProxy) closeListeners() {
 }
 
 // serve starts everything that runs for the pod.
-func (x *podProxy) serve(tcp listeners, udp []*net.UDPConn) {
+func (x *podProxy) serve(tcp listeners, udp *net.UDPConn) {
 	for _, l := range []struct {
 		lns   []*net.TCPListener
 		serve func(context.Context, *net.TCPConn)
@@ -178,13 +157,11 @@ func (x *podProxy) serve(tcp listeners, udp []*net.UDPConn) {
 			x.wg.Go(func() { acceptAll(x.ctx, x.log, &x.wg, ln, l.serve) })
 		}
 	}
-	for _, conn := range udp {
-		x.wg.Go(func() {
-			if err := x.inbound.ServeQUIC(x.ctx, conn); err != nil {
-				x.log.Warn("QUIC listener ended", zap.Error(err))
-			}
-		})
-	}
+	x.wg.Go(func() {
+		if err := x.inbound.ServeQUIC(x.ctx, udp); err != nil {
+			x.log.Warn("QUIC listener ended", zap.Error(err))
+		}
+	})
 }
 
 // Drain ends the pod's proxies: no new connections at once, those that live

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"runtime/debug"
+	"sync/atomic"
 	"time"
 
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -72,6 +73,8 @@ type ztunnel struct {
 	ca       *grpc.ClientConn
 	certs    *rotation.Manager
 	pods     *pods
+	// agent is the node agent's client once the mesh is known.
+	agent atomic.Pointer[inpod.Client]
 }
 
 // build makes the parts; nothing runs yet.
@@ -171,12 +174,15 @@ func (z *ztunnel) servePods(ctx, background context.Context) error {
 	counts := z.store.Snapshot().Counts()
 	z.log.Info("control plane synced", zap.Int("workloads", counts.Workloads), zap.Int("services", counts.Services), zap.Int("policies", counts.Policies))
 
-	// Run ends with a drain of all pods.
-	inpod.New(inpod.Config{
+	client, err := inpod.New(inpod.Config{
 		Socket: z.cfg.ZDSSocket, Start: z.pods.Start, DrainDeadline: max(z.cfg.DrainDeadline, time.Nanosecond),
 		Readiness: z.ready, Logger: z.log.Named("inpod"), Registerer: z.registry,
-	}).Run(ctx)
-	return nil
+	})
+	if err != nil {
+		return err
+	}
+	z.agent.Store(client)
+	return client.Run(ctx) // ends with a drain of all pods
 }
 
 // close releases what build made.

@@ -147,7 +147,7 @@ func newRig(t *testing.T, change ...func(*inbound.Config)) *rig {
 	cfg := inbound.Config{
 		Pod: "shop/server", Mesh: r.mesh, Dialer: r.dialer, Table: r.table, Drain: r.drain,
 		TLS: mtls.Server(lease, lease), QUIC: mtls.Server(lease, lease, mtls.WithProtocol(mtls.ProtocolH3)),
-		Identity: serverID, Logger: zap.NewNop(),
+		Certificate: lease, Identity: serverID, Logger: zap.NewNop(),
 	}
 	for _, f := range change {
 		f(&cfg)

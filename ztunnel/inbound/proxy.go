@@ -41,6 +41,12 @@ type Dialer interface {
 	DialTCP(ctx context.Context, src netip.Addr, dst netip.AddrPort) (*net.TCPConn, error)
 }
 
+// Certificate tells whether the pod can prove who it is.
+type Certificate interface {
+	// Ready waits until there is a valid certificate.
+	Ready(ctx context.Context) error
+}
+
 // Config is what one pod's inbound proxy works with.
 type Config struct {
 	// Pod is "namespace/name", for errors and logs.
@@ -52,6 +58,9 @@ type Config struct {
 	Drain *lifecycle.Drain
 	// TLS and QUIC are the server's configurations for the two carriers.
 	TLS, QUIC *tls.Config
+	// Certificate is what they prove the pod's identity with. A tunnel that comes
+	// before the first certificate waits for it, within the handshake's timeout.
+	Certificate Certificate
 	// Identity is the pod's own, for the log.
 	Identity spiffeid.ID
 	// Baggage describes the pod in answers; see interop of HBONE.

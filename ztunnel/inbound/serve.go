@@ -79,6 +79,9 @@ func (p *Proxy) handshake(ctx context.Context, conn *net.TCPConn) (*tls.Conn, pe
 	case <-ctx.Done():
 		return nil, peer{}, &HandshakeError{Err: context.Cause(ctx)}
 	}
+	if err := p.cfg.Certificate.Ready(ctx); err != nil {
+		return nil, peer{}, &HandshakeError{Err: err}
+	}
 	secure := tls.Server(hbone.WrapConn(conn), p.cfg.TLS)
 	if err := secure.HandshakeContext(ctx); err != nil {
 		if ctx.Err() != nil {
@@ -102,8 +105,16 @@ func (e *HandshakeError) Error() string { return "TLS handshake: " + e.Err.Error
 func (e *HandshakeError) Unwrap() error { return e.Err }
 
 // ServeQUIC serves the tunnels that come on udp until ctx ends or the proxy is
-// drained. It owns udp.
+// drained. It owns udp. Packets that come before the pod's first certificate wait
+// in the socket, and their senders repeat them.
 func (p *Proxy) ServeQUIC(ctx context.Context, udp net.PacketConn) error {
+	if err := p.cfg.Certificate.Ready(ctx); err != nil {
+		_ = udp.Close()
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
+	}
 	return p.tunnels.h3.Serve(ctx, udp, p.cfg.QUIC)
 }
 

@@ -24,9 +24,9 @@ type Tunnels struct {
 	SVID    x509svid.Source
 	Bundles x509bundle.Source
 	// QUIC dials HTTP/3 instead of HTTP/2 on TLS; ListenPacket then opens a UDP
-	// socket inside the pod for each tunnel, of the family of its destination.
+	// socket inside the pod for each tunnel.
 	QUIC         bool
-	ListenPacket func(dst netip.Addr) (*net.UDPConn, error)
+	ListenPacket func() (*net.UDPConn, error)
 }
 
 // Dial opens the tunnel of key: the DialFunc of the pod's pool.
@@ -62,7 +62,7 @@ func (t Tunnels) dialTLS(ctx context.Context, dst netip.AddrPort, expected []spi
 }
 
 func (t Tunnels) dialQUIC(ctx context.Context, dst netip.AddrPort, expected []spiffeid.ID) (hbone.Tunnel, error) {
-	udp, err := t.ListenPacket(dst.Addr())
+	udp, err := t.ListenPacket()
 	if err != nil {
 		return nil, fmt.Errorf("open UDP socket: %w", err)
 	}
