@@ -21,9 +21,10 @@ func (c *chooser) endpoint(svc *workload.Service, port workload.Port) (*workload
 	if total := set.Weight(healthyOnly); total > 0 && !ranked {
 		// Almost always every endpoint is fit, and this takes O(log n). When it
 		// is not, choosing again among the fit ones keeps their shares even.
-		w := set.At(uint64(c.in.Pick(int(total))), healthyOnly)
-		if upstream, ok := b.fit(w); ok {
-			return w, upstream, ""
+		if w := set.At(uint64(c.in.Pick(int(total))), healthyOnly); w != nil {
+			if upstream, ok := b.fit(w); ok {
+				return w, upstream, ""
+			}
 		}
 	}
 	return b.scan(ranked)
@@ -143,7 +144,7 @@ func (b *balancer) why() string {
 		{b.weightless, "without capacity"},
 		{b.elsewhere, "in another network"},
 		{b.portless, "without this port"},
-		{b.addressless, "without an address"},
+		{b.addressless, "without an address (names are not resolved)"},
 		{b.far, "outside the strict routing preference"},
 	} {
 		if c.n > 0 {

@@ -107,11 +107,6 @@ func (c *chooser) toAddress(w *workload.Workload) Decision {
 // toWorkload reaches the application of w at upstream.
 func (c *chooser) toWorkload(w *workload.Workload, upstream netip.AddrPort) Decision {
 	d := Decision{Workload: w, Upstream: upstream}
-	if w.UID == c.in.Source.UID {
-		// To itself: the bytes never leave the pod.
-		d.Kind, d.Target = Direct, upstream
-		return d
-	}
 	if w.Protocol != workload.HBONE {
 		d.Kind, d.Target = Direct, upstream
 		return d
@@ -119,6 +114,11 @@ func (c *chooser) toWorkload(w *workload.Workload, upstream netip.AddrPort) Deci
 	switch upstream.Port() {
 	case outboundPort, inboundPort, tunnelPort:
 		d.Reason = fmt.Sprintf("%s: port %d of workload %s belongs to the mesh itself", upstream, upstream.Port(), w.UID)
+		return d
+	}
+	if w.UID == c.in.Source.UID {
+		// To itself: the bytes never leave the pod.
+		d.Kind, d.Target = Direct, upstream
 		return d
 	}
 	id := w.Identity()
