@@ -48,11 +48,15 @@ type controlPlane struct {
 	dir       string
 }
 
-func startControlPlane(t *testing.T, cfg ca.Config) *controlPlane {
+func startControlPlane(t *testing.T, cfg ca.Config, changes ...func(*certs.AuthorityConfig)) *controlPlane {
 	t.Helper()
 	p := &controlPlane{registry: prometheus.NewRegistry(), dir: t.TempDir()}
 	var err error
-	p.authority, err = certs.OpenAuthority(filepath.Join(p.dir, "ca"), certs.AuthorityConfig{TrustDomain: td})
+	authorityConfig := certs.AuthorityConfig{TrustDomain: td}
+	for _, change := range changes {
+		change(&authorityConfig)
+	}
+	p.authority, err = certs.OpenAuthority(filepath.Join(p.dir, "ca"), authorityConfig)
 	must(t, err)
 	t.Cleanup(func() { p.authority.Close() })
 	p.key, err = nodetoken.GenerateKey()
@@ -128,6 +132,7 @@ func must(t *testing.T, err error) {
 }
 
 func boundedContext(t *testing.T) context.Context {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	t.Cleanup(cancel)
 	return ctx
