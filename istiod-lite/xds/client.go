@@ -271,9 +271,10 @@ func (c *client) push() {
 		// The names first, the snapshot after: a change between the two is then
 		// sent now and found to be known later, never missed.
 		c.mu.Lock()
-		dirty, since := w.dirty, w.dirtySince
-		if len(dirty) > 0 {
-			w.dirty, w.dirtySince = map[string]struct{}{}, time.Time{}
+		var dirty map[string]struct{}
+		since := w.dirtySince
+		if len(w.dirty) > 0 {
+			dirty, w.dirty, w.dirtySince = w.dirty, map[string]struct{}{}, time.Time{}
 		}
 		c.mu.Unlock()
 		if len(dirty) == 0 && !w.full && !w.answer && len(w.force) == 0 && len(w.absent) == 0 {
