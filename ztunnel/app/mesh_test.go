@@ -144,6 +144,44 @@ func TestServiceAddressIsBalancedToItsPods(t *testing.T) {
 	w.logged(`direction="inbound"`, `dst.service="web.shop.svc.cluster.local"`)
 }
 
+func TestPodReachesItselfThroughItsService(t *testing.T) {
+	w := newWorld(t, config.CarrierH2)
+	vip := netip.MustParseAddr("10.99.0.2")
+	port := []*api.Port{{ServicePort: 80, TargetPort: 7001}}
+	w.service(&api.Service{
+		Name: "self", Namespace: "shop", Hostname: "self.shop.svc.cluster.local",
+		Addresses: []*api.NetworkAddress{{Address: vip.AsSlice()}}, Ports: port,
+	})
+	pod := w.addPod("self", "n1")
+	wl := w.workload(pod, api.TunnelProtocol_HBONE)
+	wl.Services = map[string]*api.PortList{"shop/self.shop.svc.cluster.local": {Ports: port}}
+	w.announce(wl)
+	w.enrol(pod)
+	w.serve(pod, 7001, greet)
+	for _, dst := range []netip.AddrPort{netip.AddrPortFrom(vip, 80), pod.at(7001)} {
+		if got := readAll(t, w.dial(pod, dst)); got != pod.v4.String() {
+			t.Errorf("to %v: the server sees %q, want %v", dst, got, pod.v4)
+		}
+	}
+}
+
+func TestServerThatSpeaksFirstIsHeardWithoutAWordOfTheClient(t *testing.T) {
+	w := newWorld(t, config.CarrierH2)
+	client, server := w.meshPod("client", "n1"), w.meshPod("server", "n2")
+	w.serve(server, 7004, func(c *net.TCPConn) {
+		fmt.Fprint(c, "220 ready\r\n")
+		_, _ = io.Copy(io.Discard, c)
+	})
+	c := w.dial(client, server.at(7004))
+	got := make([]byte, 11)
+	if _, err := io.ReadFull(c, got); err != nil || string(got) != "220 ready\r\n" {
+		t.Errorf("%q, %v", got, err)
+	}
+	_ = c.Close()
+	w.logged(`direction="outbound"`, "bytes_sent=0 bytes_recv=11")
+	w.logged(`direction="inbound"`, "bytes_sent=11 bytes_recv=0")
+}
+
 func TestPodsOfOneNodeAreJoinedWithoutATunnel(t *testing.T) {
 	for _, encrypt := range []bool{false, true} {
 		t.Run(fmt.Sprintf("encrypt=%v", encrypt), func(t *testing.T) {

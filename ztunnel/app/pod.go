@@ -32,6 +32,11 @@ const (
 	tunnelPort   = 15008
 )
 
+// podWindowBytes is what the receive windows of all of a pod's tunnels may grow by
+// together: room for some dozens of fat streams on a path of 10 ms and 10 Gbit/s,
+// and the bound of what peers that do not read can make us hold for the pod.
+const podWindowBytes = 64 << 20
+
 // errDeadline cuts connections that outlive a drain.
 var errDeadline = errors.New("drain deadline passed")
 
@@ -76,24 +81,24 @@ func (p *pods) start(life context.Context, pod inpod.Pod) (_ *podProxy, err erro
 		return nil, fmt.Errorf("pod %s: %w", name, err)
 	}
 	x.lease = p.certificates.Acquire(id)
-	dialer := inpod.NewDialer(pod.NS)
+	dialer, budget := inpod.NewDialer(pod.NS), hbone.NewBudget(podWindowBytes)
 	x.inbound = inbound.New(inbound.Config{
 		Pod: name, Mesh: x.mesh, Dialer: dialer, Table: x.table, Drain: x.drain,
 		TLS:         mtls.Server(x.lease, x.lease),
 		QUIC:        mtls.Server(x.lease, x.lease, mtls.WithProtocol(mtls.ProtocolH3)),
-		Certificate: x.lease, Identity: id, Baggage: describe,
+		Certificate: x.lease, Budget: budget, Identity: id, Baggage: describe,
 		HandshakeTimeout: p.cfg.HandshakeTimeout, ConnectTimeout: p.cfg.ConnectTimeout, Logger: x.log,
 	})
-	x.outbound = outbound.New(x.outboundConfig(name, id, dialer))
+	x.outbound = outbound.New(x.outboundConfig(name, id, dialer, budget))
 	x.serve(tcp, udp)
 	return x, nil
 }
 
-func (x *podProxy) outboundConfig(name string, id spiffeid.ID, dialer *inpod.Dialer) outbound.Config {
+func (x *podProxy) outboundConfig(name string, id spiffeid.ID, dialer *inpod.Dialer, budget *hbone.Budget) outbound.Config {
 	cfg := x.pods.cfg
 	protocol := conntrack.HBONE
 	tunnels := outbound.Tunnels{
-		Dialer: dialer, SVID: x.lease, Bundles: x.lease,
+		Dialer: dialer, SVID: x.lease, Bundles: x.lease, Budget: budget,
 		ListenPacket: func() (*net.UDPConn, error) { return inpod.ListenPacket(x.pod.NS, 0) },
 	}
 	if cfg.Carrier == config.CarrierH3 {

@@ -14,6 +14,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/tulle-mesh/tulle/internal/authz"
+	"github.com/tulle-mesh/tulle/internal/hbone"
 	"github.com/tulle-mesh/tulle/internal/lifecycle"
 	"github.com/tulle-mesh/tulle/internal/workload"
 	"github.com/tulle-mesh/tulle/ztunnel/conntrack"
@@ -61,6 +62,9 @@ type Config struct {
 	// Certificate is what they prove the pod's identity with. A tunnel that comes
 	// before the first certificate waits for it, within the handshake's timeout.
 	Certificate Certificate
+	// Budget bounds what the tunnels' receive windows may grow by together; nil
+	// gives each tunnel one of its own.
+	Budget *hbone.Budget
 	// Identity is the pod's own, for the log.
 	Identity spiffeid.ID
 	// Baggage describes the pod in answers; see interop of HBONE.

@@ -14,7 +14,6 @@ import (
 	"github.com/tulle-mesh/tulle/internal/hbone"
 	"github.com/tulle-mesh/tulle/internal/hbone/h3"
 	"github.com/tulle-mesh/tulle/internal/mtls"
-	"github.com/tulle-mesh/tulle/internal/relay"
 	"github.com/tulle-mesh/tulle/ztunnel/conntrack"
 )
 
@@ -33,7 +32,7 @@ type tunnels struct {
 }
 
 func (t *tunnels) init(p *Proxy) {
-	t.h2.Handler = p.handler(conntrack.HBONE)
+	t.h2.Handler, t.h2.Budget = p.handler(conntrack.HBONE), p.cfg.Budget
 	t.h3 = h3.NewServer(h3.ServerConfig{
 		Handler: p.handler(conntrack.HBONEQUIC),
 		Attach: func(cs tls.ConnectionState, _ hbone.Conn) (any, time.Time, error) {
@@ -62,7 +61,8 @@ func (p *Proxy) ServeTunnel(ctx context.Context, conn *net.TCPConn) {
 		p.log.Debug("tunnel ended: " + err.Error())
 		return
 	}
-	relay.Reset(conn)
+	// In order, and not by a reset, which could overtake the alert that tells why.
+	_ = conn.Close()
 	p.cfg.Table.Fail(conntrack.Connection{
 		Direction: conntrack.Inbound, Protocol: conntrack.HBONE,
 		Src: addrPort(conn.RemoteAddr()), TunnelDst: addrPort(conn.LocalAddr()), Opened: received,

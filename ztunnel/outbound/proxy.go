@@ -214,9 +214,6 @@ func (p *Proxy) sameNode(ctx context.Context, c *conntrack.Connection, d nexthop
 // tunnel opens a stream to the next hop's proxy.
 func (p *Proxy) tunnel(ctx context.Context, c *conntrack.Connection, d nexthop.Decision) (carrier, error) {
 	c.Protocol, c.TunnelDst = p.cfg.Protocol, d.Target
-	if len(d.Expected) == 1 {
-		c.DstIdentity = d.Expected[0]
-	}
 	req := hbone.Request{
 		Authority:   d.Authority,
 		Forwarded:   forwarded(c.Src, d.Service),
@@ -227,12 +224,16 @@ func (p *Proxy) tunnel(ctx context.Context, c *conntrack.Connection, d nexthop.D
 	}
 	key := hbone.Key{Source: p.cfg.UID, Destination: d.Target, Peers: joinPeers(d.Expected)}
 	stream, _, err := p.cfg.Pool.Open(ctx, key, req)
-	if err != nil {
-		var status *hbone.StatusError
-		if errors.As(err, &status) {
-			return nil, err
-		}
+	var status *hbone.StatusError
+	if err != nil && !errors.As(err, &status) {
 		return nil, &DialError{Target: d.Target, Err: err}
+	}
+	// There is an answer, so both ends have proved who they are.
+	if len(d.Expected) == 1 {
+		c.DstIdentity = d.Expected[0]
+	}
+	if err != nil {
+		return nil, err
 	}
 	return stream.Join, nil
 }

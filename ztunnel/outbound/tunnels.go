@@ -23,6 +23,9 @@ type Tunnels struct {
 	Dialer  Dialer
 	SVID    x509svid.Source
 	Bundles x509bundle.Source
+	// Budget bounds what the tunnels' receive windows may grow by together; nil
+	// gives each tunnel one of its own.
+	Budget *hbone.Budget
 	// QUIC dials HTTP/3 instead of HTTP/2 on TLS; ListenPacket then opens a UDP
 	// socket inside the pod for each tunnel.
 	QUIC         bool
@@ -54,7 +57,9 @@ func (t Tunnels) dialTLS(ctx context.Context, dst netip.AddrPort, expected []spi
 		}
 		return nil, &HandshakeError{Err: err}
 	}
-	tunnel, err := hbone.NewClient(secure, hbone.ClientConfig{ExpiresAt: t.expiresAt(secure.ConnectionState())})
+	tunnel, err := hbone.NewClient(secure, hbone.ClientConfig{
+		ExpiresAt: t.expiresAt(secure.ConnectionState()), Budget: t.Budget,
+	})
 	if err != nil {
 		return nil, err
 	}
