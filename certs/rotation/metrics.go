@@ -61,7 +61,7 @@ func (x *metrics) observe(err error, took time.Duration) {
 }
 
 var (
-	statesDesc = prometheus.NewDesc("tulle_certificates",
+	statesDesc = prometheus.NewDesc("tulle_certificate_identities",
 		"Identities on this node by the state of their certificate (unstable).", []string{"state"}, nil)
 	expiryDesc = prometheus.NewDesc("tulle_certificate_earliest_expiry_timestamp_seconds",
 		"When the first of the certificates in use on this node expires, absent without any (unstable).", nil, nil)

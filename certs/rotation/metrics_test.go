@@ -33,19 +33,19 @@ func TestMetrics(t *testing.T) {
 # HELP tulle_certificate_earliest_expiry_timestamp_seconds When the first of the certificates in use on this node expires, absent without any (unstable).
 # TYPE tulle_certificate_earliest_expiry_timestamp_seconds gauge
 tulle_certificate_earliest_expiry_timestamp_seconds 9.467712e+08
+# HELP tulle_certificate_identities Identities on this node by the state of their certificate (unstable).
+# TYPE tulle_certificate_identities gauge
+tulle_certificate_identities{state="expired"} 0
+tulle_certificate_identities{state="failed"} 2
+tulle_certificate_identities{state="overdue"} 0
+tulle_certificate_identities{state="pending"} 0
+tulle_certificate_identities{state="renewing"} 0
+tulle_certificate_identities{state="valid"} 1
 # HELP tulle_certificate_requests_total Requests for certificates, by result (unstable).
 # TYPE tulle_certificate_requests_total counter
 tulle_certificate_requests_total{result="failed"} 1
 tulle_certificate_requests_total{result="issued"} 1
 tulle_certificate_requests_total{result="refused"} 1
-# HELP tulle_certificates Identities on this node by the state of their certificate (unstable).
-# TYPE tulle_certificates gauge
-tulle_certificates{state="expired"} 0
-tulle_certificates{state="failed"} 2
-tulle_certificates{state="overdue"} 0
-tulle_certificates{state="pending"} 0
-tulle_certificates{state="renewing"} 0
-tulle_certificates{state="valid"} 1
 `
 		got := scrape(registry)
 		if !strings.Contains(got, "tulle_certificate_request_duration_seconds_count 3\n") {

@@ -33,19 +33,19 @@ func newMetrics(registerer prometheus.Registerer, authority *certs.Authority) (*
 		return m, nil
 	}
 	collectors := []prometheus.Collector{m.requests, m.issued, m.failures}
-	for i, cert := range []struct{ name, help string }{
-		{"cert_chain", "the intermediate that signs"},
-		{"root_cert", "the root certificate"},
+	for i, cert := range []struct{ timestamp, seconds, what string }{
+		{"citadel_server_cert_chain_expiry_timestamp", "citadel_server_cert_chain_expiry_seconds", "the intermediate that signs"},
+		{"citadel_server_root_cert_expiry_timestamp", "citadel_server_root_cert_expiry_seconds", "the root certificate"},
 	} {
 		notAfter := func() time.Time { return authority.Chain()[i].NotAfter }
 		collectors = append(collectors,
 			prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-				Name: "citadel_server_" + cert.name + "_expiry_timestamp",
-				Help: "When " + cert.help + " expires, in seconds since the epoch.",
+				Name: cert.timestamp,
+				Help: "When " + cert.what + " expires, in seconds since the epoch.",
 			}, func() float64 { return float64(notAfter().Unix()) }),
 			prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-				Name: "citadel_server_" + cert.name + "_expiry_seconds",
-				Help: "Time left until " + cert.help + " expires; negative after it.",
+				Name: cert.seconds,
+				Help: "Time left until " + cert.what + " expires; negative after it.",
 			}, func() float64 { return time.Until(notAfter()).Seconds() }))
 	}
 	for _, c := range collectors {
