@@ -348,6 +348,10 @@ func parseService(in *api.Service) (*Service, error) {
 		Canonical:          in.GetCanonical(),
 		IngressUseWaypoint: in.GetIngressUseWaypoint(),
 	}
+	if key, ok := ParseServiceKey(s.Key().String()); !ok || key != s.Key() {
+		// Removals tell services from workloads by the separators.
+		p.fail("hostname", "%q in namespace %q cannot be told from other names", clip(s.Hostname), clip(s.Namespace))
+	}
 	s.VIPs = p.vips(in.GetAddresses())
 	s.SubjectAltNames = p.sans(in.GetSubjectAltNames())
 	s.LoadBalancing = p.loadBalancing(in.GetLoadBalancing())
