@@ -1,0 +1,33 @@
+package enrol
+
+import "time"
+
+const (
+	// Timeout is how long Enrol waits for the proxy's ack when its context does
+	// not end before. Kubelet gives a CNI plugin minutes; a proxy that has the
+	// mesh's state answers in milliseconds, one that just starts in seconds.
+	Timeout = 30 * time.Second
+	// deleteTimeout bounds the wait for the proxy's ack when a pod leaves. A proxy
+	// that does not answer is cut off after 5 s and told by its next list.
+	deleteTimeout = 6 * time.Second
+	// tick is the time between two looks at a pod's rules and old connections: how
+	// long it may last that somebody flushed the rules. One look costs about 2 ms
+	// (BenchmarkVerify in ztunnel/redirect), so 100 pods cost 4 % of a core.
+	tick = 5 * time.Second
+	// settle is for how long after the enrolment connections may still appear that
+	// are older: handshakes that were under way.
+	settle = 10 * time.Second
+	// StrictGrace is how long older connections may go on in a strict pod.
+	StrictGrace = 30 * time.Second
+	// maxPods bounds the list; kubelet's own limit is 110 by default, 500 in the
+	// largest clusters.
+	maxPods = 4096
+	// maxListed bounds the older connections of one pod that Pods lists; all are
+	// counted.
+	maxListed = 100
+	// maxStateFile is the size in bytes of the largest file of the state directory
+	// that is read.
+	maxStateFile = 64 << 10
+	// maxPath is PATH_MAX of Linux.
+	maxPath = 4096
+)

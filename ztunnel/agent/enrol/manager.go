@@ -1,0 +1,414 @@
+package enrol
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+
+	"github.com/tulle-mesh/tulle/internal/netns"
+	"github.com/tulle-mesh/tulle/ztunnel/redirect"
+)
+
+// Proxies is told what changed; *proxies.Server is one. It asks the Manager,
+// which is its Source, for what to send.
+type Proxies interface {
+	Send(uid string)
+	Delete(ctx context.Context, uid string) error
+}
+
+// Config makes a Manager. StateDir and Proxies are required.
+type Config struct {
+	// StateDir remembers the enrolled pods. It may be lost at a reboot and must
+	// not be before.
+	StateDir string
+	Proxies  Proxies
+	// Rules is the variant of rules for every pod.
+	Rules redirect.Config
+	// Interval is the time between two looks at a pod's rules and old
+	// connections. Zero means 5 s.
+	Interval time.Duration
+	// StrictGrace is how long connections older than the enrolment may go on in
+	// strict pods. Zero means 30 s.
+	StrictGrace time.Duration
+	// Logger may be nil.
+	Logger *zap.Logger
+	// Registerer takes the metrics; nil: none are kept.
+	Registerer prometheus.Registerer
+}
+
+// Manager keeps the pods. It is safe for concurrent use.
+type Manager struct {
+	cfg     Config
+	log     *zap.Logger
+	store   *store
+	metrics *metrics
+	ops     slots
+
+	mu   sync.Mutex
+	pods map[string]*entry
+	// leaving are pods that were taken out and whose rules are not removed yet.
+	leaving   map[string]*entry
+	connected bool
+}
+
+// entry is one pod. Its fields are guarded by Manager.mu; I/O on the pod happens
+// in the pod's slot of Manager.ops.
+type entry struct {
+	record
+	// ns is nil while the namespace cannot be opened, after a restart.
+	ns *netns.NS
+	// captured: the rules are in force, as far as we know.
+	captured   bool
+	rulesError string
+	acked      bool
+	refusal    string
+	// changed is closed and made anew when the state changes.
+	changed chan struct{}
+
+	older       older
+	strictSince time.Time
+}
+
+// New makes a Manager and locks its state directory. Close ends it; rules stay.
+func New(cfg Config) (*Manager, error) {
+	if cfg.StateDir == "" || cfg.Proxies == nil {
+		return nil, errors.New("enrol: Config needs StateDir and Proxies")
+	}
+	if cfg.Interval == 0 {
+		cfg.Interval = tick
+	}
+	if cfg.StrictGrace == 0 {
+		cfg.StrictGrace = StrictGrace
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = zap.NewNop()
+	}
+	st, err := openStore(cfg.StateDir)
+	if err != nil {
+		return nil, err
+	}
+	m := &Manager{
+		cfg: cfg, log: cfg.Logger, store: st,
+		pods: map[string]*entry{}, leaving: map[string]*entry{},
+	}
+	m.metrics = newMetrics(cfg.Registerer, m)
+	return m, nil
+}
+
+// Close lets go of the namespaces and of the state directory, after Run and all
+// calls have returned.
+func (m *Manager) Close() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, all := range []map[string]*entry{m.pods, m.leaving} {
+		for _, e := range all {
+			if e.ns != nil {
+				e.ns.Close()
+			}
+		}
+	}
+	m.pods, m.leaving = map[string]*entry{}, map[string]*entry{}
+	return m.store.close()
+}
+
+// Enrol takes a pod into the mesh and returns when the proxy has acknowledged
+// it. Enrolling a pod once more changes nothing; what changed is brought into
+// force. When Enrol fails, the pod is captured as far as that could be done, its
+// connections are refused, and the Manager goes on trying until Remove.
+func (m *Manager) Enrol(ctx context.Context, pod Pod) (err error) {
+	if err := pod.validate(); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, Timeout)
+	defer cancel()
+	release, err := m.ops.acquire(ctx, pod.UID)
+	if err != nil {
+		return err
+	}
+	e, err := m.admit(pod)
+	if err == nil {
+		err = m.capture(e)
+	}
+	release() // waiting needs no slot: a Remove may come between
+	if err == nil {
+		err = m.acknowledged(ctx, e, pod)
+	}
+	m.metrics.enrolment(err)
+	return err
+}
+
+// admit puts the pod on the list, on disk first. The caller has the pod's slot.
+func (m *Manager) admit(pod Pod) (*entry, error) {
+	ns, err := netns.Open(pod.NetnsPath)
+	if err != nil {
+		return nil, &InvalidError{Reason: fmt.Sprintf("netnsPath: %v", err)}
+	}
+	m.mu.Lock()
+	old, known := m.pods[pod.UID]
+	leaving := m.leaving[pod.UID]
+	count := len(m.pods)
+	m.mu.Unlock()
+	if known && old.NS == ns.ID() && old.info() == pod.info() && old.ns != nil {
+		ns.Close()
+		return old, m.update(old, pod)
+	}
+	if !known && count >= maxPods {
+		ns.Close()
+		return nil, ErrTooMany
+	}
+	e := &entry{
+		record: record{Pod: pod, NS: ns.ID(), Since: time.Now()}, ns: ns, changed: make(chan struct{}),
+	}
+	e.strictSince = e.Since
+	if known && old.NS == e.NS {
+		e.Since = old.Since
+	}
+	if err := m.store.save(e.record); err != nil {
+		ns.Close()
+		return nil, err
+	}
+	m.mu.Lock()
+	m.pods[pod.UID] = e
+	delete(m.leaving, pod.UID)
+	m.mu.Unlock()
+	for _, o := range []*entry{old, leaving} {
+		if o == nil || o.ns == nil {
+			continue
+		}
+		if !m.shared(o) {
+			// The pod was made anew; nobody will ask for the old namespace.
+			if err := redirect.Remove(o.ns); err != nil {
+				m.log.Warn("rules of a replaced pod stay", append(fields(o.Pod), zap.Error(err))...)
+			}
+		}
+		o.ns.Close()
+	}
+	return e, nil
+}
+
+// update brings what may change without a new start into a known pod.
+func (m *Manager) update(e *entry, pod Pod) error {
+	if e.Pod == pod { // the slot is ours, so nobody writes it
+		return nil
+	}
+	next := e.record
+	next.Pod = pod
+	if err := m.store.save(next); err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if pod.Strict && !e.Strict {
+		e.strictSince = time.Now()
+	}
+	e.record = next
+	return nil
+}
+
+// capture writes the rules. The caller has the pod's slot.
+func (m *Manager) capture(e *entry) error {
+	err := redirect.Apply(e.ns, m.cfg.Rules)
+	m.mu.Lock()
+	first := err == nil && !e.captured
+	e.captured = err == nil
+	if err != nil {
+		e.rulesError = err.Error()
+	} else {
+		e.rulesError = ""
+	}
+	m.mu.Unlock()
+	if err != nil {
+		return fmt.Errorf("pod %s/%s: %w", e.Namespace, e.Name, err)
+	}
+	if first {
+		m.log.Info("pod captured", append(fields(e.Pod), zap.Stringer("netns", e.NS))...)
+		m.lookForOlder(e, time.Now())
+	}
+	return nil
+}
+
+// acknowledged tells the proxy and waits for its answer.
+func (m *Manager) acknowledged(ctx context.Context, e *entry, pod Pod) error {
+	m.mu.Lock()
+	if e.acked && m.connected {
+		m.mu.Unlock()
+		return nil
+	}
+	e.refusal = ""
+	m.mu.Unlock()
+	m.cfg.Proxies.Send(pod.UID)
+	for {
+		m.mu.Lock()
+		changed, acked, refusal, connected := e.changed, e.acked && m.connected, e.refusal, m.connected
+		gone := m.pods[pod.UID] != e
+		m.mu.Unlock()
+		switch {
+		case gone:
+			return fmt.Errorf("pod %s/%s was removed or replaced meanwhile", pod.Namespace, pod.Name)
+		case acked:
+			return nil
+		case refusal != "":
+			return fmt.Errorf("pod %s/%s: ztunnel refused: %s", pod.Namespace, pod.Name, refusal)
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			if !connected {
+				return ErrNoProxy
+			}
+			return fmt.Errorf("pod %s/%s: ztunnel has not acknowledged it: %w", pod.Namespace, pod.Name, context.Cause(ctx))
+		}
+	}
+}
+
+// Remove takes a pod out of the mesh: the proxy drains it, and its rules go. A
+// pod that is not enrolled is no error.
+func (m *Manager) Remove(ctx context.Context, uid string) error {
+	if !uidForm.MatchString(uid) {
+		return &InvalidError{Reason: fmt.Sprintf("uid %q is none", uid)}
+	}
+	release, err := m.ops.acquire(ctx, uid)
+	if err != nil {
+		return err
+	}
+	defer release()
+	m.mu.Lock()
+	e := m.pods[uid]
+	if e != nil {
+		delete(m.pods, uid)
+		m.leaving[uid] = e
+		e.change()
+	} else {
+		e = m.leaving[uid]
+	}
+	m.mu.Unlock()
+	if e == nil {
+		return m.store.forget(uid)
+	}
+	return m.release(ctx, e)
+}
+
+// release does the rest of a removal, also after a restart: the disk says that
+// the pod leaves until nothing is left of it.
+func (m *Manager) release(ctx context.Context, e *entry) error {
+	e.Leaving = true
+	if err := m.store.save(e.record); err != nil {
+		return err
+	}
+	dctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), deleteTimeout)
+	defer cancel()
+	if err := m.cfg.Proxies.Delete(dctx, e.UID); err != nil {
+		// It has heard of it, or will by the next list; the pod must not wait.
+		m.log.Warn("ztunnel did not confirm that the pod left", append(fields(e.Pod), zap.Error(err))...)
+	}
+	if e.ns != nil {
+		if !m.shared(e) {
+			if err := redirect.Remove(e.ns); err != nil {
+				return fmt.Errorf("pod %s/%s: %w", e.Namespace, e.Name, err)
+			}
+		}
+		e.ns.Close()
+	}
+	m.mu.Lock()
+	if m.leaving[e.UID] == e {
+		delete(m.leaving, e.UID)
+	}
+	m.mu.Unlock()
+	m.log.Info("pod released", fields(e.Pod)...)
+	return m.store.forget(e.UID)
+}
+
+// shared tells whether another pod on the list has the same namespace, whose
+// rules must then stay: a pod that came back under another UID.
+func (m *Manager) shared(e *entry) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, o := range m.pods {
+		if o != e && o.NS == e.NS {
+			return true
+		}
+	}
+	return false
+}
+
+// change wakes who waits for e; the caller holds Manager.mu.
+func (e *entry) change() {
+	close(e.changed)
+	e.changed = make(chan struct{})
+}
+
+// Pods lists all pods, sorted by namespace and name.
+func (m *Manager) Pods() []Status {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	list := make([]Status, 0, len(m.pods))
+	now := time.Now()
+	for _, e := range m.pods {
+		list = append(list, m.status(e, now))
+	}
+	slices.SortFunc(list, func(a, b Status) int {
+		return strings.Compare(a.Namespace+"/"+a.Name+"/"+a.UID, b.Namespace+"/"+b.Name+"/"+b.UID)
+	})
+	return list
+}
+
+// Pod returns one pod's status.
+func (m *Manager) Pod(uid string) (Status, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	e, ok := m.pods[uid]
+	if !ok {
+		return Status{}, false
+	}
+	return m.status(e, time.Now()), true
+}
+
+func (m *Manager) status(e *entry, now time.Time) Status {
+	s := Status{Pod: e.Pod, Since: e.Since, UDP: udpStatus}
+	s.State, s.Reason = m.state(e)
+	s.OlderConnections, s.OlderCount = e.older.list(int(now.Sub(e.Since).Seconds()))
+	return s
+}
+
+func (m *Manager) state(e *entry) (State, string) {
+	switch {
+	case e.rulesError != "":
+		return Failed, e.rulesError
+	case e.refusal != "":
+		return Failed, "ztunnel refused: " + e.refusal
+	case !m.connected:
+		return Pending, ErrNoProxy.Error()
+	case !e.acked:
+		return Pending, "ztunnel has not acknowledged the pod yet"
+	}
+	return Enrolled, ""
+}
+
+func fields(p Pod) []zap.Field {
+	return []zap.Field{
+		zap.String("uid", p.UID), zap.String("workload", p.Name), zap.String("namespace", p.Namespace),
+		zap.String("serviceAccount", p.ServiceAccount),
+	}
+}
+
+// reopen gets the namespace of a pod that is known from before a restart.
+// os.ErrNotExist says that it is not there any more.
+func reopen(r record) (*netns.NS, error) {
+	ns, err := netns.Open(r.NetnsPath)
+	if err != nil {
+		return nil, err
+	}
+	if ns.ID() != r.NS {
+		ns.Close()
+		return nil, fmt.Errorf("%s leads to %v and not to the pod's %v any more: %w", r.NetnsPath, ns.ID(), r.NS, os.ErrNotExist)
+	}
+	return ns, nil
+}
