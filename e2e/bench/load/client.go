@@ -6,11 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"sync"
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
+	"golang.org/x/sys/unix"
 )
 
 // Mode is what a client does.
@@ -21,6 +23,7 @@ const (
 	Up      Mode = "up"      // send bulk data
 	Down    Mode = "down"    // receive bulk data
 	Echo    Mode = "echo"    // requests and answers, closed loop
+	Rate    Mode = "rate"    // requests and answers, open loop at RatePerSecond
 	Connect Mode = "connect" // connect, one byte each way, close
 	Idle    Mode = "idle"    // open connections, use each once, and hold them
 )
@@ -33,6 +36,8 @@ type Job struct {
 	Duration time.Duration `json:"duration"`
 	// Requests ends an echo job after so many on each connection; 0 says when Duration is over.
 	Requests int `json:"requests"`
+	// RatePerSecond is how many requests a Rate job starts on all connections together.
+	RatePerSecond int `json:"ratePerSecond"`
 }
 
 // Result is what a client process measured.
@@ -43,8 +48,9 @@ type Result struct {
 	Bytes uint64 `json:"bytes"`
 	// Count of requests or connections.
 	Count uint64 `json:"count"`
-	// P50 and P99 are latencies of requests in microseconds.
+	// P50, P90 and P99 are latencies of requests in microseconds.
 	P50 float64 `json:"p50"`
+	P90 float64 `json:"p90"`
 	P99 float64 `json:"p99"`
 }
 
@@ -63,7 +69,7 @@ func Run(ctx context.Context, j Job, ready func()) (Result, error) {
 	c := &client{job: j}
 	start := time.Now()
 	c.end = start.Add(j.Duration)
-	work := map[Mode]func() error{Up: c.up, Down: c.down, Echo: c.echo, Connect: c.connect, Idle: c.hold}[j.Mode]
+	work := map[Mode]func() error{Up: c.up, Down: c.down, Echo: c.echo, Rate: c.rate, Connect: c.connect, Idle: c.hold}[j.Mode]
 	if work == nil {
 		return Result{}, fmt.Errorf("unknown mode %q", j.Mode)
 	}
@@ -86,6 +92,7 @@ func Run(ctx context.Context, j Job, ready func()) (Result, error) {
 	}
 	c.result.Seconds = time.Since(start).Seconds()
 	c.result.P50 = float64(c.latency.ValueAtQuantile(50))
+	c.result.P90 = float64(c.latency.ValueAtQuantile(90))
 	c.result.P99 = float64(c.latency.ValueAtQuantile(99))
 	return c.result, nil
 }
@@ -175,19 +182,47 @@ func (c *client) echo() error {
 	}
 	defer conn.Close()
 	latency := hdrhistogram.New(1, maxLatency.Microseconds(), 3)
-	n := uint64(0)
-	for c.job.Requests == 0 && time.Now().Before(c.end) || n < uint64(c.job.Requests) {
+	for n := 0; c.job.Requests == 0 && time.Now().Before(c.end) || n < c.job.Requests; n++ {
 		start := time.Now()
 		if err := exchange(conn); err != nil {
 			return err
 		}
 		latency.RecordValue(time.Since(start).Microseconds())
-		n++
 	}
-	c.add(0, n)
+	c.addLatencies(latency)
+	return nil
+}
+
+// addLatencies merges what one connection saw.
+func (c *client) addLatencies(h *hdrhistogram.Histogram) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.latency.Merge(latency)
+	c.result.Count += uint64(h.TotalCount())
+	c.latency.Merge(h)
+}
+
+// rate sends at fixed times, whether answers come or not: a latency counts from
+// when its request was due, so that a stall is seen by all requests that it delays.
+func (c *client) rate() error {
+	conn, err := c.dial(askEcho)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	interval := time.Duration(c.job.Conns) * time.Second / time.Duration(c.job.RatePerSecond)
+	// The connections take turns.
+	due := time.Now().Add(rand.N(interval))
+	latency := hdrhistogram.New(1, maxLatency.Microseconds(), 3)
+	for ; due.Before(c.end); due = due.Add(interval) {
+		if err := sleepUntil(due); err != nil {
+			return err
+		}
+		if err := exchange(conn); err != nil {
+			return err
+		}
+		latency.RecordValue(time.Since(due).Microseconds())
+	}
+	c.addLatencies(latency)
 	return nil
 }
 
@@ -200,6 +235,21 @@ func exchange(conn net.Conn) error {
 		return fmt.Errorf("answer: %w", err)
 	}
 	return nil
+}
+
+// sleepUntil sleeps on a thread of its own: the runtime's timers wake up to a
+// millisecond late when nothing else happens.
+func sleepUntil(t time.Time) error {
+	for {
+		left := time.Until(t)
+		if left <= 0 {
+			return nil
+		}
+		ts := unix.NsecToTimespec(left.Nanoseconds())
+		if err := unix.Nanosleep(&ts, nil); err != nil && err != unix.EINTR {
+			return fmt.Errorf("sleep: %w", err)
+		}
+	}
 }
 
 func (c *client) connect() error {

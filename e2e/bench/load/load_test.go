@@ -24,11 +24,11 @@ func TestModes(t *testing.T) {
 		load.Serve(l)
 	}()
 	defer func() { l.Close(); <-served }()
-	for _, mode := range []load.Mode{load.Up, load.Down, load.Echo, load.Connect, load.Idle} {
+	for _, mode := range []load.Mode{load.Up, load.Down, load.Echo, load.Rate, load.Connect, load.Idle} {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		ready := false
-		result, err := load.Run(ctx, load.Job{Mode: mode, Addr: l.Addr().String(), Conns: 3, Duration: 50 * time.Millisecond}, func() {
+		result, err := load.Run(ctx, load.Job{Mode: mode, Addr: l.Addr().String(), Conns: 3, RatePerSecond: 1000, Duration: 50 * time.Millisecond}, func() {
 			ready = true
 			cancel()
 		})

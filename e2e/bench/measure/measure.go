@@ -57,6 +57,7 @@ func Run(ctx context.Context, cfg Config, self, name string, running variant.Run
 		func(ctx context.Context) error { return r.idle(ctx, before) },
 		func(ctx context.Context) error { return r.requests(ctx, 1) },
 		func(ctx context.Context) error { return r.requests(ctx, 64) },
+		r.rate,
 		r.connects,
 		func(ctx context.Context) error { return r.bulk(ctx, load.Up, 1) },
 		func(ctx context.Context) error { return r.bulk(ctx, load.Down, 1) },
@@ -115,6 +116,27 @@ func (r *runner) requests(ctx context.Context, conns int) error {
 	r.add(measure+"-p99", "µs", result.P99)
 	if r.hasProxies() {
 		r.add(measure+"-cpu", "CPU-µs/req", float64(cpu.Microseconds())/float64(result.Count))
+	}
+	return nil
+}
+
+// The open loop's rate and connections, as Istio publishes latency at 1,000 requests a second.
+const (
+	ratePerSecond = 1000
+	rateConns     = 16
+)
+
+func (r *runner) rate(ctx context.Context) error {
+	measure := fmt.Sprintf("rate-%d", ratePerSecond)
+	result, cpu, err := r.timed(ctx, load.Job{Mode: load.Rate, Conns: rateConns, RatePerSecond: ratePerSecond, Duration: r.cfg.Requests})
+	if err != nil {
+		return fmt.Errorf("%s: %w", measure, err)
+	}
+	r.add(measure+"-p50", "µs", result.P50)
+	r.add(measure+"-p90", "µs", result.P90)
+	r.add(measure+"-p99", "µs", result.P99)
+	if r.hasProxies() {
+		r.add(measure+"-cpu", "cores", cpu.Seconds()/result.Seconds)
 	}
 	return nil
 }
@@ -195,25 +217,33 @@ func (r *runner) idle(ctx context.Context, before footprint) error {
 	return r.released(ctx, before.descriptors)
 }
 
-// releaseTimeout bounds the wait for proxies to close what idle connections held.
-const releaseTimeout = 10 * time.Second
+const (
+	// releaseTimeout bounds the wait for proxies to close what idle connections
+	// held; releasePause is the time without a change after which nothing more is expected.
+	releaseTimeout = 10 * time.Second
+	releasePause   = time.Second
+)
 
 // released waits until the proxies have closed the idle connections, so that
 // this work does not count against the next measure.
 func (r *runner) released(ctx context.Context, before int) error {
+	last, changed := 0, time.Now()
 	for deadline := time.Now().Add(releaseTimeout); time.Now().Before(deadline); {
 		now, err := descriptors(r.running.Proxies)
 		if err != nil {
 			return err
 		}
-		if now < before+r.cfg.IdleConns/10 {
+		if now != last {
+			last, changed = now, time.Now()
+		}
+		if now <= before || time.Since(changed) > releasePause {
 			break
 		}
 		if err := sleep(ctx, 50*time.Millisecond); err != nil {
 			return err
 		}
 	}
-	return sleep(ctx, time.Second)
+	return sleep(ctx, releasePause)
 }
 
 func (r *runner) back(ctx context.Context, before footprint) error {

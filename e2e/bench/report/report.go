@@ -26,7 +26,7 @@ type Row struct {
 // Report collects samples. Its zero value is empty and ready.
 type Report struct {
 	// variants keep the order of their first sample, and so do measures, except that
-	// "x-y" stands behind "x".
+	// "x-y" stands behind "x" and whatever begins so.
 	measures, variants []string
 	units              map[string]string
 	samples            map[[2]string][]float64
