@@ -14,6 +14,8 @@ type Config struct {
 	Registerer prometheus.Registerer
 	// Idle is after how long without a connection a pair is forgotten; 0 is one hour.
 	Idle time.Duration
+	// MaxSeries bounds the pairs that are told apart; 0 is 20,000.
+	MaxSeries int
 	// Now is the clock; nil is time.Now.
 	Now func() time.Time
 }
@@ -21,8 +23,9 @@ type Config struct {
 // Metrics counts connections. It is a prometheus.Collector and safe for
 // concurrent use. It has no goroutine.
 type Metrics struct {
-	idle time.Duration
-	now  func() time.Time
+	idle      time.Duration
+	maxSeries int
+	now       func() time.Time
 
 	mu     sync.Mutex
 	series map[key]*series // guarded by mu, as are the series themselves
@@ -37,10 +40,13 @@ func New(cfg Config) *Metrics {
 	if cfg.Idle <= 0 {
 		cfg.Idle = defaultIdle
 	}
+	if cfg.MaxSeries <= 0 {
+		cfg.MaxSeries = defaultMaxSeries
+	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	m := &Metrics{idle: cfg.Idle, now: cfg.Now, series: make(map[key]*series)}
+	m := &Metrics{idle: cfg.Idle, maxSeries: cfg.MaxSeries, now: cfg.Now, series: make(map[key]*series)}
 	if cfg.Registerer != nil {
 		cfg.Registerer.MustRegister(m)
 	}
@@ -128,12 +134,12 @@ func (m *Metrics) Failed(p Peers, f Flag) {
 // that nobody knows. The caller holds mu.
 func (m *Metrics) find(k key, now time.Time) *series {
 	s, ok := m.series[k]
-	if !ok && len(m.series) >= maxSeries {
+	if !ok && len(m.series) >= m.maxSeries {
 		if now.Sub(m.swept) >= sweepInterval {
 			m.swept = now
 			m.expire(now, true)
 		}
-		if len(m.series) >= maxSeries {
+		if len(m.series) >= m.maxSeries {
 			k = key{reporter: k.reporter, mutualTLS: k.mutualTLS}
 			s, ok = m.series[k]
 		}
