@@ -55,6 +55,7 @@ func (k *keepAlive) settled() {
 		return
 	}
 	k.state = quiet
+	k.heard.Store(false)
 	if k.t.opts.keepAlive < 0 {
 		k.timer.Stop()
 		return

@@ -76,7 +76,7 @@ const (
 	drainNotice = time.Second
 
 	// keepAliveInterval is the silence after which the peer is asked for a sign of
-	// life, and keepAliveTimeout the wait for it: a dead path is noticed within 30 s.
+	// life, and keepAliveTimeout the wait for it: a dead path is noticed after 30 to 50 s.
 	keepAliveInterval = 20 * time.Second
 	keepAliveTimeout  = 10 * time.Second
 )

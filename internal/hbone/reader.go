@@ -417,7 +417,13 @@ func (r *reader) endData() error {
 	}
 	s := r.stream
 	r.stream = nil
-	if s == nil || !r.frame.has(http2.FlagDataEndStream) {
+	if !r.frame.has(http2.FlagDataEndStream) {
+		if r.frame.has(http2.FlagDataPadded) && r.frame.length == 1+r.padLen {
+			return r.countControl() // nothing but padding
+		}
+		return nil
+	}
+	if s == nil {
 		return nil
 	}
 	return r.settleError(r.endStream(s))

@@ -225,7 +225,10 @@ func (t *tunnel) linger() {
 	t.mu.Unlock()
 	// A write that hangs since the peer stopped reading holds the lock; the deadline ends it.
 	_ = t.link.wire.SetWriteDeadline(deadline)
-	t.wmu.Lock()
+	for !t.wmu.TryLock() {
+		// A mutex has no deadline, and this is rare.
+		time.Sleep(lingerTimeout / 100)
+	}
 	t.moveControl()
 	half := t.link.closeWrite(deadline)
 	t.wmu.Unlock()
