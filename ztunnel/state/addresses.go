@@ -128,6 +128,8 @@ func (u *addressUpdate) putWorkload(w *workload.Workload) {
 func (u *addressUpdate) removeStale(w *workload.Workload) {
 	old, ok := u.workloads.Get([]byte(w.UID))
 	if !ok {
+		// It may come back after a removal, with other policies than before.
+		u.policies = true
 		return
 	}
 	u.unindexAddresses(old)

@@ -130,4 +130,6 @@ func TestPolicyVersionMovesOnlyWithWhatAuthorizes(t *testing.T) {
 	moved("policy", true)
 	remove(s, "Kubernetes//Pod/shop/a")
 	moved("removal", true)
+	apply(t, s, pod("a", "10.0.0.1"))
+	moved("return", true)
 }

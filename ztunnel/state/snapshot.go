@@ -53,8 +53,8 @@ func newSnapshot(clusterID string) *Snapshot {
 func (s *Snapshot) Version() uint64 { return s.version }
 
 // PolicyVersion counts the changes that can alter an authorization: of policies,
-// and of the namespace or policy list of a workload. Live connections need a new
-// look only when it moved.
+// of the namespace or policy list of a workload, and workloads that come or go.
+// Live connections need a new look only when it moved.
 func (s *Snapshot) PolicyVersion() uint64 { return s.policyVersion }
 
 // Changed returns a channel that is closed when a newer snapshot is published.
