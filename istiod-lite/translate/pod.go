@@ -10,7 +10,7 @@ import (
 )
 
 // podWorkload returns nil for pods that have ended or have no address yet.
-func podWorkload(o Options, m podMemo) *apiworkload.Workload {
+func podWorkload(o Options, m *podMemo) *apiworkload.Workload {
 	pod := m.pod
 	if source.Ended(pod) {
 		return nil
@@ -112,7 +112,7 @@ func ready(pod *corev1.Pod) bool {
 }
 
 // podServices maps the services that the pod is an endpoint of to its ports.
-func podServices(m podMemo) map[string]*apiworkload.PortList {
+func podServices(m *podMemo) map[string]*apiworkload.PortList {
 	services := map[string]*apiworkload.PortList{}
 	for _, s := range m.namespace.selectors.find(m.pod.Labels) {
 		list := &apiworkload.PortList{}

@@ -91,9 +91,11 @@ func parseSlice(name source.Name, service string, object *discoveryv1.EndpointSl
 	return s
 }
 
-// resolve finds the pod of each endpoint: the one it refers to, or else the one
-// that has its address. The second keeps traffic to a hand-written slice's
-// endpoint encrypted where a pod of the mesh answers there.
+// resolve finds the pod of each endpoint: the one it refers to, or else, where
+// it refers to none, the one that has its address. The second keeps traffic to
+// a hand-written slice's endpoint encrypted where a pod of the mesh answers
+// there. A pod that is referred to and unknown is gone or still to come; its
+// address must not be used without knowing who it is.
 func (x *sliceIndex) resolve(ordered []*slice, pods map[source.Name]*corev1.Pod) {
 	var strays []otherEndpoint
 	for _, s := range ordered {
@@ -103,11 +105,11 @@ func (x *sliceIndex) resolve(ordered []*slice, pods map[source.Name]*corev1.Pod)
 				continue
 			}
 			if ref := e.TargetRef; ref != nil && ref.Kind == "Pod" {
-				name := source.Name{Namespace: cmp.Or(ref.Namespace, s.name.Namespace), Name: ref.Name}
-				if name.Namespace == s.name.Namespace && pods[name] != nil {
+				name := source.Name{Namespace: s.name.Namespace, Name: ref.Name}
+				if ref.Namespace == "" || ref.Namespace == name.Namespace {
 					x.attach(name, s)
-					continue
 				}
+				continue
 			}
 			strays = append(strays, otherEndpoint{slice: s, endpoint: e})
 		}

@@ -23,7 +23,7 @@ type Translator struct {
 	namespaces map[string]*namespace
 	root       group // of the root namespace, whose policies reach everywhere
 	slices     *sliceIndex
-	pods       map[source.Name]podMemo
+	pods       map[source.Name]*podMemo
 	entries    map[source.Name]entryMemo
 	endpoints  map[string]endpointMemo
 	policies   map[source.Name]policyMemo
@@ -96,25 +96,33 @@ func (t *Translator) Translate(objects *source.Objects) *Mesh {
 }
 
 func (t *Translator) translatePods(objects *source.Objects, mesh *Mesh) {
-	memos := make(map[source.Name]podMemo, len(objects.Pods))
+	if t.pods == nil {
+		t.pods = make(map[source.Name]*podMemo, len(objects.Pods))
+	}
 	for name, pod := range objects.Pods {
-		memo := podMemo{
-			pod:       pod,
-			namespace: t.namespace(name.Namespace),
-			node:      objects.Nodes[source.Name{Name: pod.Spec.NodeName}],
-			refs:      t.slices.pods[name],
+		ns, node, refs := t.namespace(name.Namespace), objects.Nodes[source.Name{Name: pod.Spec.NodeName}], t.slices.pods[name]
+		memo := t.pods[name]
+		if memo == nil {
+			memo = &podMemo{}
+			t.pods[name] = memo
 		}
-		if old, ok := t.pods[name]; ok && old.pod == memo.pod && old.namespace == memo.namespace && old.node == memo.node && slices.Equal(old.refs, memo.refs) {
-			memo.resource = old.resource
-		} else if w := podWorkload(t.options, memo); w != nil {
-			memo.resource = workloadResource(w)
+		if memo.pod != pod || memo.namespace != ns || memo.node != node || !slices.Equal(memo.refs, refs) {
+			*memo = podMemo{pod: pod, namespace: ns, node: node, refs: refs}
+			if w := podWorkload(t.options, memo); w != nil {
+				memo.resource = workloadResource(w)
+			}
 		}
 		if memo.resource != nil {
 			mesh.Addresses[memo.resource.Name] = memo.resource
 		}
-		memos[name] = memo
 	}
-	t.pods = memos
+	if len(t.pods) > len(objects.Pods) {
+		for name := range t.pods {
+			if objects.Pods[name] == nil {
+				delete(t.pods, name)
+			}
+		}
+	}
 }
 
 // translateSliceEndpoints makes workloads of endpoints that are no known pod.

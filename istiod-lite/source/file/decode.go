@@ -266,7 +266,8 @@ func unmarshal(raw []byte, obj metav1.Object) (strict []error, err error) {
 		return strict, nil
 	}
 	if err := (protojson.UnmarshalOptions{}).Unmarshal(outer.Spec, spec); err != nil {
-		return nil, fmt.Errorf("spec: %s", strings.ReplaceAll(strings.TrimPrefix(err.Error(), "proto:"), "\u00a0", " "))
+		text := strings.ReplaceAll(err.Error(), "\u00a0", " ") // protobuf varies its spaces on purpose
+		return nil, fmt.Errorf("spec: %s", strings.TrimSpace(strings.TrimPrefix(text, "proto:")))
 	}
 	return nil, nil
 }

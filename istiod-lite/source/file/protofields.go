@@ -77,13 +77,52 @@ func (w *fieldWalk) field(v any, fd protoreflect.FieldDescriptor, path string) {
 			w.errs = append(w.errs, fmt.Errorf("invalid value for field %q: an empty list matches nothing in one place and everything in another; leave it out", path))
 		}
 		for i, item := range items {
+			at := fmt.Sprintf("%s[%d]", path, i)
 			if fd.Message() != nil {
-				w.message(item, fd.Message(), fmt.Sprintf("%s[%d]", path, i))
+				w.message(item, fd.Message(), at)
+			} else {
+				w.scalar(item, fd, at)
 			}
 		}
 	case fd.Message() != nil:
 		if v != nil {
 			w.message(v, fd.Message(), path)
 		}
+	default:
+		if v != nil {
+			w.scalar(v, fd, path)
+		}
+	}
+}
+
+// scalar refuses values of another type than the field's, which YAML 1.1 makes
+// of words like on, off, y and no. Ranges are protojson's part.
+func (w *fieldWalk) scalar(v any, fd protoreflect.FieldDescriptor, path string) {
+	want, ok := "", true
+	switch fd.Kind() {
+	case protoreflect.StringKind, protoreflect.BytesKind:
+		want = "a string; quote it if it is one"
+		_, ok = v.(string)
+	case protoreflect.BoolKind:
+		want = "true or false"
+		_, ok = v.(bool)
+	case protoreflect.EnumKind:
+		names := make([]string, fd.Enum().Values().Len())
+		for i := range names {
+			names[i] = string(fd.Enum().Values().Get(i).Name())
+		}
+		want = "one of " + strings.Join(names, ", ")
+		s, _ := v.(string)
+		ok = slices.Contains(names, s)
+	default:
+		want = "a number"
+		switch v.(type) {
+		case json.Number, string: // large ones are written as strings
+		default:
+			ok = false
+		}
+	}
+	if !ok {
+		w.errs = append(w.errs, fmt.Errorf("invalid value for field %q: %v: want %s", path, v, want))
 	}
 }
