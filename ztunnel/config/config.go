@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -155,8 +154,8 @@ func (c *Config) validate() error {
 			wrong("instance-ip", "%q is not an IP address", c.InstanceIP)
 		}
 	}
-	if !filepath.IsAbs(c.ZDSSocket) && !strings.HasPrefix(c.ZDSSocket, ".") {
-		wrong("zds-socket", "%q is not a path", c.ZDSSocket)
+	if c.ZDSSocket == "" {
+		wrong("zds-socket", "is empty")
 	}
 	for flag, path := range map[string]string{"root-cert": c.RootCert, "token-file": c.TokenFile} {
 		if st, err := os.Stat(path); err != nil {
