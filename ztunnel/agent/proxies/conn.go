@@ -13,7 +13,7 @@ import (
 )
 
 // errSilent ends a connection whose proxy does not answer.
-var errSilent = fmt.Errorf("no answer within %v", ackTimeout)
+var errSilent = errors.New("the proxy did not answer in time")
 
 // item is one thing to tell a proxy.
 type item struct {
@@ -117,7 +117,7 @@ func (c *conn) run(ctx context.Context, s *Server) error {
 		}
 	})
 
-	timer := time.NewTimer(ackTimeout)
+	timer := time.NewTimer(s.cfg.AckTimeout)
 	defer timer.Stop()
 	// tell sends one request and returns the proxy's answer, or the error that
 	// ends the connection.
@@ -129,7 +129,7 @@ func (c *conn) run(ctx context.Context, s *Server) error {
 			}
 			return nil, err
 		}
-		timer.Reset(ackTimeout)
+		timer.Reset(s.cfg.AckTimeout)
 		select {
 		case err := <-acks:
 			if err != nil && !isRefusal(err) {

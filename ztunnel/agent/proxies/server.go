@@ -39,6 +39,9 @@ type Config struct {
 	// Socket is the path of the ZDS socket. Whoever makes a Server must know that
 	// no other agent serves it.
 	Socket string
+	// AckTimeout bounds the wait for a proxy's hello and for each ack. Zero means
+	// 5 s.
+	AckTimeout time.Duration
 	// Logger may be nil.
 	Logger *zap.Logger
 	// Registerer takes the metrics; nil: none are kept.
@@ -65,6 +68,9 @@ type Server struct {
 func Listen(cfg Config) (*Server, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = zap.NewNop()
+	}
+	if cfg.AckTimeout == 0 {
+		cfg.AckTimeout = ackTimeout
 	}
 	ln, err := zds.Listen(cfg.Socket)
 	if err != nil {
@@ -132,7 +138,7 @@ func (s *Server) serve(ctx context.Context, wire *zds.Conn) {
 	stop := context.AfterFunc(ctx, func() { wire.Close() })
 	defer stop()
 
-	wire.SetReadDeadline(time.Now().Add(ackTimeout))
+	wire.SetReadDeadline(time.Now().Add(s.cfg.AckTimeout))
 	err := wire.ReceiveHello()
 	c := &conn{wire: wire, wake: make(chan struct{}, 1)}
 	s.mu.Lock()
