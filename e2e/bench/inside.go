@@ -129,7 +129,11 @@ func (b *bench) one(ctx context.Context, v variant.Variant, last bool) (err erro
 	if !last {
 		cfg.Back = 0
 	}
-	return variant.Explain(v, measure.Run(ctx, cfg, b.self, v.Name(), running, top, &b.report))
+	err = measure.Run(ctx, cfg, b.self, v.Name(), running, top, &b.report)
+	if checker, ok := v.(variant.Checker); ok && err == nil {
+		err = checker.Check()
+	}
+	return variant.Explain(v, err)
 }
 
 // finish prints the table and, when all went well, writes the file.

@@ -72,6 +72,11 @@ type options struct {
 	measure  measure.Config
 }
 
+// shortValues are what -short sets, unless the command line says otherwise.
+var shortValues = map[string]string{
+	"rounds": "1", "bulk": "1s", "requests": "1s", "connects": "1s", "settle": "1s", "back": "0s",
+}
+
 func parse(args []string) (options, error) {
 	var o options
 	var variants string
@@ -99,9 +104,16 @@ func parse(args []string) (options, error) {
 		return o, fmt.Errorf("unexpected argument %q", f.Arg(0))
 	}
 	if short {
-		o.rounds = 1
-		o.measure.Bulk, o.measure.Requests, o.measure.Connects = time.Second, time.Second, time.Second
-		o.measure.Settle, o.measure.Back = time.Second, 0
+		given := map[string]bool{}
+		f.Visit(func(fl *flag.Flag) { given[fl.Name] = true })
+		for name, value := range shortValues {
+			if given[name] {
+				continue
+			}
+			if err := f.Set(name, value); err != nil {
+				return o, err
+			}
+		}
 	}
 	if o.rounds < 1 {
 		return o, fmt.Errorf("-rounds %d: at least one is needed", o.rounds)

@@ -26,7 +26,7 @@ type Row struct {
 // Report collects samples. Its zero value is empty and ready.
 type Report struct {
 	// variants keep the order of their first sample, and so do measures, except that
-	// "x-y" stands behind "x" and whatever begins so.
+	// parts of one measure stand together.
 	measures, variants []string
 	units              map[string]string
 	samples            map[[2]string][]float64
@@ -49,18 +49,24 @@ func (r *Report) Add(measure, variant, unit string, value float64) {
 	r.samples[key] = append(r.samples[key], value)
 }
 
+// parts are the ends of names that tell of one part of a measure.
+var parts = []string{"-p50", "-p90", "-p99", "-cpu", "-descriptors", "-goroutines"}
+
+func family(measure string) string {
+	for _, p := range parts {
+		measure = strings.TrimSuffix(measure, p)
+	}
+	return measure
+}
+
 // place finds where a new measure belongs.
 func (r *Report) place(measure string) int {
-	at := len(r.measures)
-	for i, m := range r.measures {
-		base := slices.ContainsFunc(r.measures, func(b string) bool {
-			return strings.HasPrefix(measure, b+"-") && (m == b || strings.HasPrefix(m, b+"-"))
-		})
-		if base {
-			at = i + 1
+	for i, m := range slices.Backward(r.measures) {
+		if family(m) == family(measure) {
+			return i + 1
 		}
 	}
-	return at
+	return len(r.measures)
 }
 
 // Rows gives the medians, measure by measure.

@@ -37,14 +37,14 @@ func TestMedians(t *testing.T) {
 
 func TestPartsOfAMeasureStandBehindIt(t *testing.T) {
 	var r report.Report
-	for _, m := range []string{"rr-1", "rr-1-p50", "rr-64", "bulk-1-up", "rr-1-cpu", "rr-64-cpu"} {
+	for _, m := range []string{"rr-1", "rr-1-p50", "rr-64", "rate-p50", "bulk-1-up", "rr-1-cpu", "rr-64-cpu", "rate-cpu"} {
 		r.Add(m, "relay", "", 1)
 	}
 	var got []string
 	for _, row := range r.Rows() {
 		got = append(got, row.Name)
 	}
-	want := []string{"rr-1", "rr-1-p50", "rr-1-cpu", "rr-64", "rr-64-cpu", "bulk-1-up"}
+	want := []string{"rr-1", "rr-1-p50", "rr-1-cpu", "rr-64", "rr-64-cpu", "rate-p50", "rate-cpu", "bulk-1-up"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}

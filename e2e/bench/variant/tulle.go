@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/tulle-mesh/tulle/e2e/bench/load"
@@ -101,6 +103,34 @@ func (t *Tulle) Start(ctx context.Context, top *topology.Topology) (Running, err
 func (t *Tulle) Stop() {
 	t.processes.Stop()
 	os.RemoveAll(t.state)
+}
+
+// proofs are what the access log of the receiving ztunnel says of a connection
+// that went through the mesh: who spoke to whom, on which carrier.
+func (t *Tulle) proofs() []string {
+	identity := func(key, account string) string {
+		return fmt.Sprintf(" %s=%q", key, "spiffe://"+trustDomain+"/ns/"+podNamespace+"/sa/"+account)
+	}
+	return []string{
+		identity("src.identity", pods[0].account), identity("dst.identity", pods[1].account),
+		fmt.Sprintf(" carrier=%q", t.carrier), ` direction="inbound"`,
+	}
+}
+
+// Check implements Checker: figures of a path that is not encrypted would be worth nothing.
+func (t *Tulle) Check() error {
+	log, err := os.ReadFile(t.logFile("ztunnel", topology.NodeB))
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(string(log)) {
+		missing := slices.ContainsFunc(t.proofs(), func(p string) bool { return !strings.Contains(line, p) })
+		if strings.Contains(line, "\tconnection complete\t") && !missing {
+			return nil
+		}
+	}
+	return fmt.Errorf("no connection in the access log of %s has%s: the bytes did not go through the mesh",
+		topology.NodeB, strings.Join(t.proofs(), ""))
 }
 
 func (t *Tulle) path(parts ...string) string {

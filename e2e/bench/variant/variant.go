@@ -25,6 +25,11 @@ type Variant interface {
 	Stop()
 }
 
+// Checker is a Variant that can tell afterwards whether it was what was measured.
+type Checker interface {
+	Check() error
+}
+
 // Running describes a started variant.
 type Running struct {
 	// Addr is what the client dials to reach the server.
@@ -73,7 +78,7 @@ const stopTimeout = 5 * time.Second
 
 // start starts a program in a namespace; its output goes to a file named after it and the namespace.
 func (p *processes) start(ns *topology.Namespace, env []string, name string, args ...string) (int, error) {
-	log := filepath.Join(p.dir, fmt.Sprintf("%s-%s.log", filepath.Base(name), ns.Name))
+	log := p.logFile(filepath.Base(name), ns.Name)
 	out, err := os.OpenFile(log, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
 	if err != nil {
 		return 0, err
@@ -92,6 +97,10 @@ func (p *processes) start(ns *topology.Namespace, env []string, name string, arg
 	}()
 	p.running = append(p.running, proc)
 	return cmd.Process.Pid, nil
+}
+
+func (p *processes) logFile(program, namespace string) string {
+	return filepath.Join(p.dir, program+"-"+namespace+".log")
 }
 
 // Stop implements Variant: SIGTERM in reverse order, then SIGKILL.
