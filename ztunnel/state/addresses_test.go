@@ -1,6 +1,7 @@
 package state_test
 
 import (
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -45,6 +46,17 @@ func TestWorkloadIsFoundByAllItsNames(t *testing.T) {
 	snap = remove(s, "Kubernetes//Pod/shop/a")
 	if snap.WorkloadByUID("Kubernetes//Pod/shop/a") != nil || snap.WorkloadByAddr("", addr("fd00::1")) != nil {
 		t.Error("still found after its removal")
+	}
+}
+
+func TestNoAddressIsNobodys(t *testing.T) {
+	s := state.New(state.Config{})
+	snap := apply(t, s, pod("a", "10.0.0.1"), service("all4", "0.0.0.0/0"), service("all6", "::/0"))
+	if w := snap.WorkloadByAddr("", netip.Addr{}); w != nil {
+		t.Errorf("found %s", w.UID)
+	}
+	if svc := snap.ServiceByVIP("", netip.Addr{}); svc != nil {
+		t.Errorf("found %s", svc.Name)
 	}
 }
 
