@@ -151,6 +151,16 @@ func TestNoCertificateOutlivesItsIssuer(t *testing.T) {
 	}
 }
 
+func TestALeafMadeAfterTheClockWasSetBackStartsWithItsIssuer(t *testing.T) {
+	start := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	c := &clock{start}
+	a := open(t, t.TempDir(), certs.AuthorityConfig{Now: c.Now})
+	c.now = start.Add(-time.Minute)
+	if got, issuer := issue(t, a, identity("a", "b"), 0).Leaf.NotBefore, a.Chain()[0].NotBefore; !got.Equal(issuer) {
+		t.Errorf("valid from %v, its issuer from %v", got, issuer)
+	}
+}
+
 func TestTheIntermediateIsRenewedBeforeItExpires(t *testing.T) {
 	start := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	c := &clock{start}

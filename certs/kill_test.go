@@ -132,9 +132,16 @@ func TestAKillAtAnyStepOfTheFirstStartLeavesAStartableDirectory(t *testing.T) {
 	for _, lost := range []bool{false, true} {
 		for steps := range maxSteps {
 			dir := filepath.Join(t.TempDir(), "ca")
-			a, err := certs.OpenAuthority(dir, certs.WithDisk(certs.AuthorityConfig{TrustDomain: td}, newDyingDisk(steps, lost)))
+			disk := newDyingDisk(steps, lost)
+			a, err := certs.OpenAuthority(dir, certs.WithDisk(certs.AuthorityConfig{TrustDomain: td}, disk))
 			if err == nil {
-				a.Close()
+				// It has started. From now on the machine may die too.
+				disk.lose()
+				must(t, a.Close())
+				b := open(t, dir, certs.AuthorityConfig{})
+				if !b.Chain()[0].Equal(a.Chain()[0]) || !b.Chain()[1].Equal(a.Chain()[1]) {
+					t.Error("an authority that had started was lost with the machine")
+				}
 				if steps < 12 {
 					t.Errorf("the first start took only %d steps: the disk is not asked", steps)
 				}

@@ -49,7 +49,9 @@ func must(t testing.TB, err error) {
 type authority struct {
 	auth.UnimplementedIstioCertificateServiceServer
 	*certs.Authority
+	creds   credentials.TransportCredentials
 	address string
+	stop    func()
 
 	mu     sync.Mutex
 	answer func(*auth.IstioCertificateRequest) (*auth.IstioCertificateResponse, error)
@@ -88,26 +90,37 @@ func start(t *testing.T, plain bool) *authority {
 	if !plain {
 		creds = credentials.NewTLS(mtls.ControlPlaneServer(signing.ServerSource([]string{"istiod"}, nil).Certificate))
 	}
-	g := grpc.NewServer(grpc.Creds(creds))
+	a.creds = creds
+	stop := a.serve(t, "127.0.0.1:0")
+	t.Cleanup(stop)
+	return a
+}
+
+// serve answers at address until stop is called.
+func (a *authority) serve(t *testing.T, address string) (stop func()) {
+	t.Helper()
+	g := grpc.NewServer(grpc.Creds(a.creds))
 	auth.RegisterIstioCertificateServiceServer(g, a)
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, err := net.Listen("tcp", address)
 	must(t, err)
 	a.address = listener.Addr().String()
 	served := make(chan error, 1)
 	go func() { served <- g.Serve(listener) }()
-	t.Cleanup(func() { g.Stop(); <-served })
-	return a
+	a.stop = sync.OnceFunc(func() { g.Stop(); <-served })
+	return a.stop
 }
 
 func (a *authority) dial(t *testing.T, plain bool) *grpc.ClientConn {
 	t.Helper()
-	creds := insecure.NewCredentials()
-	if !plain {
-		roots, err := mtls.RootsFromPEM(a.BundlePEM())
-		must(t, err)
-		creds = credentials.NewTLS(mtls.ControlPlaneClient(roots, "istiod"))
+	var conn *grpc.ClientConn
+	var err error
+	if plain {
+		conn, err = grpc.NewClient(a.address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	} else {
+		roots, rootsErr := mtls.RootsFromPEM(a.BundlePEM())
+		must(t, rootsErr)
+		conn, err = caclient.Dial(a.address, mtls.ControlPlaneClient(roots, "istiod"))
 	}
-	conn, err := grpc.NewClient(a.address, grpc.WithTransportCredentials(creds))
 	must(t, err)
 	t.Cleanup(func() { conn.Close() })
 	return conn
@@ -320,5 +333,29 @@ func TestARequestEndsWithItsTimeoutAndItsContext(t *testing.T) {
 	cancel()
 	if _, _, err := caclient.New(a.dial(t, false), caclient.Config{}).Sign(ctx, id); err == nil {
 		t.Error("signed in a canceled context")
+	}
+}
+
+func TestAnAuthorityThatComesBackIsFoundAgain(t *testing.T) {
+	a := start(t, false)
+	client := caclient.New(a.dial(t, false), caclient.Config{})
+	_, _, err := client.Sign(t.Context(), id)
+	must(t, err)
+	a.stop()
+	var failure *caclient.Error
+	if _, _, err := client.Sign(t.Context(), id); !errors.As(err, &failure) || failure.Permanent() {
+		t.Fatalf("while it is away: %v", err)
+	}
+	t.Cleanup(a.serve(t, a.address))
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	for {
+		_, _, err := client.Sign(ctx, id)
+		if err == nil {
+			break
+		}
+		if !errors.As(err, &failure) || failure.Permanent() || ctx.Err() != nil {
+			t.Fatalf("after its return: %v", err)
+		}
 	}
 }

@@ -4,8 +4,7 @@
 // its node. It owns the request, the check of the answer, and the bearer token;
 // when to ask and what to do about failures is certs/rotation's.
 //
-//	conn, err := grpc.NewClient(address,
-//		grpc.WithTransportCredentials(credentials.NewTLS(mtls.ControlPlaneClient(roots, name))))
+//	conn, err := caclient.Dial(address, mtls.ControlPlaneClient(roots, name))
 //	client := caclient.New(conn, caclient.Config{Token: caclient.TokenFile{Path: "/var/run/secrets/tokens/istio-token"}})
 //	svid, bundle, err := client.Sign(ctx, id)
 package caclient

@@ -414,6 +414,28 @@ func TestReleaseEndsARequestUnderWayAndOneInTheQueue(t *testing.T) {
 	})
 }
 
+func TestAPlaceGivenToOneWhoLeavesIsPassedOn(t *testing.T) {
+	s := newSigner(t, 0)
+	s.gate = make(chan struct{})
+	m := rotation.NewManager(rotation.Config{Signer: s, Concurrency: 1})
+	defer m.Close()
+	// The first gives up its place just when the second gives up waiting for
+	// it. Whichever way that goes, the place must not be lost.
+	for range 300 {
+		under, queued := m.Acquire(identity("a")), m.Acquire(identity("b"))
+		var both sync.WaitGroup
+		both.Go(under.Release)
+		both.Go(queued.Release)
+		both.Wait()
+	}
+	close(s.gate)
+	l := m.Acquire(identity("c"))
+	defer l.Release()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	must(t, l.Ready(ctx))
+}
+
 func TestCloseForgetsEverything(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSigner(t, 0)
