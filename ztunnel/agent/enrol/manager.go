@@ -209,7 +209,7 @@ func (m *Manager) update(e *entry, pod Pod) error {
 	if pod.Strict && !e.Strict {
 		e.strictSince = time.Now()
 	}
-	e.record = next
+	e.NetnsPath, e.Strict = pod.NetnsPath, pod.Strict // all that can differ here
 	return nil
 }
 
