@@ -167,17 +167,15 @@ func Peer(cs tls.ConnectionState) (spiffeid.ID, error) {
 	return x509svid.IDFromCert(cs.PeerCertificates[0])
 }
 
-// NotAfter returns when the peer's certificate, or one that it was presented
-// with, expires: no new stream should be opened on the connection after it.
-// It is zero before the handshake has completed.
+// NotAfter returns when the peer's certificate expires: no new stream should be
+// opened on the connection after it. It is zero before the handshake has
+// completed. The certificates above the leaf do not count: a peer may present
+// more of them than its chain needs, expired ones too.
 func NotAfter(cs tls.ConnectionState) time.Time {
-	var first time.Time
-	for _, cert := range cs.PeerCertificates {
-		if first.IsZero() || cert.NotAfter.Before(first) {
-			first = cert.NotAfter
-		}
+	if !cs.HandshakeComplete || len(cs.PeerCertificates) == 0 {
+		return time.Time{}
 	}
-	return first
+	return cs.PeerCertificates[0].NotAfter
 }
 
 // certificates turns the SVIDs of a source into TLS certificates, the same one

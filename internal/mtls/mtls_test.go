@@ -120,8 +120,8 @@ func TestBothSidesSeeWhoTheOtherIs(t *testing.T) {
 			if state.ServerName != "" {
 				t.Errorf("%s: a server name %q was sent", name, state.ServerName)
 			}
-			if got, want := mtls.NotAfter(state), ca.Cert.NotAfter; got.After(want) || got.IsZero() {
-				t.Errorf("%s: not after %v, want at most the issuer's %v", name, got, want)
+			if got, want := mtls.NotAfter(state), state.PeerCertificates[0].NotAfter; !got.Equal(want) || got.IsZero() {
+				t.Errorf("%s: not after %v, want the leaf's %v", name, got, want)
 			}
 		}
 	}
