@@ -35,8 +35,8 @@ func (n *NS) Do(f func() error) error {
 var away sync.Map
 
 // onFirstThread tells whether the caller runs on the thread whose namespace
-// others see as /proc/PID/ns/net. It stays at home always: seen from outside,
-// the process would be in another namespace, for ever if it could not come back.
+// others see as /proc/PID/ns/net. No f runs on it: seen from outside, the
+// process would be in another namespace, for ever if it could not come back.
 func onFirstThread() bool { return unix.Gettid() == unix.Getpid() }
 
 // onThread runs f on a goroutine that is locked to a thread, and puts the

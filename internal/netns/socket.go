@@ -39,7 +39,9 @@ func (n *NS) Socket(domain, kind, protocol int) (int, error) {
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		home, ok := comingHome()
-		if _, inside := away.Load(unix.Gettid()); !ok || inside || onFirstThread() {
+		// Unlike Do, this may be on the process's first thread: it is away for two
+		// system calls and comes back.
+		if _, inside := away.Load(unix.Gettid()); !ok || inside {
 			return onThread(func() error { return open(nsfd) })
 		}
 		err := open(nsfd)
