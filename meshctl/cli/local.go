@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 
 	"github.com/tulle-mesh/tulle/internal/logging"
 	"github.com/tulle-mesh/tulle/meshctl/local"
@@ -68,8 +67,7 @@ func newSupervise(s *streams) *cobra.Command {
 		Hidden: true,
 		Args:   cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			report := os.NewFile(local.ReportFile, "report")
-			unix.CloseOnExec(local.ReportFile) // or pods would keep the starter waiting
+			report := local.Report()
 			err := supervise(cmd.Context(), args[0], func() {
 				fmt.Fprintln(report, "ready")
 				report.Close()

@@ -142,9 +142,15 @@ func startError(err error) error {
 	return fmt.Errorf("make the namespaces of the mesh: %w", err)
 }
 
-// ReportFile is the descriptor on which a supervisor tells its starter "ready"
-// or what is wrong.
-const ReportFile = 3
+// reportFile is the descriptor that a supervisor inherits from its starter.
+const reportFile = 3
+
+// Report is where a supervisor tells its starter "ready" or what is wrong. It
+// can be asked for once.
+func Report() *os.File {
+	syscall.CloseOnExec(reportFile) // or pods would keep the starter waiting
+	return os.NewFile(reportFile, "report")
+}
 
 // DefaultStateDir is where the mesh called name keeps its state.
 func DefaultStateDir(name string) (string, error) {

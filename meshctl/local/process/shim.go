@@ -61,7 +61,7 @@ func shim(config string) error {
 	if err := os.Chdir(c.Dir); err != nil {
 		return fmt.Errorf("working directory: %w", err)
 	}
-	path, err := lookPath(c.Argv[0], os.Environ(), c.Dir)
+	path, err := lookPath(c.Path, os.Environ(), c.Dir)
 	if err != nil {
 		return err
 	}

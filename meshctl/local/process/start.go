@@ -16,8 +16,9 @@ import (
 // Spec tells what to start.
 type Spec struct {
 	// Argv is the program and its arguments; a program without a slash is
-	// searched in Env's PATH.
+	// searched in Env's PATH. Path is the file to run when it is not Argv[0].
 	Argv []string
+	Path string
 	Env  []string
 	// Dir is the working directory; empty means /.
 	Dir string
@@ -52,6 +53,7 @@ const shimName = "tulle-pod-shim"
 type shimConfig struct {
 	Sandbox
 	Dir  string   `json:"dir"`
+	Path string   `json:"path"`
 	Argv []string `json:"argv"`
 }
 
@@ -68,13 +70,13 @@ func (r *Reaper) Start(spec Spec) (*Process, error) {
 	attr := &syscall.ProcAttr{Dir: dir, Env: spec.Env, Sys: &syscall.SysProcAttr{Setsid: true}}
 	argv0, argv := "", spec.Argv
 	if spec.Sandbox == nil {
-		path, err := lookPath(spec.Argv[0], spec.Env, dir)
+		path, err := lookPath(spec.program(), spec.Env, dir)
 		if err != nil {
 			return nil, err
 		}
 		argv0 = path
 	} else {
-		config, err := json.Marshal(shimConfig{Sandbox: *spec.Sandbox, Dir: dir, Argv: spec.Argv})
+		config, err := json.Marshal(shimConfig{Sandbox: *spec.Sandbox, Dir: dir, Path: spec.program(), Argv: spec.Argv})
 		if err != nil {
 			return nil, fmt.Errorf("start %s: %w", spec.Argv[0], err)
 		}
@@ -119,6 +121,13 @@ func (r *Reaper) Start(spec Spec) (*Process, error) {
 		return nil, fmt.Errorf("start %s: %w", spec.Argv[0], err)
 	}
 	return p, nil
+}
+
+func (s *Spec) program() string {
+	if s.Path != "" {
+		return s.Path
+	}
+	return s.Argv[0]
 }
 
 // lookPath finds a program as execvp would with the PATH of env.

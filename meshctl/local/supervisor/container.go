@@ -131,6 +131,23 @@ func (c *container) setReady(err error) {
 	}
 }
 
+// unsteady says why the container does not count as running yet; empty when it
+// does. Without a probe the only sign that a command is what it should be is
+// that it goes on. c.mu is held.
+func (c *container) unsteady() string {
+	switch {
+	case c.over && !c.failed:
+		return ""
+	case !c.ready:
+		return c.reason
+	case c.restarts > 0 && time.Since(c.proc.Started) < restartMax:
+		return fmt.Sprintf("container %s: restarted %d times, the last time after: %s", c.spec.Name, c.restarts, c.lastExit)
+	case c.spec.ReadinessProbe == nil && time.Since(c.proc.Started) < steadyWithoutProbe:
+		return fmt.Sprintf("container %s: just started", c.spec.Name)
+	}
+	return ""
+}
+
 func (c *container) status() control.Container {
 	c.mu.Lock()
 	defer c.mu.Unlock()

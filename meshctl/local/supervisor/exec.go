@@ -123,7 +123,7 @@ func (s *Supervisor) startExec(request control.Exec, stdio []*os.File) (*process
 	}
 	spec.Env = append(spec.Env, request.Env...)
 	if request.Self {
-		spec.Argv = append([]string{"/proc/self/exe"}, spec.Argv...)
+		spec.Path, spec.Argv = "/proc/self/exe", append([]string{"meshctl"}, spec.Argv...)
 	}
 	return s.reaper.Start(spec)
 }

@@ -35,6 +35,10 @@ const (
 	// Kubernetes' 10 s would make every start slow.
 	probePeriod = 250 * time.Millisecond
 
+	// steadyWithoutProbe is how long a command must go on until `up` believes that
+	// it works, when no probe says so: most mistakes end one at once.
+	steadyWithoutProbe = 300 * time.Millisecond
+
 	// tokenTTL and tokenRenew: the nodes' tokens live an hour, as a cluster's
 	// projected tokens do, and are renewed at a third of it.
 	tokenTTL   = time.Hour

@@ -279,18 +279,18 @@ func (p *pod) waiting() string {
 		return "its membership is about to change"
 	}
 	st := p.state()
-	if st.Ready || st.Phase == corev1.PodSucceeded {
+	if st.Phase == corev1.PodSucceeded {
 		return ""
 	}
 	var reasons []string
 	for _, c := range p.containers {
 		c.mu.Lock()
-		if !c.ready && c.reason != "" {
-			reasons = append(reasons, c.reason)
+		if why := c.unsteady(); why != "" {
+			reasons = append(reasons, why)
 		}
 		c.mu.Unlock()
 	}
-	if len(reasons) == 0 {
+	if len(reasons) == 0 && !st.Ready {
 		return "starting"
 	}
 	return strings.Join(reasons, "; ")
