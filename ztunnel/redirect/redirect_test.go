@@ -315,24 +315,42 @@ func TestVerifySeesAndApplyRepairs(t *testing.T) {
 	}
 }
 
-// generation is the kernel's count of nftables transactions in ns.
-func generation(t testing.TB, ns *netns.NS) string {
+func generation(t testing.TB, ns *netns.NS) uint32 {
 	t.Helper()
-	for line := range strings.Lines(run(t, ns, "nft", "--debug=netlink", "list", "tables")) {
-		if strings.Contains(line, "generation") {
-			return line
+	g, err := redirect.Generation(ns)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return g
+}
+
+func TestGenerationTellsOfChangesByAnybody(t *testing.T) {
+	w := newWorld(t)
+	seen := map[uint32]bool{generation(t, w.pod): true}
+	for _, change := range []func(){
+		func() { apply(t, w.pod, redirect.Config{}) },
+		func() { run(t, w.pod, "nft", "flush", "chain", "inet", "istio-ambient-nat", "istio-output") },
+		func() { run(t, w.pod, "nft", "flush", "ruleset") },
+	} {
+		change()
+		if g := generation(t, w.pod); seen[g] {
+			t.Errorf("generation %d came twice", g)
+		} else {
+			seen[g] = true
 		}
 	}
-	// This nft does not tell; handles do: they grow with every rule written.
-	return run(t, ns, "nft", "-a", "list", "ruleset")
 }
 
 func TestSecondApplyChangesNothing(t *testing.T) {
 	w := newWorld(t)
 	apply(t, w.pod, redirect.Config{})
-	before := generation(t, w.pod) + run(t, w.pod, "ip", "rule") + run(t, w.pod, "ip", "-6", "rule")
+	state := func() string {
+		return fmt.Sprint(generation(t, w.pod), run(t, w.pod, "ip", "rule"), run(t, w.pod, "ip", "-6", "rule"),
+			run(t, w.pod, "ip", "route", "show", "table", "all"), run(t, w.pod, "ip", "-6", "route", "show", "table", "all"))
+	}
+	before := state()
 	apply(t, w.pod, redirect.Config{})
-	if after := generation(t, w.pod) + run(t, w.pod, "ip", "rule") + run(t, w.pod, "ip", "-6", "rule"); after != before {
+	if after := state(); after != before {
 		t.Errorf("the second Apply changed something:\n%s\nbecame\n%s", before, after)
 	}
 }
@@ -461,6 +479,13 @@ func BenchmarkApply(b *testing.B) {
 		if err := redirect.Apply(w.pod, cfgs[i%2]); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+func BenchmarkGeneration(b *testing.B) {
+	w := newWorld(b)
+	for b.Loop() {
+		generation(b, w.pod)
 	}
 }
 

@@ -11,9 +11,14 @@ const (
 	// that does not answer is cut off after 5 s and told by its next list.
 	deleteTimeout = 6 * time.Second
 	// tick is the time between two looks at a pod's rules and old connections: how
-	// long it may last that somebody flushed the rules. One look costs about 2 ms
-	// (BenchmarkVerify in ztunnel/redirect), so 100 pods cost 4 % of a core.
+	// long it may last that somebody flushed the rules.
 	tick = 5 * time.Second
+	// fullInterval is the time between two full comparisons of a pod's rules and
+	// routes. Between them only the number of the rules' last change is asked for,
+	// at a tenth of the cost (BenchmarkGeneration, BenchmarkVerify in
+	// ztunnel/redirect). What it does not show, policy routing, breaks deliveries
+	// when it is missing and lets nothing past.
+	fullInterval = time.Minute
 	// settle is for how long after the enrolment connections may still appear that
 	// are older: handshakes that were under way.
 	settle = 10 * time.Second

@@ -75,6 +75,12 @@ type entry struct {
 
 	older       older
 	strictSince time.Time
+	// compared says until when the rules need no full comparison, as long as
+	// their generation stays. It belongs to who has the pod's slot.
+	compared struct {
+		generation uint32
+		until      time.Time
+	}
 }
 
 // New makes a Manager and locks its state directory. Close ends it; rules stay.

@@ -112,7 +112,7 @@ func (m *Manager) check(ctx context.Context, e *entry) {
 	if e.ns == nil && !m.regain(e) {
 		return
 	}
-	diffs, err := redirect.Verify(e.ns, m.cfg.Rules)
+	diffs, err := m.compare(e)
 	if err != nil {
 		m.log.Warn("cannot compare the pod's rules", append(fields(e.Pod), zap.Error(err))...)
 	}
@@ -142,6 +142,25 @@ func (m *Manager) check(ctx context.Context, e *entry) {
 	now := time.Now()
 	m.lookForOlder(e, now)
 	m.endOlder(e, now)
+}
+
+// compare tells how the pod's rules differ from ours. It looks only at the
+// number of the rules' last change while nothing else is due. The caller has the
+// pod's slot.
+func (m *Manager) compare(e *entry) ([]string, error) {
+	generation, err := redirect.Generation(e.ns)
+	if err != nil {
+		return nil, err
+	}
+	now := time.Now()
+	if e.compared.generation == generation && now.Before(e.compared.until) {
+		return nil, nil
+	}
+	diffs, err := redirect.Verify(e.ns, m.cfg.Rules)
+	if err == nil && len(diffs) == 0 {
+		e.compared.generation, e.compared.until = generation, now.Add(fullInterval)
+	}
+	return diffs, err
 }
 
 // regain tries to get the namespace of a pod that could not be opened at the
