@@ -4,7 +4,7 @@ SHELL := /bin/bash
 BIN := bin
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X github.com/tulle-mesh/tulle/internal/telemetry.Version=$(VERSION)
-GO_BUILD := CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)'
+GO_BUILD := CGO_ENABLED=0 go build -ldflags '$(LDFLAGS)'
 
 .PHONY: help
 help: ## List the targets
@@ -26,16 +26,16 @@ build: ## Build the binaries into bin/
 
 .PHONY: vet
 vet: ## Run go vet
-	go vet ./...
+	CGO_ENABLED=0 go vet ./...
 
 .PHONY: generate
 generate: ## Write the Go of api/*.proto anew with the pinned generators
 	cd api/generate && go run . ../.. ../..
 
 .PHONY: bench
-bench: build ## Measure speed and memory beside the baselines; writes out/bench.json
+bench: build ## Measure speed and memory beside the baselines; writes out/bench.json (BENCH=-short for a quick look)
 	@mkdir -p out
-	go run ./e2e/bench
+	CGO_ENABLED=0 go run ./e2e/bench $(BENCH)
 
 .PHONY: packages
 packages: ## Install the Debian packages that the tests use, or say which are missing

@@ -37,8 +37,9 @@ var layers = []struct {
 // components never import each other.
 var components = []string{"ztunnel", "waypoint", "istiod-lite", "meshctl"}
 
-// pureDeciders are what meshctl may import of the components.
-var pureDeciders = []string{"ztunnel/nexthop", "waypoint/route", "istiod-lite/translate"}
+// pureDeciders are what meshctl may import of the components: the decisions, and
+// the state of the mesh that the next hop is decided on.
+var pureDeciders = []string{"ztunnel/nexthop", "ztunnel/state", "waypoint/route", "istiod-lite/translate"}
 
 // forbidden lists edges that the layers allow and a reason forbids.
 var forbidden = []struct {
