@@ -45,7 +45,9 @@ func Run(ctx context.Context, cfg config.Config) error {
 	if err != nil {
 		return err
 	}
-	tune(cfg)
+	if cfg.MemoryLimit > 0 {
+		debug.SetMemoryLimit(cfg.MemoryLimit)
+	}
 	z, err := build(cfg, log)
 	if err != nil {
 		return err
@@ -80,7 +82,7 @@ type ztunnel struct {
 // build makes the parts; nothing runs yet.
 func build(cfg config.Config, log *zap.Logger) (*ztunnel, error) {
 	z := &ztunnel{cfg: cfg, log: log, ready: readiness.New(), registry: telemetry.NewRegistry("ztunnel", Version)}
-	z.store = state.New(state.Config{ClusterID: cfg.ClusterID})
+	z.store = state.New(state.Config{ClusterID: cfg.ClusterID, Logger: log.Named("state")})
 	roots := mtls.RootsFromFile(cfg.RootCert)
 	node, err := z.node()
 	if err != nil {
@@ -143,6 +145,7 @@ func (z *ztunnel) run(ctx context.Context, srv *admin.Server) error {
 	})
 	background.Go("xds", z.xds.Run)
 	background.Go("policies", z.pods.watchPolicies)
+	background.Go("memory", z.pods.watchMemory)
 	z.log.Info("ztunnel started", zap.String("version", Version), zap.String("node", z.cfg.Node),
 		zap.String("xds", z.cfg.XDSAddress), zap.String("carrier", string(z.cfg.Carrier)))
 
@@ -191,20 +194,4 @@ func (z *ztunnel) close() {
 	_ = z.ca.Close()
 	_ = z.access.Close()
 	_ = z.log.Sync()
-}
-
-// collectPercent is GOGC where the environment sets none: heap may grow by half
-// before a collection. Most of a proxy's memory is connections and tunnel
-// windows, which are not garbage, so a collection is cheap next to what 100
-// would let the heap grow to; see docs/performance.md.
-const collectPercent = 100
-
-// tune sets what the Go runtime takes from settings.
-func tune(cfg config.Config) {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(collectPercent)
-	}
-	if cfg.MemoryLimit > 0 {
-		debug.SetMemoryLimit(cfg.MemoryLimit)
-	}
 }
