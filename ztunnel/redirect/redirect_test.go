@@ -9,7 +9,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
@@ -17,6 +16,7 @@ import (
 	"github.com/tulle-mesh/tulle/internal/netns"
 	"github.com/tulle-mesh/tulle/internal/roottest"
 	"github.com/tulle-mesh/tulle/internal/sockopt"
+	"github.com/tulle-mesh/tulle/ztunnel/agent/podtest"
 	"github.com/tulle-mesh/tulle/ztunnel/redirect"
 )
 
@@ -47,21 +47,21 @@ var families = []struct {
 	network               string
 	foreign               netip.Addr
 }{
-	{"IPv4", pod4, peer4, netip.MustParseAddr("127.0.0.1"), netip.IPv4Unspecified(), "tcp4", netip.MustParseAddr("10.99.9.9")},
-	{"IPv6", pod6, peer6, netip.MustParseAddr("::1"), netip.IPv6Unspecified(), "tcp6", netip.MustParseAddr("fd99::9")},
+	{"IPv4", podtest.Pod4, podtest.Peer4, netip.MustParseAddr("127.0.0.1"), netip.IPv4Unspecified(), "tcp4", netip.MustParseAddr("10.99.9.9")},
+	{"IPv6", podtest.Pod6, podtest.Peer6, netip.MustParseAddr("::1"), netip.IPv6Unspecified(), "tcp6", netip.MustParseAddr("fd99::9")},
 }
 
 func TestCapture(t *testing.T) {
 	proxy := sockopt.Mark(sockopt.MarkProxy)
 	for _, f := range families {
 		t.Run(f.name, func(t *testing.T) {
-			w := newWorld(t)
-			apply(t, w.pod, redirect.Config{})
-			greeter(t, w.pod, "outbound", ap(f.wild, 15001), proxy)
-			greeter(t, w.pod, "inbound", ap(f.wild, 15006), proxy)
-			greeter(t, w.pod, "hbone", ap(f.wild, 15008), proxy)
-			greeter(t, w.pod, "app", ap(f.wild, 8080))
-			greeter(t, w.peer, "server", ap(f.wild, 80))
+			w := podtest.New(t)
+			apply(t, w.Pod, redirect.Config{})
+			podtest.Greet(t, w.Pod, "outbound", ap(f.wild, 15001), proxy)
+			podtest.Greet(t, w.Pod, "inbound", ap(f.wild, 15006), proxy)
+			podtest.Greet(t, w.Pod, "hbone", ap(f.wild, 15008), proxy)
+			podtest.Greet(t, w.Pod, "app", ap(f.wild, 8080))
+			podtest.Greet(t, w.Peer, "server", ap(f.wild, 80))
 
 			for _, tc := range []struct {
 				what string
@@ -71,38 +71,38 @@ func TestCapture(t *testing.T) {
 				want string
 				dst  netip.AddrPort
 			}{
-				{"what the pod dials", w.pod, ap(f.peer, 80), nil, "outbound", ap(f.peer, 80)},
-				{"what nobody serves", w.pod, ap(f.foreign, 443), nil, "outbound", ap(f.foreign, 443)},
-				{"what the proxy dials", w.pod, ap(f.peer, 80), []sockopt.Option{proxy}, "server", netip.AddrPort{}},
-				{"other bits of the mark do not count", w.pod, ap(f.peer, 80), []sockopt.Option{sockopt.Mark(0xab000 | sockopt.MarkProxy)}, "server", netip.AddrPort{}},
-				{"another mark does not exempt", w.pod, ap(f.peer, 80), []sockopt.Option{sockopt.Mark(0x538)}, "outbound", ap(f.peer, 80)},
-				{"the pod to its loopback", w.pod, ap(f.loop, 8080), nil, "app", netip.AddrPort{}},
-				{"the pod to its own address", w.pod, ap(f.pod, 8080), nil, "app", netip.AddrPort{}},
-				{"from outside to the application", w.peer, ap(f.pod, 8080), nil, "inbound", ap(f.pod, 8080)},
-				{"from outside to a closed port", w.peer, ap(f.pod, 9), nil, "inbound", ap(f.pod, 9)},
-				{"from outside to the proxy's ports", w.peer, ap(f.pod, 15001), nil, "inbound", ap(f.pod, 15001)},
-				{"from outside to HBONE", w.peer, ap(f.pod, 15008), nil, "hbone", netip.AddrPort{}},
+				{"what the pod dials", w.Pod, ap(f.peer, 80), nil, "outbound", ap(f.peer, 80)},
+				{"what nobody serves", w.Pod, ap(f.foreign, 443), nil, "outbound", ap(f.foreign, 443)},
+				{"what the proxy dials", w.Pod, ap(f.peer, 80), []sockopt.Option{proxy}, "server", netip.AddrPort{}},
+				{"other bits of the mark do not count", w.Pod, ap(f.peer, 80), []sockopt.Option{sockopt.Mark(0xab000 | sockopt.MarkProxy)}, "server", netip.AddrPort{}},
+				{"another mark does not exempt", w.Pod, ap(f.peer, 80), []sockopt.Option{sockopt.Mark(0x538)}, "outbound", ap(f.peer, 80)},
+				{"the pod to its loopback", w.Pod, ap(f.loop, 8080), nil, "app", netip.AddrPort{}},
+				{"the pod to its own address", w.Pod, ap(f.pod, 8080), nil, "app", netip.AddrPort{}},
+				{"from outside to the application", w.Peer, ap(f.pod, 8080), nil, "inbound", ap(f.pod, 8080)},
+				{"from outside to a closed port", w.Peer, ap(f.pod, 9), nil, "inbound", ap(f.pod, 9)},
+				{"from outside to the proxy's ports", w.Peer, ap(f.pod, 15001), nil, "inbound", ap(f.pod, 15001)},
+				{"from outside to HBONE", w.Peer, ap(f.pod, 15008), nil, "hbone", netip.AddrPort{}},
 			} {
-				got, err := call(t, tc.from, tc.to, tc.opts...)
+				got, err := podtest.Call(t, tc.from, tc.to, tc.opts...)
 				if err != nil {
 					t.Errorf("%s: %v", tc.what, err)
 					continue
 				}
-				if got.name != tc.want {
-					t.Errorf("%s came to %s, want %s", tc.what, got.name, tc.want)
+				if got.Name != tc.want {
+					t.Errorf("%s came to %s, want %s", tc.what, got.Name, tc.want)
 				}
-				if tc.dst.IsValid() && got.dst != tc.dst.String() {
-					t.Errorf("%s has the original destination %s, want %v", tc.what, got.dst, tc.dst)
+				if tc.dst.IsValid() && got.Dst != tc.dst.String() {
+					t.Errorf("%s has the original destination %s, want %v", tc.what, got.Dst, tc.dst)
 				}
 			}
 
 			// The proxy delivers with the client's address and gets the answers.
-			got, err := callFrom(t, w.pod, ap(f.foreign, 0), ap(f.pod, 8080), proxy, sockopt.Transparent(), sockopt.BindAddressNoPort())
+			got, err := podtest.CallFrom(t, w.Pod, ap(f.foreign, 0), ap(f.pod, 8080), proxy, sockopt.Transparent(), sockopt.BindAddressNoPort())
 			if err != nil {
 				t.Fatalf("delivery with a foreign source: %v", err)
 			}
-			if got.name != "app" || netip.MustParseAddrPort(got.remote).Addr() != f.foreign {
-				t.Errorf("delivery with a foreign source came to %s from %s", got.name, got.remote)
+			if got.Name != "app" || netip.MustParseAddrPort(got.Remote).Addr() != f.foreign {
+				t.Errorf("delivery with a foreign source came to %s from %s", got.Name, got.Remote)
 			}
 		})
 	}
@@ -112,14 +112,14 @@ func TestCapture(t *testing.T) {
 func TestNobodyListeningMeansRefused(t *testing.T) {
 	for _, f := range families {
 		t.Run(f.name, func(t *testing.T) {
-			w := newWorld(t)
-			greeter(t, w.pod, "app", ap(f.wild, 8080))
-			greeter(t, w.peer, "server", ap(f.wild, 80))
-			apply(t, w.pod, redirect.Config{})
-			if got, err := call(t, w.pod, ap(f.peer, 80)); !errors.Is(err, unix.ECONNREFUSED) {
+			w := podtest.New(t)
+			podtest.Greet(t, w.Pod, "app", ap(f.wild, 8080))
+			podtest.Greet(t, w.Peer, "server", ap(f.wild, 80))
+			apply(t, w.Pod, redirect.Config{})
+			if got, err := podtest.Call(t, w.Pod, ap(f.peer, 80)); !errors.Is(err, unix.ECONNREFUSED) {
 				t.Errorf("outbound: %v %v, want refused", got, err)
 			}
-			if got, err := call(t, w.peer, ap(f.pod, 8080)); !errors.Is(err, unix.ECONNREFUSED) {
+			if got, err := podtest.Call(t, w.Peer, ap(f.pod, 8080)); !errors.Is(err, unix.ECONNREFUSED) {
 				t.Errorf("inbound: %v %v, want refused", got, err)
 			}
 		})
@@ -129,10 +129,10 @@ func TestNobodyListeningMeansRefused(t *testing.T) {
 func TestConnectionsOlderThanTheRulesGoOn(t *testing.T) {
 	for _, f := range families {
 		t.Run(f.name, func(t *testing.T) {
-			w := newWorld(t)
-			outC, outS := connect(t, w.pod, w.peer, ap(f.peer, 80))
-			inC, inS := connect(t, w.peer, w.pod, ap(f.pod, 8080))
-			apply(t, w.pod, redirect.Config{})
+			w := podtest.New(t)
+			outC, outS := podtest.Connect(t, w.Pod, w.Peer, ap(f.peer, 80))
+			inC, inS := podtest.Connect(t, w.Peer, w.Pod, ap(f.pod, 8080))
+			apply(t, w.Pod, redirect.Config{})
 			for _, c := range []struct {
 				name     string
 				from, to net.Conn
@@ -151,22 +151,22 @@ func TestConnectionsOlderThanTheRulesGoOn(t *testing.T) {
 
 // A stray ACK must not prepare a way around the rules for a later SYN.
 func TestNoEntryForAConnectionInItsMiddle(t *testing.T) {
-	w := newWorld(t)
-	apply(t, w.pod, redirect.Config{})
-	greeter(t, w.pod, "inbound", ap(pod4, 15006))
-	greeter(t, w.pod, "app", ap(pod4, 8080))
+	w := podtest.New(t)
+	apply(t, w.Pod, redirect.Config{})
+	podtest.Greet(t, w.Pod, "inbound", ap(podtest.Pod4, 15006))
+	podtest.Greet(t, w.Pod, "app", ap(podtest.Pod4, 8080))
 	// The peer's own kernel knows nothing of the connection that its raw ACK
 	// claims, and then dials from the same port.
-	from := ap(peer4, 40000)
-	if err := w.peer.Do(func() error { return sendACK(from, ap(pod4, 8080)) }); err != nil {
+	from := ap(podtest.Peer4, 40000)
+	if err := w.Peer.Do(func() error { return sendACK(from, ap(podtest.Pod4, 8080)) }); err != nil {
 		t.Fatal(err)
 	}
-	got, err := callFrom(t, w.peer, from, ap(pod4, 8080))
+	got, err := podtest.CallFrom(t, w.Peer, from, ap(podtest.Pod4, 8080))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got.name != "inbound" {
-		t.Errorf("the connection came to %s", got.name)
+	if got.Name != "inbound" {
+		t.Errorf("the connection came to %s", got.Name)
 	}
 }
 
@@ -194,50 +194,20 @@ func sendACK(from, to netip.AddrPort) error {
 	return unix.Sendto(fd, seg, 0, &unix.SockaddrInet4{Addr: d4})
 }
 
-func connect(t *testing.T, from, to *netns.NS, at netip.AddrPort) (client, server net.Conn) {
-	t.Helper()
-	var ln net.Listener
-	err := to.Do(func() error {
-		var err error
-		ln, err = net.Listen("tcp", at.String())
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	err = from.Do(func() error {
-		var err error
-		client, err = net.DialTimeout("tcp", at.String(), patience)
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if server, err = ln.Accept(); err != nil {
-		t.Fatal(err)
-	}
-	for _, c := range []net.Conn{client, server} {
-		t.Cleanup(func() { c.Close() })
-		c.SetDeadline(time.Now().Add(patience))
-	}
-	return client, server
-}
-
 func TestOutboundOnlyAndProbes(t *testing.T) {
-	w := newWorld(t)
-	greeter(t, w.pod, "inbound", ap(pod4, 15006))
-	greeter(t, w.pod, "app", ap(pod4, 8080))
+	w := podtest.New(t)
+	podtest.Greet(t, w.Pod, "inbound", ap(podtest.Pod4, 15006))
+	podtest.Greet(t, w.Pod, "app", ap(podtest.Pod4, 8080))
 	check := func(cfg redirect.Config, want string) {
 		t.Helper()
-		apply(t, w.pod, cfg)
-		if got, err := call(t, w.peer, ap(pod4, 8080)); err != nil || got.name != want {
-			t.Errorf("%+v: came to %s, %v; want %s", cfg, got.name, err, want)
+		apply(t, w.Pod, cfg)
+		if got, err := podtest.Call(t, w.Peer, ap(podtest.Pod4, 8080)); err != nil || got.Name != want {
+			t.Errorf("%+v: came to %s, %v; want %s", cfg, got.Name, err, want)
 		}
 	}
 	check(redirect.Config{}, "inbound")
 	check(redirect.Config{OutboundOnly: true}, "app")
-	check(redirect.Config{ProbeSources: []netip.Addr{peer4, peer6}}, "app")
+	check(redirect.Config{ProbeSources: []netip.Addr{podtest.Peer4, podtest.Peer6}}, "app")
 	check(redirect.Config{ProbeSources: []netip.Addr{netip.MustParseAddr("169.254.7.127")}}, "inbound")
 	check(redirect.Config{DNS: true, VirtualInterfaces: []string{"k6t-eth0"}}, "inbound")
 	check(redirect.Config{}, "inbound")
@@ -300,17 +270,17 @@ func run(t testing.TB, ns *netns.NS, argv ...string) string {
 func TestVerifySeesAndApplyRepairs(t *testing.T) {
 	for _, tc := range spoil {
 		t.Run(tc.name, func(t *testing.T) {
-			w := newWorld(t)
-			apply(t, w.pod, redirect.Config{})
-			run(t, w.pod, tc.do...)
-			diffs, err := redirect.Verify(w.pod, redirect.Config{})
+			w := podtest.New(t)
+			apply(t, w.Pod, redirect.Config{})
+			run(t, w.Pod, tc.do...)
+			diffs, err := redirect.Verify(w.Pod, redirect.Config{})
 			if err != nil {
 				t.Fatal(err)
 			}
 			if !strings.Contains(strings.Join(diffs, "\n"), tc.says) {
 				t.Errorf("Verify says %q, want %q among it", diffs, tc.says)
 			}
-			apply(t, w.pod, redirect.Config{})
+			apply(t, w.Pod, redirect.Config{})
 		})
 	}
 }
@@ -325,15 +295,15 @@ func generation(t testing.TB, ns *netns.NS) uint32 {
 }
 
 func TestGenerationTellsOfChangesByAnybody(t *testing.T) {
-	w := newWorld(t)
-	seen := map[uint32]bool{generation(t, w.pod): true}
+	w := podtest.New(t)
+	seen := map[uint32]bool{generation(t, w.Pod): true}
 	for _, change := range []func(){
-		func() { apply(t, w.pod, redirect.Config{}) },
-		func() { run(t, w.pod, "nft", "flush", "chain", "inet", "istio-ambient-nat", "istio-output") },
-		func() { run(t, w.pod, "nft", "flush", "ruleset") },
+		func() { apply(t, w.Pod, redirect.Config{}) },
+		func() { run(t, w.Pod, "nft", "flush", "chain", "inet", "istio-ambient-nat", "istio-output") },
+		func() { run(t, w.Pod, "nft", "flush", "ruleset") },
 	} {
 		change()
-		if g := generation(t, w.pod); seen[g] {
+		if g := generation(t, w.Pod); seen[g] {
 			t.Errorf("generation %d came twice", g)
 		} else {
 			seen[g] = true
@@ -342,53 +312,53 @@ func TestGenerationTellsOfChangesByAnybody(t *testing.T) {
 }
 
 func TestSecondApplyChangesNothing(t *testing.T) {
-	w := newWorld(t)
-	apply(t, w.pod, redirect.Config{})
+	w := podtest.New(t)
+	apply(t, w.Pod, redirect.Config{})
 	state := func() string {
-		return fmt.Sprint(generation(t, w.pod), run(t, w.pod, "ip", "rule"), run(t, w.pod, "ip", "-6", "rule"),
-			run(t, w.pod, "ip", "route", "show", "table", "all"), run(t, w.pod, "ip", "-6", "route", "show", "table", "all"))
+		return fmt.Sprint(generation(t, w.Pod), run(t, w.Pod, "ip", "rule"), run(t, w.Pod, "ip", "-6", "rule"),
+			run(t, w.Pod, "ip", "route", "show", "table", "all"), run(t, w.Pod, "ip", "-6", "route", "show", "table", "all"))
 	}
 	before := state()
-	apply(t, w.pod, redirect.Config{})
+	apply(t, w.Pod, redirect.Config{})
 	if after := state(); after != before {
 		t.Errorf("the second Apply changed something:\n%s\nbecame\n%s", before, after)
 	}
 }
 
 func TestRemoveLeavesNothing(t *testing.T) {
-	w := newWorld(t)
+	w := podtest.New(t)
 	state := func() string {
-		s := run(t, w.pod, "nft", "list", "ruleset")
+		s := run(t, w.Pod, "nft", "list", "ruleset")
 		for _, family := range []string{"-4", "-6"} {
-			s += run(t, w.pod, "ip", family, "rule") + run(t, w.pod, "ip", family, "route", "show", "table", "all")
+			s += run(t, w.Pod, "ip", family, "rule") + run(t, w.Pod, "ip", family, "route", "show", "table", "all")
 		}
-		return s + run(t, w.pod, "sysctl", "net.netfilter.nf_conntrack_tcp_loose")
+		return s + run(t, w.Pod, "sysctl", "net.netfilter.nf_conntrack_tcp_loose")
 	}
 	before := state()
-	apply(t, w.pod, redirect.Config{DNS: true})
+	apply(t, w.Pod, redirect.Config{DNS: true})
 	if state() == before {
 		t.Fatal("Apply changed nothing")
 	}
 	for range 2 { // the second finds nothing to do
-		if err := redirect.Remove(w.pod); err != nil {
+		if err := redirect.Remove(w.Pod); err != nil {
 			t.Fatal(err)
 		}
 		if after := state(); after != before {
 			t.Errorf("Remove left:\n%s\nwant\n%s", after, before)
 		}
 	}
-	greeter(t, w.peer, "server", ap(peer4, 80))
-	if got, err := call(t, w.pod, ap(peer4, 80)); err != nil || got.name != "server" {
+	podtest.Greet(t, w.Peer, "server", ap(podtest.Peer4, 80))
+	if got, err := podtest.Call(t, w.Pod, ap(podtest.Peer4, 80)); err != nil || got.Name != "server" {
 		t.Errorf("after Remove: %v %v", got, err)
 	}
 }
 
 // While rules are replaced over and over, every connection is captured.
 func TestReplacingHasNoGap(t *testing.T) {
-	w := newWorld(t)
-	apply(t, w.pod, redirect.Config{})
-	greeter(t, w.pod, "outbound", ap(netip.IPv4Unspecified(), 15001))
-	greeter(t, w.peer, "server", ap(peer4, 80))
+	w := podtest.New(t)
+	apply(t, w.Pod, redirect.Config{})
+	podtest.Greet(t, w.Pod, "outbound", ap(netip.IPv4Unspecified(), 15001))
+	podtest.Greet(t, w.Peer, "server", ap(podtest.Peer4, 80))
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -404,16 +374,16 @@ func TestReplacingHasNoGap(t *testing.T) {
 			if i%2 == 0 {
 				cfg.ProbeSources = []netip.Addr{netip.MustParseAddr("169.254.7.127")}
 			}
-			if err := redirect.Apply(w.pod, cfg); err != nil {
+			if err := redirect.Apply(w.Pod, cfg); err != nil {
 				t.Error(err)
 				return
 			}
 		}
 	})
 	for range 300 {
-		got, err := call(t, w.pod, ap(peer4, 80))
-		if err != nil || got.name != "outbound" {
-			t.Errorf("a connection came to %q, %v", got.name, err)
+		got, err := podtest.Call(t, w.Pod, ap(podtest.Peer4, 80))
+		if err != nil || got.Name != "outbound" {
+			t.Errorf("a connection came to %q, %v", got.Name, err)
 			break
 		}
 	}
@@ -422,32 +392,32 @@ func TestReplacingHasNoGap(t *testing.T) {
 }
 
 func TestWithoutIPv6(t *testing.T) {
-	w := newWorld(t)
-	run(t, w.pod, "sysctl", "-w", "net.ipv6.conf.all.disable_ipv6=1")
-	apply(t, w.pod, redirect.Config{})
-	if err := redirect.Remove(w.pod); err != nil {
+	w := podtest.New(t)
+	run(t, w.Pod, "sysctl", "-w", "net.ipv6.conf.all.disable_ipv6=1")
+	apply(t, w.Pod, redirect.Config{})
+	if err := redirect.Remove(w.Pod); err != nil {
 		t.Fatal(err)
 	}
 }
 
 // The rules as nft prints them, against the table of rules in doc and interop.
 func TestRulesetAsNftPrintsIt(t *testing.T) {
-	w := newWorld(t)
+	w := podtest.New(t)
 	cfg := redirect.Config{
 		DNS: true, VirtualInterfaces: []string{"vm0"},
 		ProbeSources: []netip.Addr{netip.MustParseAddr("169.254.7.127"), netip.MustParseAddr("fd16:9254:7127:1337:ffff:ffff:ffff:ffff")},
 	}
-	apply(t, w.pod, cfg)
-	golden(t, "full", run(t, w.pod, "nft", "-n", "list", "ruleset"))
-	apply(t, w.pod, redirect.Config{})
-	golden(t, "plain", run(t, w.pod, "nft", "-n", "list", "ruleset"))
+	apply(t, w.Pod, cfg)
+	golden(t, "full", run(t, w.Pod, "nft", "-n", "list", "ruleset"))
+	apply(t, w.Pod, redirect.Config{})
+	golden(t, "plain", run(t, w.Pod, "nft", "-n", "list", "ruleset"))
 }
 
 // List by the library sees our rules too, in its own terms.
 func TestTablesAreOfFamilyInet(t *testing.T) {
-	w := newWorld(t)
-	apply(t, w.pod, redirect.Config{})
-	err := w.pod.Do(func() error {
+	w := podtest.New(t)
+	apply(t, w.Pod, redirect.Config{})
+	err := w.Pod.Do(func() error {
 		conn, err := nftables.New(nftables.AsLasting())
 		if err != nil {
 			return err
@@ -473,26 +443,26 @@ func TestTablesAreOfFamilyInet(t *testing.T) {
 }
 
 func BenchmarkApply(b *testing.B) {
-	w := newWorld(b)
+	w := podtest.New(b)
 	cfgs := []redirect.Config{{}, {OutboundOnly: true}}
 	for i := 0; b.Loop(); i++ {
-		if err := redirect.Apply(w.pod, cfgs[i%2]); err != nil {
+		if err := redirect.Apply(w.Pod, cfgs[i%2]); err != nil {
 			b.Fatal(err)
 		}
 	}
 }
 
 func BenchmarkGeneration(b *testing.B) {
-	w := newWorld(b)
+	w := podtest.New(b)
 	for b.Loop() {
-		generation(b, w.pod)
+		generation(b, w.Pod)
 	}
 }
 
 func BenchmarkVerify(b *testing.B) {
-	w := newWorld(b)
-	apply(b, w.pod, redirect.Config{})
+	w := podtest.New(b)
+	apply(b, w.Pod, redirect.Config{})
 	for b.Loop() {
-		verified(b, w.pod, redirect.Config{})
+		verified(b, w.Pod, redirect.Config{})
 	}
 }

@@ -55,10 +55,32 @@ func New(t testing.TB) World {
 	if err == nil {
 		err = w.Peer.Do(func() error { return configure(Peer4, Peer6, Pod4, Pod6) })
 	}
+	if err == nil {
+		err = w.Pod.Do(func() error { return settled(Pod6) })
+	}
+	if err == nil {
+		err = w.Peer.Do(func() error { return settled(Peer6) })
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
 	return w
+}
+
+// settled waits until the link has its carrier and the kernel has made the
+// routes that follow from it.
+func settled(own6 netip.Addr) error {
+	for deadline := time.Now().Add(Patience); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		link, err := netlink.LinkByName("eth0")
+		if err != nil {
+			return err
+		}
+		routes, err := netlink.RouteGet(own6.AsSlice())
+		if link.Attrs().OperState == netlink.OperUp && err == nil && len(routes) > 0 && routes[0].Type == unix.RTN_LOCAL {
+			return nil
+		}
+	}
+	return fmt.Errorf("eth0 with %v is not up after %v", own6, Patience)
 }
 
 func configure(own4, own6, gw4, gw6 netip.Addr) error {

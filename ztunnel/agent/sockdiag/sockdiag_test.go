@@ -1,111 +1,22 @@
 package sockdiag_test
 
 import (
-	"context"
+	"encoding/binary"
 	"errors"
 	"io"
-	"net"
 	"net/netip"
 	"testing"
-	"time"
 
-	"github.com/vishvananda/netlink"
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 
 	"github.com/tulle-mesh/tulle/internal/netns"
-	"github.com/tulle-mesh/tulle/internal/roottest"
 	"github.com/tulle-mesh/tulle/internal/sockopt"
+	"github.com/tulle-mesh/tulle/ztunnel/agent/podtest"
 	"github.com/tulle-mesh/tulle/ztunnel/agent/sockdiag"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-const patience = 20 * time.Second
-
-// pod is a namespace with the addresses 10.66.0.2 and fd66::2, linked to a peer
-// with 10.66.0.1 and fd66::1.
-func pod(t *testing.T) (pod, peer *netns.NS) {
-	t.Helper()
-	roottest.Require(t)
-	var both [2]*netns.NS
-	for i := range both {
-		ns, err := netns.New()
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { ns.Close() })
-		both[i] = ns
-	}
-	addresses := func(addrs ...string) error {
-		h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
-		if err != nil {
-			return err
-		}
-		defer h.Close()
-		link, err := h.LinkByName("eth0")
-		if err != nil {
-			return err
-		}
-		for _, s := range addrs {
-			a, err := netlink.ParseAddr(s)
-			if err != nil {
-				return err
-			}
-			a.Flags = unix.IFA_F_NODAD
-			if err := h.AddrAdd(link, a); err != nil {
-				return err
-			}
-		}
-		return h.LinkSetUp(link)
-	}
-	err := both[0].Do(func() error {
-		veth := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "eth0"}, PeerName: "eth0", PeerNamespace: netlink.NsFd(both[1].FD())}
-		if err := netlink.LinkAdd(veth); err != nil {
-			return err
-		}
-		return addresses("10.66.0.2/24", "fd66::2/64")
-	})
-	if err == nil {
-		err = both[1].Do(func() error { return addresses("10.66.0.1/24", "fd66::1/64") })
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	return both[0], both[1]
-}
-
-// connect opens a connection from one namespace to another.
-func connect(t *testing.T, from, to *netns.NS, at string, opts ...sockopt.Option) (client, server net.Conn) {
-	t.Helper()
-	var ln net.Listener
-	err := to.Do(func() error {
-		var err error
-		ln, err = net.Listen("tcp", at)
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	err = from.Do(func() error {
-		d := net.Dialer{Timeout: patience, Control: sockopt.Control(opts...)}
-		var err error
-		client, err = d.DialContext(context.Background(), "tcp", ln.Addr().String())
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if server, err = ln.Accept(); err != nil {
-		t.Fatal(err)
-	}
-	for _, c := range []net.Conn{client, server} {
-		c.SetDeadline(time.Now().Add(patience))
-		t.Cleanup(func() { c.Close() })
-	}
-	return client, server
-}
 
 func list(t *testing.T, ns *netns.NS) []sockdiag.Socket {
 	t.Helper()
@@ -117,9 +28,10 @@ func list(t *testing.T, ns *netns.NS) []sockdiag.Socket {
 }
 
 func TestListSeesConnectionsOfTheNamespaceOnly(t *testing.T) {
-	in, out := pod(t)
-	for _, at := range []string{"10.66.0.1:0", "[fd66::1]:0"} {
-		c, _ := connect(t, in, out, at, sockopt.Mark(sockopt.MarkProxy))
+	w := podtest.New(t)
+	in, out := w.Pod, w.Peer
+	for _, at := range []netip.Addr{podtest.Peer4, podtest.Peer6} {
+		c, _ := podtest.Connect(t, in, out, netip.AddrPortFrom(at, 0), sockopt.Mark(sockopt.MarkProxy))
 		found := 0
 		for _, s := range list(t, in) {
 			if s.Local.String() == c.LocalAddr().String() && s.Remote.String() == c.RemoteAddr().String() {
@@ -130,7 +42,7 @@ func TestListSeesConnectionsOfTheNamespaceOnly(t *testing.T) {
 			}
 		}
 		if found != 1 {
-			t.Errorf("the connection to %s was found %d times", at, found)
+			t.Errorf("the connection to %v was found %d times", at, found)
 		}
 	}
 	if n := len(list(t, in)); n != 2 {
@@ -139,9 +51,10 @@ func TestListSeesConnectionsOfTheNamespaceOnly(t *testing.T) {
 }
 
 func TestDestroyResetsBothEnds(t *testing.T) {
-	in, out := pod(t)
-	for _, at := range []string{"10.66.0.1:0", "[fd66::1]:0"} {
-		c, s := connect(t, in, out, at)
+	w := podtest.New(t)
+	in, out := w.Pod, w.Peer
+	for _, at := range []netip.Addr{podtest.Peer4, podtest.Peer6} {
+		c, s := podtest.Connect(t, in, out, netip.AddrPortFrom(at, 0))
 		for _, sock := range list(t, in) {
 			if err := sockdiag.Destroy(in, sock); err != nil {
 				t.Fatal(err)
@@ -188,4 +101,36 @@ func TestBypassing(t *testing.T) {
 	if len(got) != 2 || got[0] != old || got[1] != oldIn {
 		t.Errorf("got %+v", got)
 	}
+}
+
+// message is an inet_diag_msg of an IPv4 connection with the mark 0x539.
+func message() []byte {
+	b := make([]byte, 80)
+	b[0], b[1] = unix.AF_INET, byte(sockdiag.Established)
+	binary.BigEndian.PutUint16(b[4:], 40000)
+	binary.BigEndian.PutUint16(b[6:], 80)
+	copy(b[8:], []byte{10, 0, 0, 2})
+	copy(b[24:], []byte{10, 0, 0, 9})
+	binary.NativeEndian.PutUint16(b[72:], 8)
+	binary.NativeEndian.PutUint16(b[74:], 15)
+	binary.NativeEndian.PutUint32(b[76:], sockopt.MarkProxy)
+	return b
+}
+
+func TestDecode(t *testing.T) {
+	b := message()
+	s, err := sockdiag.Decode(b)
+	if err != nil || s.Local.String() != "10.0.0.2:40000" || s.Remote.String() != "10.0.0.9:80" || s.Mark != sockopt.MarkProxy {
+		t.Errorf("got %+v, %v", s, err)
+	}
+	for n := range b {
+		if s, err := sockdiag.Decode(b[:n]); n < 72 && err == nil {
+			t.Errorf("%d of %d bytes were taken for %+v", n, len(b), s)
+		}
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	f.Add(message())
+	f.Fuzz(func(t *testing.T, b []byte) { sockdiag.Decode(b) })
 }

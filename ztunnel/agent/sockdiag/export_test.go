@@ -1,0 +1,4 @@
+package sockdiag
+
+// Decode reads a message of the kernel, for its tests.
+var Decode = decode
