@@ -3,6 +3,7 @@ package file
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"regexp"
 	"strings"
@@ -102,7 +103,7 @@ type header struct {
 func (d *decoder) object(raw []byte, size int, out *decoded) {
 	var h header
 	if err := kjson.UnmarshalCaseSensitivePreserveInts(raw, &h); err != nil {
-		out.problems = append(out.problems, source.Problem{Message: "not a Kubernetes object: " + err.Error()})
+		out.problems = append(out.problems, source.Problem{Field: fieldOf(err), Message: "not a Kubernetes object: " + plain(err)})
 		return
 	}
 	name := objectName(h)
@@ -150,11 +151,11 @@ func (d *decoder) object(raw []byte, size int, out *decoded) {
 	obj := kind.New()
 	strict, err := unmarshal(raw, obj)
 	if err != nil {
-		problem(fieldOf(err), "%v", err)
+		problem(fieldOf(err), "%s", plain(err))
 		return
 	}
 	for _, err := range strict {
-		problem(fieldOf(err), "%v", err)
+		problem(fieldOf(err), "%s", plain(err))
 	}
 	if !kind.Namespaced && obj.GetNamespace() != "" {
 		problem("metadata.namespace", "a %s lives in no namespace", h.Kind)
@@ -183,7 +184,7 @@ func (d *decoder) list(raw []byte, out *decoded) {
 		strict = append(strict, err)
 	}
 	for _, err := range strict {
-		out.problems = append(out.problems, source.Problem{Object: "List", Field: fieldOf(err), Message: err.Error()})
+		out.problems = append(out.problems, source.Problem{Object: "List", Field: fieldOf(err), Message: plain(err)})
 	}
 	if len(strict) > 0 {
 		return
@@ -207,19 +208,32 @@ func objectName(h header) string {
 
 var (
 	unknownField   = regexp.MustCompile(`(?:unknown|duplicate) field "([^"]+)"`)
-	intoField      = regexp.MustCompile(`into Go struct field [A-Za-z]+\.(\S+) of type`)
+	intoField      = regexp.MustCompile(`into Go struct field [A-Za-z]*\.(\S+) of type`)
 	protoFieldName = regexp.MustCompile(`for (?:\S+ )?field "?([A-Za-z0-9_.]+)"?`)
 )
 
-// fieldOf digs the field's path out of the decoders' texts, which have no other
-// form.
+// fieldOf returns the path of the field at fault. The libraries' decoders say it
+// in their texts only.
 func fieldOf(err error) string {
+	var f *fieldError
+	if errors.As(err, &f) {
+		return f.path
+	}
 	for _, re := range []*regexp.Regexp{unknownField, intoField, protoFieldName} {
 		if m := re.FindStringSubmatch(err.Error()); m != nil {
 			return m[1]
 		}
 	}
 	return ""
+}
+
+// plain adds the way out of YAML's oldest trap.
+func plain(err error) string {
+	text := strings.TrimPrefix(err.Error(), "json: ")
+	if strings.Contains(text, "cannot unmarshal bool") || strings.HasPrefix(text, "true: want") || strings.HasPrefix(text, "false: want") {
+		text += " (YAML takes y, n, yes, no, on and off for true and false: quote them)"
+	}
+	return text
 }
 
 // istioObject is an Istio object with its spec still in JSON. Istio's own
@@ -257,7 +271,7 @@ func unmarshal(raw []byte, obj metav1.Object) (strict []error, err error) {
 	*meta = outer.ObjectMeta
 	if len(outer.Spec) == 0 || bytes.Equal(outer.Spec, []byte("null")) {
 		if _, ok := spec.(*networking.ServiceEntry); ok {
-			return strict, fmt.Errorf(`field "spec" is missing`)
+			return strict, &fieldError{"spec", "is missing"}
 		}
 		return strict, nil
 	}

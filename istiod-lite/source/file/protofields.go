@@ -27,6 +27,11 @@ func checkFields(spec json.RawMessage, desc protoreflect.MessageDescriptor) []er
 	return w.errs
 }
 
+// fieldError is a mistake in the field at path.
+type fieldError struct{ path, message string }
+
+func (e *fieldError) Error() string { return e.message }
+
 type fieldWalk struct {
 	noEmptyLists bool
 	errs         []error
@@ -38,7 +43,7 @@ func (w *fieldWalk) message(v any, desc protoreflect.MessageDescriptor, path str
 	}
 	object, ok := v.(map[string]any)
 	if !ok {
-		w.errs = append(w.errs, fmt.Errorf("invalid value for field %q: want an object", path))
+		w.errs = append(w.errs, &fieldError{path, "want an object"})
 		return
 	}
 	names := make([]string, 0, len(object))
@@ -52,7 +57,7 @@ func (w *fieldWalk) message(v any, desc protoreflect.MessageDescriptor, path str
 			fd = desc.Fields().ByTextName(name)
 		}
 		if fd == nil {
-			w.errs = append(w.errs, fmt.Errorf("unknown field %q", path+"."+name))
+			w.errs = append(w.errs, &fieldError{path + "." + name, fmt.Sprintf("unknown field %q", path+"."+name)})
 			continue
 		}
 		w.field(object[name], fd, path+"."+name)
@@ -74,7 +79,7 @@ func (w *fieldWalk) field(v any, fd protoreflect.FieldDescriptor, path string) {
 			return // protojson says what is wrong with it
 		}
 		if len(items) == 0 && w.noEmptyLists && strings.Contains(path, "rules[") {
-			w.errs = append(w.errs, fmt.Errorf("invalid value for field %q: an empty list matches nothing in one place and everything in another; leave it out", path))
+			w.errs = append(w.errs, &fieldError{path, "an empty list matches nothing in one place and everything in another; leave it out"})
 		}
 		for i, item := range items {
 			at := fmt.Sprintf("%s[%d]", path, i)
@@ -123,6 +128,6 @@ func (w *fieldWalk) scalar(v any, fd protoreflect.FieldDescriptor, path string) 
 		}
 	}
 	if !ok {
-		w.errs = append(w.errs, fmt.Errorf("invalid value for field %q: %v: want %s", path, v, want))
+		w.errs = append(w.errs, &fieldError{path, fmt.Sprintf("%v: want %s", v, want)})
 	}
 }

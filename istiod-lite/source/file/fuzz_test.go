@@ -1,0 +1,68 @@
+package file_test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/tulle-mesh/tulle/istiod-lite/source/file"
+	"github.com/tulle-mesh/tulle/istiod-lite/translate"
+)
+
+func seeds(t interface{ Fatal(...any) }) [][]byte {
+	paths, err := filepath.Glob("../../translate/testdata/*.in.yaml")
+	if err != nil || len(paths) == 0 {
+		t.Fatal("no seeds", err)
+	}
+	var all [][]byte
+	for _, p := range paths {
+		content, err := os.ReadFile(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, content)
+	}
+	return append(all, []byte(kubectlPod), []byte(fmt.Sprintf(policy, "{}")))
+}
+
+// FuzzDecode feeds the source anything: it must not panic, must not take what
+// it also calls wrong, and what it takes must translate.
+func FuzzDecode(f *testing.F) {
+	for _, s := range seeds(f) {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, content []byte) {
+		objects, problems := file.Decode("f.yaml", content, checker)
+		if (objects == nil) != (len(problems) > 0) {
+			t.Fatalf("objects %v beside problems %v", objects, problems)
+		}
+		for _, p := range problems {
+			if p.Message == "" || p.Error() == "" {
+				t.Fatalf("a problem that says nothing: %+v", p)
+			}
+		}
+		if objects != nil {
+			translate.Translate(objects, translate.Options{})
+		}
+	})
+}
+
+// TestTruncatedFilesAreRefusedOrWhole cuts every seed at every byte: nothing
+// panics, and what is taken translates. That a cut may be a valid shorter file is
+// YAML's nature, and why files are replaced in one step.
+func TestTruncatedFilesAreRefusedOrWhole(t *testing.T) {
+	step := 1
+	if testing.Short() {
+		step = 13
+	}
+	for _, s := range seeds(t) {
+		for n := 0; n < len(s); n += step * (1 + len(s)/400) {
+			if objects, problems := file.Decode("f.yaml", s[:n], checker); objects != nil {
+				translate.Translate(objects, translate.Options{})
+			} else if len(problems) == 0 {
+				t.Fatalf("neither objects nor problems for %q", s[:n])
+			}
+		}
+	}
+}
