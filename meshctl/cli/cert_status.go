@@ -2,18 +2,18 @@ package cli
 
 import (
 	"context"
-	"encoding/base64"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
+	"math/big"
 	"sort"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/tulle-mesh/tulle/certs"
 	"github.com/tulle-mesh/tulle/meshctl/local"
 	"github.com/tulle-mesh/tulle/meshctl/local/control"
 )
@@ -124,15 +124,18 @@ func podsOf(pods []control.Pod, c certificate) []string {
 	return list
 }
 
-// parseDump reads the certificates of a ztunnel's config_dump.
+// parseDump reads the certificates of a ztunnel's config_dump. Tulle's own tells
+// more in certificateStatus; a foreign one has only what Istio's has.
 func parseDump(data []byte, node string, now time.Time) ([]certificate, error) {
 	var dump struct {
+		CertificateStatus []struct {
+			Identity, State, Serial, LastError string
+			NotBefore, NotAfter                time.Time
+		} `json:"certificateStatus"`
 		Certificates []struct {
 			Identity  string `json:"identity"`
 			State     string `json:"state"`
-			LastError string `json:"lastError"`
 			CertChain []struct {
-				PEM            string `json:"pem"`
 				SerialNumber   string `json:"serialNumber"`
 				ValidFrom      string `json:"validFrom"`
 				ExpirationTime string `json:"expirationTime"`
@@ -143,32 +146,52 @@ func parseDump(data []byte, node string, now time.Time) ([]certificate, error) {
 		return nil, fmt.Errorf("config_dump: %w", err)
 	}
 	var list []certificate
-	var errs []error
-	for _, d := range dump.Certificates {
-		c := certificate{Identity: d.Identity, Node: node, State: strings.ToLower(d.State), Error: d.LastError}
-		if len(d.CertChain) > 0 {
-			leaf := d.CertChain[0]
-			if raw, err := base64.StdEncoding.DecodeString(leaf.PEM); err == nil {
-				if block, _ := pem.Decode(raw); block == nil {
-					errs = append(errs, fmt.Errorf("config_dump: certificate of %s is not PEM", d.Identity))
+	for _, d := range dump.CertificateStatus {
+		list = append(list, certificate{Identity: d.Identity, Node: node, State: d.State, Serial: d.Serial,
+			NotBefore: d.NotBefore, NotAfter: d.NotAfter, Error: d.LastError})
+	}
+	if dump.CertificateStatus == nil {
+		for _, d := range dump.Certificates {
+			c := certificate{Identity: d.Identity, Node: node}
+			c.State, c.Error = istioState(d.State)
+			if len(d.CertChain) > 0 {
+				leaf := d.CertChain[0]
+				if n, ok := new(big.Int).SetString(leaf.SerialNumber, 10); ok {
+					c.Serial = certs.SerialText(n)
+				}
+				var err1, err2 error
+				c.NotBefore, err1 = time.Parse(time.RFC3339, leaf.ValidFrom)
+				c.NotAfter, err2 = time.Parse(time.RFC3339, leaf.ExpirationTime)
+				if err := errors.Join(err1, err2); err != nil {
+					return list, fmt.Errorf("config_dump: certificate of %s: %w", d.Identity, err)
 				}
 			}
-			c.Serial = leaf.SerialNumber
-			var err1, err2 error
-			c.NotBefore, err1 = time.Parse(time.RFC3339, leaf.ValidFrom)
-			c.NotAfter, err2 = time.Parse(time.RFC3339, leaf.ExpirationTime)
-			if err := errors.Join(err1, err2); err != nil {
-				errs = append(errs, fmt.Errorf("config_dump: certificate of %s: %w", d.Identity, err))
-				continue
-			}
-			c.LeftSeconds = int64(c.NotAfter.Sub(now).Seconds())
-			if c.LeftSeconds <= 0 {
-				c.State = "expired"
-			}
+			list = append(list, c)
 		}
-		list = append(list, c)
 	}
-	return list, errors.Join(errs...)
+	for i := range list {
+		c := &list[i]
+		if c.NotAfter.IsZero() {
+			continue
+		}
+		c.LeftSeconds = int64(c.NotAfter.Sub(now).Seconds())
+		if c.LeftSeconds <= 0 {
+			c.State = string(certs.StateExpired)
+		}
+	}
+	return list, nil
+}
+
+// istioState puts Istio's words for a certificate's state into ours.
+func istioState(text string) (state, reason string) {
+	switch word, rest, _ := strings.Cut(text, ": "); word {
+	case "Available":
+		return string(certs.StateValid), ""
+	case "Initializing":
+		return string(certs.StatePending), ""
+	default:
+		return string(certs.StateFailed), rest
+	}
 }
 
 func printCertificates(w io.Writer, list []certificate) {

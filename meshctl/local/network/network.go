@@ -41,6 +41,9 @@ type Pod struct{ NS *netns.NS }
 // It borrows ns.
 func NewLan(ns *netns.NS, v4, v6 netip.Prefix) (*Lan, error) {
 	err := configure(ns, func(h *netlink.Handle) error {
+		if err := up(h, "lo"); err != nil {
+			return err
+		}
 		no := false
 		bridge := &netlink.Bridge{LinkAttrs: attrs(lanBridge), MulticastSnooping: &no}
 		if err := h.LinkAdd(bridge); err != nil {

@@ -3,7 +3,6 @@ package plan
 import (
 	securityv1 "istio.io/api/security/v1"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/tulle-mesh/tulle/meshctl/local/manifest"
 )
@@ -64,5 +63,3 @@ func matches(selector, labels map[string]string) bool {
 	}
 	return true
 }
-
-func uid(s string) types.UID { return types.UID(s) }

@@ -14,6 +14,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/tulle-mesh/tulle/meshctl/local/manifest"
 )
@@ -171,8 +172,14 @@ func replica(d *appsv1.Deployment, dir string, i int) *corev1.Pod {
 	}
 	pod.Labels[appsv1.DefaultDeploymentUniqueLabelKey] = hash
 	yes := true
-	pod.OwnerReferences = []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: set, Controller: &yes}}
+	pod.OwnerReferences = []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: set, UID: ownerUID(d.Namespace + "/" + set), Controller: &yes}}
 	return pod
+}
+
+// ownerUID is the UID of an owner that nobody stores: the same for the same name.
+func ownerUID(name string) types.UID {
+	sum := sha256.Sum256([]byte(name))
+	return types.UID(fmt.Sprintf("%x-%x-%x-%x-%x", sum[:4], sum[4:6], sum[6:8], sum[8:10], sum[10:16]))
 }
 
 func specHash(spec *corev1.PodSpec, dir string) string {
@@ -237,7 +244,7 @@ func (p *Plan) placePods(set *manifest.Set, list []wanted, prev *Plan, newUID fu
 		}
 		pod.Enrolled = enrolled(set, w.pod)
 		pod.Strict = strict(set, w.pod)
-		w.pod.UID = uid(pod.UID)
+		w.pod.UID = types.UID(pod.UID)
 		w.pod.Spec.NodeName = pod.Node
 		w.pod.Spec.ServiceAccountName = pod.ServiceAccount
 		p.Pods = append(p.Pods, pod)

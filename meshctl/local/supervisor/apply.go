@@ -192,6 +192,15 @@ func (s *Supervisor) settle(ctx context.Context, progress func(string)) error {
 	begin := time.Now()
 	for {
 		waits := s.waits()
+		if len(waits) == 0 && s.controlPlane != nil {
+			wait, err := s.inForce(ctx)
+			if err != nil {
+				return err
+			}
+			if wait != "" {
+				waits = append(waits, wait)
+			}
+		}
 		if len(waits) == 0 {
 			return nil
 		}
@@ -212,9 +221,34 @@ func (s *Supervisor) settle(ctx context.Context, progress func(string)) error {
 	}
 }
 
+// inForce says what the objects still wait for until every proxy acts on them;
+// empty when nothing. The error is about objects that the control plane refuses.
+func (s *Supervisor) inForce(ctx context.Context) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	written := time.Unix(0, s.configWritten.Load())
+	state, err := s.askControlPlane(ctx)
+	switch {
+	case err != nil:
+		return "istiod-lite: " + err.Error(), nil
+	case state.read.Before(written) && len(state.problems) > 0 && time.Since(written) > refusalPatience:
+		return "", fmt.Errorf("the control plane refuses the new objects; what was in force before stays:\n  %s", strings.Join(state.problems, "\n  "))
+	case state.read.Before(written):
+		return "istiod-lite: to read the objects", nil
+	case state.proxies < len(s.nodes):
+		return fmt.Sprintf("istiod-lite: %d of %d ztunnels are connected", state.proxies, len(s.nodes)), nil
+	case state.unsynced != "":
+		return state.unsynced + "/ztunnel: to acknowledge the change", nil
+	}
+	return "", nil
+}
+
 // waits lists what does not run as planned.
 func (s *Supervisor) waits() []string {
 	var list []string
+	if s.syncWritten.Load() < s.syncWanted.Load() {
+		list = append(list, "the change to be passed on")
+	}
 	for _, c := range s.components() {
 		if ready, reason, _ := c.state(); !ready {
 			list = append(list, fmt.Sprintf("%s: %s", strings.Join(c.log, "/"), reason))

@@ -3,7 +3,9 @@ package supervisor
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -23,6 +25,8 @@ type component struct {
 	env  []string
 	ns   *netns.NS
 	log  []string // the name of its log
+	// needs is a file without which it need not be started; empty for none.
+	needs string
 	// ask returns nil when the component is ready.
 	ask func(ctx context.Context) error
 
@@ -55,6 +59,14 @@ func (s *Supervisor) startComponent(c *component) {
 func (s *Supervisor) keepRunning(ctx context.Context, c *component) {
 	wait := backoff.New(restartMin, restartMax)
 	log := s.log.With(zap.String("component", c.name))
+	for !exists(c.needs) {
+		c.set(false, "waits for "+c.needs)
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(readinessPeriod):
+		}
+	}
 	for {
 		out, err := s.openLog(c.log...)
 		if err != nil {
@@ -77,9 +89,12 @@ func (s *Supervisor) keepRunning(ctx context.Context, c *component) {
 				wait.Reset()
 			}
 			err = fmt.Errorf("ended with %v", proc.Exit())
+			if said := lastLine(out.Name()); said != "" {
+				err = fmt.Errorf("%w, saying: %s", err, said)
+			}
 		}
 		delay := wait.Next()
-		fmt.Fprintf(out, "meshctl local: %s %v; it is started again in %v\n", c.name, err, delay.Round(time.Millisecond))
+		fmt.Fprintf(out, "meshctl local: %s ended; it is started again in %v\n", c.name, delay.Round(time.Millisecond))
 		out.Close()
 		log.Warn("restarting", zap.Error(err), zap.Duration("delay", delay))
 		c.mu.Lock()
@@ -92,6 +107,30 @@ func (s *Supervisor) keepRunning(ctx context.Context, c *component) {
 		case <-time.After(delay):
 		}
 	}
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return path == "" || err == nil
+}
+
+// lastLine is the end of a log, where programs say why they ended.
+func lastLine(path string) string {
+	f, err := os.Open(path)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	const enough = 1024
+	if info, err := f.Stat(); err == nil && info.Size() > enough {
+		f.Seek(-enough, io.SeekEnd)
+	}
+	data, err := io.ReadAll(f)
+	if err != nil {
+		return ""
+	}
+	lines := strings.Split(strings.TrimSpace(string(data)), "\n")
+	return lines[len(lines)-1]
 }
 
 // watch asks a running component whether it is ready until it ends, or ends it

@@ -24,6 +24,9 @@ const (
 	steadyPeriod    = 2 * time.Second
 	// askTimeout bounds one question to a component.
 	askTimeout = 2 * time.Second
+	// refusalPatience is how long objects may be refused before `up` believes it:
+	// a file that was read between two writes is judged again at once.
+	refusalPatience = 2 * time.Second
 	// enrolTimeout bounds one request to an agent, which itself waits for the
 	// ztunnel's acknowledgement (ZDS allows 5 s for it).
 	enrolTimeout = 15 * time.Second

@@ -70,6 +70,7 @@ func (s *Supervisor) startComponents(ctx context.Context) error {
 }
 
 func (s *Supervisor) startNode(n *node) {
+	root := filepath.Join(s.dir.Authority(), "root-cert.pem")
 	zds, api := s.dir.Node(n.Name, "zds.sock"), s.dir.Node(n.Name, "agent.sock")
 	n.api = newAgentClient(api)
 	n.agent = &component{
@@ -82,11 +83,11 @@ func (s *Supervisor) startNode(n *node) {
 		ask: n.api.ready,
 	}
 	n.ztunnel = &component{
-		name: "ztunnel", log: []string{n.Name, "ztunnel"}, env: s.baseEnv(), ns: n.net.NS,
+		name: "ztunnel", needs: root, log: []string{n.Name, "ztunnel"}, env: s.baseEnv(), ns: n.net.NS,
 		argv: append(append([]string{filepath.Join(s.settings.BinDir, "ztunnel"),
 			"--xds-address", net.JoinHostPort(plan.ControlPlane4.String(), fmt.Sprint(portXDS)),
 			"--server-name", "istiod.istio-system.svc",
-			"--root-cert", filepath.Join(s.dir.Authority(), "root-cert.pem"),
+			"--root-cert", root,
 			"--token-file", s.dir.Node(n.Name, "token"),
 			"--node", n.Name,
 			"--trust-domain", s.settings.TrustDomain,

@@ -127,7 +127,7 @@ func (p *pod) follow(ctx context.Context) {
 		switch {
 		case planned.Enrolled && (mesh != meshIn || strict != planned.Strict):
 			p.mu.Lock()
-			p.mesh, p.told = meshPending, true
+			p.mesh, p.reason, p.told = meshPending, "being enrolled", true
 			p.mu.Unlock()
 		case !planned.Enrolled && told:
 			p.setMesh(meshLeaving, "being released")

@@ -2,10 +2,7 @@ package supervisor
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
-	"io"
-	"net/http"
 	"sort"
 
 	corev1 "k8s.io/api/core/v1"
@@ -26,7 +23,10 @@ func (s *Supervisor) status(ctx context.Context) control.Status {
 	if s.controlPlane != nil {
 		c := s.controlPlane.status()
 		st.ControlPlane = &c
-		st.ConfigErrors = s.configErrors(ctx)
+		if cp, err := s.askControlPlane(ctx); err == nil {
+			st.ConfigErrors = cp.problems
+			st.Notes = append(st.Notes, cp.warnings...)
+		}
 		st.Notes = append(st.Notes, noteUDP)
 	}
 	older := map[string]int{}
@@ -85,47 +85,4 @@ func services(p *plan.Plan, ready func(plan.PodKey) bool) []control.Service {
 		list = append(list, one)
 	}
 	return list
-}
-
-// configErrors asks the control plane which objects it refused.
-func (s *Supervisor) configErrors(ctx context.Context) []string {
-	url := fmt.Sprintf("http://127.0.0.1:%d/debug/errorz", portIstiodAdmin)
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return nil
-	}
-	res, err := clientIn(s.home).Do(req)
-	if err != nil {
-		return nil // it is not ready, which status says elsewhere
-	}
-	defer res.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(res.Body, 1<<20))
-	if err != nil || res.StatusCode != http.StatusOK {
-		return nil
-	}
-	return parseErrors(body)
-}
-
-// parseErrors takes a list of strings, or of objects that are passed on as they
-// are.
-func parseErrors(body []byte) []string {
-	var list []json.RawMessage
-	if json.Unmarshal(body, &list) != nil {
-		var wrapped struct {
-			Errors []json.RawMessage `json:"errors"`
-		}
-		if json.Unmarshal(body, &wrapped) != nil {
-			return nil
-		}
-		list = wrapped.Errors
-	}
-	var out []string
-	for _, item := range list {
-		var text string
-		if json.Unmarshal(item, &text) != nil {
-			text = string(item)
-		}
-		out = append(out, text)
-	}
-	return out
 }

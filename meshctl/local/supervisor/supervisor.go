@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -46,8 +47,12 @@ type Supervisor struct {
 	stopping bool
 
 	// changed wakes the goroutine that writes config, hosts files and service
-	// rules; synced is told when it is done.
-	changed chan struct{}
+	// rules. syncWanted counts the calls for it, syncWritten is how far it has
+	// come, configWritten when it last wrote config (Unix nanoseconds).
+	changed                 chan struct{}
+	syncWanted, syncWritten atomic.Uint64
+	configWritten           atomic.Int64
+
 	ending  context.CancelFunc
 	running sync.WaitGroup
 }

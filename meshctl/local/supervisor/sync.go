@@ -25,6 +25,7 @@ const resolvConf = "# Written by meshctl local: all names are in /etc/hosts.\nna
 // wakeSync tells that something changed which others must learn of: the control
 // plane, the pods' hosts files, the nodes' service rules.
 func (s *Supervisor) wakeSync() {
+	s.syncWanted.Add(1)
 	select {
 	case s.changed <- struct{}{}:
 	default:
@@ -35,9 +36,12 @@ func (s *Supervisor) syncLoop(ctx context.Context) {
 	w := &writer{s: s, files: map[string][]byte{}, rules: map[string][]vip.Forward{}}
 	for {
 		var retry <-chan time.Time
+		wanted := s.syncWanted.Load()
 		if err := w.write(); err != nil {
 			s.log.Error("cannot pass on the state of the mesh", zap.Error(err))
 			retry = time.After(syncRetry)
+		} else {
+			s.syncWritten.Store(wanted)
 		}
 		select {
 		case <-ctx.Done():
@@ -89,6 +93,7 @@ func (w *writer) config(p *plan.Plan, state func(plan.PodKey) plan.PodState) err
 				continue
 			}
 			delete(w.files, name)
+			w.s.configWritten.Store(time.Now().UnixNano())
 		}
 	}
 	for name, data := range want {
@@ -100,6 +105,7 @@ func (w *writer) config(p *plan.Plan, state func(plan.PodKey) plan.PodState) err
 			continue
 		}
 		w.files[name] = data
+		w.s.configWritten.Store(time.Now().UnixNano())
 	}
 	return errors.Join(errs...)
 }
