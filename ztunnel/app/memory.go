@@ -4,6 +4,7 @@ import (
 	"context"
 	"runtime"
 	"runtime/debug"
+	"runtime/metrics"
 	"time"
 )
 
@@ -15,31 +16,36 @@ import (
 // memory would stay with the process.
 
 const (
-	// trimInterval is how often the number of connections is looked at.
+	// trimInterval is how often the allocations are looked at.
 	trimInterval = 10 * time.Second
-	// trimConnections is the least drop that is worth a collection: about 6 MiB.
-	trimConnections = 500
+	// quietBytes is what a process without work allocates at most within an
+	// interval: scrapes, probes, the control plane's keepalive.
+	quietBytes = 1 << 20
+	// trimBytes is the least that must have been allocated to be worth the some 10 ms
+	// of CPU that giving back costs: about 1,000 connections, or some minutes of scrapes.
+	trimBytes = 4 << 20
 )
 
 // trimmer decides when to give memory back.
-type trimmer struct{ peak int }
+type trimmer struct{ last, trimmed uint64 }
 
-// step is told the number of live connections, and the most that there were since
-// the last step; it tells whether so many have ended since the peak that their
-// memory should go back to the system.
-func (t *trimmer) step(live, peak int) bool {
-	t.peak = max(t.peak, peak)
-	if t.peak-live < trimConnections || live > t.peak/2 {
+// step is told how many bytes the process has allocated in its life, and tells
+// whether a burst is over and its memory should go back to the system.
+func (t *trimmer) step(allocated uint64) bool {
+	quiet := allocated-t.last < quietBytes
+	t.last = allocated
+	if !quiet || allocated-t.trimmed < trimBytes {
 		return false
 	}
-	t.peak = live
+	t.trimmed = allocated
 	return true
 }
 
 // watchMemory gives memory back to the system after bursts, until ctx ends.
-func (p *pods) watchMemory(ctx context.Context) error {
+func watchMemory(ctx context.Context) error {
 	tick := time.NewTicker(trimInterval)
 	defer tick.Stop()
+	sample := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}}
 	var t trimmer
 	for {
 		select {
@@ -47,12 +53,8 @@ func (p *pods) watchMemory(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		}
-		live, peak := 0, 0
-		for _, x := range p.all() {
-			live += x.table.Len()
-			peak += x.table.Peak()
-		}
-		if t.step(live, peak) {
+		metrics.Read(sample)
+		if t.step(sample[0].Value.Uint64()) {
 			runtime.GC() // pools give their contents up at the second collection
 			debug.FreeOSMemory()
 		}

@@ -3,19 +3,22 @@ package app
 import "testing"
 
 func TestMemoryIsGivenBackOnceAfterABurst(t *testing.T) {
+	const mib = 1 << 20
 	var tr trimmer
+	allocated := uint64(0)
 	for i, s := range []struct {
-		live, peak int
-		trim       bool
+		more uint64
+		trim bool
 	}{
-		{0, 0, false}, {100, 100, false}, {0, 100, false}, // too few to matter
-		{2000, 2000, false}, {1900, 2000, false}, {1001, 1900, false}, // still more than half
-		{900, 1001, true}, {800, 900, false}, // already done
-		{300, 800, true}, {0, 300, false},
-		{0, 3000, true}, {0, 0, false}, // came and went between two looks
+		{mib / 2, false}, {mib / 2, false}, // idle from the start
+		{2 * mib, false}, {0, false}, // too little to matter
+		{100 * mib, false}, {50 * mib, false}, // still at work
+		{mib / 2, true}, {mib / 2, false}, {0, false}, // over, once
+		{20 * mib, false}, {0, true},
 	} {
-		if got := tr.step(s.live, s.peak); got != s.trim {
-			t.Errorf("step %d (%d live): %v, want %v", i, s.live, got, s.trim)
+		allocated += s.more
+		if got := tr.step(allocated); got != s.trim {
+			t.Errorf("step %d: %v, want %v", i, got, s.trim)
 		}
 	}
 }

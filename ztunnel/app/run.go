@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"os"
 	"runtime/debug"
 	"sync/atomic"
@@ -14,7 +13,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
 
 	"github.com/tulle-mesh/tulle/certs/caclient"
 	"github.com/tulle-mesh/tulle/certs/rotation"
@@ -103,10 +101,9 @@ func build(cfg config.Config, log *zap.Logger) (*ztunnel, error) {
 	if err != nil {
 		return nil, err
 	}
-	z.ca, err = grpc.NewClient("passthrough:///"+cfg.CAAddress,
-		grpc.WithTransportCredentials(credentials.NewTLS(mtls.ControlPlaneClient(roots, cfg.ServerName))))
+	z.ca, err = caclient.Dial(cfg.CAAddress, mtls.ControlPlaneClient(roots, cfg.ServerName))
 	if err != nil {
-		return nil, fmt.Errorf("certificate authority %s: %w", cfg.CAAddress, err)
+		return nil, err
 	}
 	z.certs = rotation.NewManager(rotation.Config{
 		Signer: caclient.New(z.ca, caclient.Config{Token: caclient.TokenFile{Path: cfg.TokenFile}}),
@@ -145,7 +142,7 @@ func (z *ztunnel) run(ctx context.Context, srv *admin.Server) error {
 	})
 	background.Go("xds", z.xds.Run)
 	background.Go("policies", z.pods.watchPolicies)
-	background.Go("memory", z.pods.watchMemory)
+	background.Go("memory", watchMemory)
 	z.log.Info("ztunnel started", zap.String("version", Version), zap.String("node", z.cfg.Node),
 		zap.String("xds", z.cfg.XDSAddress), zap.String("carrier", string(z.cfg.Carrier)))
 

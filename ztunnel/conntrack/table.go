@@ -34,8 +34,6 @@ type Table struct {
 
 	mu    sync.Mutex
 	conns map[*Live]struct{}
-	// peak is the most connections since the last Peak.
-	peak int
 	// policies were in force at the last Reauthorize, if there was one.
 	policies authz.Policies
 	checked  bool
@@ -69,7 +67,6 @@ func (t *Table) list(l *Live) *Live {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.conns[l] = struct{}{}
-	t.peak = max(t.peak, len(t.conns))
 	return l
 }
 
@@ -91,15 +88,6 @@ func (t *Table) Len() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return len(t.conns)
-}
-
-// Peak is the most connections that were live at once since the last call.
-func (t *Table) Peak() int {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	peak := t.peak
-	t.peak = len(t.conns)
-	return peak
 }
 
 // CutAll ends every connection with cause and returns how many there were. They

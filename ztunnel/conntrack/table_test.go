@@ -154,20 +154,6 @@ func TestCutAllTellsWhy(t *testing.T) {
 	}
 }
 
-func TestPeakIsTheMostSinceTheLastCall(t *testing.T) {
-	table := conntrack.New(&recorder{})
-	a := table.Open(connection(conntrack.Inbound, "web"), func(error) {})
-	b := table.Open(connection(conntrack.Inbound, "web"), func(error) {})
-	a.Close(nil)
-	b.Close(nil)
-	if p := table.Peak(); p != 2 {
-		t.Errorf("peak %d, want 2", p)
-	}
-	if p := table.Peak(); p != 0 {
-		t.Errorf("second peak %d, want 0", p)
-	}
-}
-
 func BenchmarkReauthorize(b *testing.B) {
 	table := conntrack.New(&recorder{})
 	for range 2000 {
