@@ -277,7 +277,7 @@ func (c *client) push() {
 			dirty, w.dirty, w.dirtySince = w.dirty, map[string]struct{}{}, time.Time{}
 		}
 		c.mu.Unlock()
-		if len(dirty) == 0 && !w.full && !w.answer && len(w.force) == 0 && len(w.absent) == 0 {
+		if len(dirty) == 0 && !w.full && !w.answer && !w.prune && len(w.force) == 0 && len(w.absent) == 0 {
 			continue
 		}
 		snap = c.server.current.Load()

@@ -29,6 +29,9 @@ type watch struct {
 	absent map[string]bool
 	// answer is set while a response is owed even if it is empty.
 	answer bool
+	// prune is set when keys were given up: what only they asked for is the
+	// client's to forget, and no longer known.
+	prune bool
 
 	nonce string // of the response under way, empty when none is
 	since time.Time
@@ -76,6 +79,7 @@ func (w *watch) subscribe(req *discovery.DeltaDiscoveryRequest, first bool) erro
 		}
 	}
 	for _, name := range drop {
+		w.prune = true
 		if name == "*" {
 			w.wildcard = false
 			continue
@@ -83,9 +87,6 @@ func (w *watch) subscribe(req *discovery.DeltaDiscoveryRequest, first bool) erro
 		delete(w.keys, name)
 		delete(w.force, name)
 		delete(w.absent, name)
-		if !w.wildcard {
-			delete(w.known, name)
-		}
 	}
 	return nil
 }
@@ -120,6 +121,10 @@ func (w *watch) asked(e *snapshot.Entry) bool {
 // there is nothing to say, and the names left over when the response is full.
 func (w *watch) next(set *snapshot.Set, dirty map[string]struct{}) (resp *discovery.DeltaDiscoveryResponse, left map[string]struct{}) {
 	resp = &discovery.DeltaDiscoveryResponse{TypeUrl: w.url}
+	if w.prune {
+		maps.DeleteFunc(w.known, func(name, _ string) bool { return !w.wants(set, set.Entries[name]) })
+		w.prune = false
+	}
 	names := w.candidates(set, dirty)
 	size := 0
 	removed := map[string]bool{}
