@@ -11,6 +11,7 @@ import (
 // dump is what /config_dump shows; the keys are those of Istio's ztunnel.
 func (z *ztunnel) dump() any {
 	mesh := z.store.Snapshot().Dump()
+	status := z.certs.Status()
 	return map[string]any{
 		"workloads":      mesh.Workloads,
 		"services":       mesh.Services,
@@ -19,9 +20,11 @@ func (z *ztunnel) dump() any {
 		"staticConfig":   struct{}{},
 		"version":        map[string]string{"version": Version},
 		"config":         z.cfg.Dump(),
-		"certificates":   certs.Dumps(z.certs.Status()),
+		"certificates":   certs.Dumps(status),
 		"workloadState":  z.workloads(time.Now()),
-		"xds":            z.xds.Status(),
+		// Ours: more than Istio's keys can tell.
+		"certificateStatus": status,
+		"xds":               z.xds.Status(),
 	}
 }
 

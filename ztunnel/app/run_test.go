@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -244,10 +245,11 @@ func TestPodOfTheAgentIsServedAndShown(t *testing.T) {
 	if err := ns.Do(func() error {
 		for _, port := range []int{15001, 15006, 15008} {
 			c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-			if err != nil {
+			if err == nil {
+				c.Close()
+			} else if !errors.Is(err, syscall.ECONNRESET) { // whoever accepted it may refuse it
 				return err
 			}
-			c.Close()
 		}
 		return nil
 	}); err != nil {
@@ -270,9 +272,8 @@ func TestPodOfTheAgentIsServedAndShown(t *testing.T) {
 	}
 	p.stop()
 	if err := ns.Do(func() error {
-		if c, err := net.Dial("tcp", "127.0.0.1:15008"); err == nil {
-			c.Close()
-			return errors.New("15008 still listens")
+		if _, err := net.Dial("tcp", "127.0.0.1:15008"); !errors.Is(err, syscall.ECONNREFUSED) {
+			return fmt.Errorf("connect to 15008 of the pod that left: %v, want it refused", err)
 		}
 		return nil
 	}); err != nil {
