@@ -28,9 +28,8 @@ func (m *mesh) tryUp(t *testing.T, name, objects string) (string, error) {
 
 // component is one process as meshctl local status tells of it.
 type component struct {
-	Name, Node string
-	HostPID    int `json:"hostPID"`
-	Ready      bool
+	Name, State string
+	HostPID     int `json:"hostPID"`
 }
 
 func (m *mesh) component(t *testing.T, name, node string) (component, error) {
@@ -39,13 +38,24 @@ func (m *mesh) component(t *testing.T, name, node string) (component, error) {
 	if err != nil {
 		t.Fatalf("meshctl local status: %v\n%s", err, out)
 	}
-	var status struct{ Components []component }
+	var status struct {
+		ControlPlane component
+		Nodes        []struct {
+			Name       string
+			Components []component
+		}
+	}
 	if err := json.Unmarshal([]byte(out), &status); err != nil {
 		t.Fatalf("%v in:\n%s", err, out)
 	}
-	for _, c := range status.Components {
-		if c.Name == name && c.Node == node {
-			return c, nil
+	if name == status.ControlPlane.Name {
+		return status.ControlPlane, nil
+	}
+	for _, n := range status.Nodes {
+		for _, c := range n.Components {
+			if c.Name == name && n.Name == node {
+				return c, nil
+			}
 		}
 	}
 	return component{}, fmt.Errorf("no %s on %q in:\n%s", name, node, out)
@@ -63,7 +73,7 @@ func (m *mesh) kill(t *testing.T, name, node string) {
 	}
 	eventually(t, name+" comes back", func() error {
 		c, err := m.component(t, name, node)
-		if err == nil && (c.HostPID == before.HostPID || !c.Ready) {
+		if err == nil && (c.HostPID == before.HostPID || c.State != "ready") {
 			err = errors.New("not yet")
 		}
 		return err

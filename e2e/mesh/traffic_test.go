@@ -40,9 +40,11 @@ func (m *mesh) podIPs(t *testing.T, pod string) (v4, v6 string) {
 		t.Fatalf("ip addr: %v: %s", err, out)
 	}
 	for _, a := range links[0].AddrInfo {
-		if a.Family == "inet" {
+		// What the scope filters out is there as an empty object.
+		switch a.Family {
+		case "inet":
 			v4 = a.Local
-		} else {
+		case "inet6":
 			v6 = "[" + a.Local + "]"
 		}
 	}
