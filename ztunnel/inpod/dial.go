@@ -15,11 +15,9 @@ import (
 	"github.com/tulle-mesh/tulle/internal/sockopt"
 )
 
-// options of every connection that the proxy opens in a pod.
-var dialOptions = []sockopt.Option{
-	sockopt.Mark(sockopt.MarkProxy),
-	sockopt.KeepAlive(keepAliveIdle, keepAliveInterval, keepAliveCount),
-}
+// keepAlive is set when the connection is a net.Conn: net.FileConn sets Go's
+// own times, and turns them on, whatever the socket had.
+var keepAlive = net.KeepAliveConfig{Enable: true, Idle: keepAliveIdle, Interval: keepAliveInterval, Count: keepAliveCount}
 
 // Dialer opens TCP connections inside a pod's network namespace, with the
 // proxy's mark, keepalive and no delay. It is safe for concurrent use, and
@@ -66,7 +64,7 @@ func (d *Dialer) dial(ctx context.Context, src netip.Addr, dst netip.AddrPort) (
 	f := os.NewFile(uintptr(fd), network)
 	defer f.Close()
 
-	if err := sockopt.Apply(fd, network, dialOptions...); err != nil {
+	if err := sockopt.Apply(fd, network, sockopt.Mark(sockopt.MarkProxy)); err != nil {
 		return nil, err
 	}
 	if src.IsValid() {
@@ -89,7 +87,12 @@ func (d *Dialer) dial(ctx context.Context, src netip.Addr, dst netip.AddrPort) (
 	if err != nil {
 		return nil, err
 	}
-	return c.(*net.TCPConn), nil
+	tcp := c.(*net.TCPConn)
+	if err := tcp.SetKeepAliveConfig(keepAlive); err != nil {
+		tcp.Close()
+		return nil, err
+	}
+	return tcp, nil
 }
 
 // connected waits until connect(2) has succeeded or failed, or ctx has ended.

@@ -23,6 +23,9 @@ func Listen(ns *netns.NS, port uint16) ([]*net.TCPListener, error) {
 		Control: sockopt.Control(sockopt.Mark(sockopt.MarkProxy),
 			sockopt.KeepAlive(keepAliveIdle, keepAliveInterval, keepAliveCount)),
 	}
+	// A Multipath TCP socket does not tell the original destination, and is slower;
+	// clients that ask for it fall back to TCP. Go listens for it unless told.
+	lc.SetMultipathTCP(false)
 	var made []*net.TCPListener
 	err := ns.Do(func() error {
 		four, err := lc.Listen(context.Background(), "tcp4", wildcard(port))

@@ -18,6 +18,7 @@ import (
 	"github.com/tulle-mesh/tulle/internal/netns"
 	"github.com/tulle-mesh/tulle/internal/roottest"
 	"github.com/tulle-mesh/tulle/internal/sockopt"
+	"github.com/tulle-mesh/tulle/ztunnel/agent/podtest"
 	"github.com/tulle-mesh/tulle/ztunnel/inpod"
 	"github.com/tulle-mesh/tulle/ztunnel/redirect"
 	"github.com/tulle-mesh/tulle/ztunnel/zds"
@@ -37,17 +38,17 @@ func fresh(t testing.TB) *netns.NS {
 	return ns
 }
 
-func markOf(t *testing.T, c *net.TCPConn) int {
+func option(t *testing.T, c *net.TCPConn, level, opt int) int {
 	t.Helper()
 	r, err := c.SyscallConn()
 	if err != nil {
 		t.Fatal(err)
 	}
-	mark := -1
-	if err := r.Control(func(fd uintptr) { mark, _ = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK) }); err != nil {
+	value := -1
+	if err := r.Control(func(fd uintptr) { value, _ = unix.GetsockoptInt(int(fd), level, opt) }); err != nil {
 		t.Fatal(err)
 	}
-	return mark
+	return value
 }
 
 func TestListenAndDialInsideWithTheMark(t *testing.T) {
@@ -75,11 +76,23 @@ func TestListenAndDialInsideWithTheMark(t *testing.T) {
 		if c.RemoteAddr().String() != dst || s.LocalAddr().String() != dst {
 			t.Errorf("connected %v to %v, want %s", c.RemoteAddr(), s.LocalAddr(), dst)
 		}
-		if m := markOf(t, c); m != sockopt.MarkProxy {
-			t.Errorf("the dialled connection has mark %#x", m)
-		}
-		if m := markOf(t, s); m != sockopt.MarkProxy {
-			t.Errorf("the accepted connection has mark %#x", m)
+		for end, conn := range map[string]*net.TCPConn{"dialled": c, "accepted": s} {
+			for _, o := range []struct {
+				name              string
+				level, opt, value int
+			}{
+				{"mark", unix.SOL_SOCKET, unix.SO_MARK, sockopt.MarkProxy},
+				{"keepalive", unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
+				{"keepalive idle", unix.SOL_TCP, unix.TCP_KEEPIDLE, 180},
+				{"keepalive interval", unix.SOL_TCP, unix.TCP_KEEPINTVL, 60},
+				{"keepalive count", unix.SOL_TCP, unix.TCP_KEEPCNT, 3},
+				{"no delay", unix.SOL_TCP, unix.TCP_NODELAY, 1},
+				{"protocol", unix.SOL_SOCKET, unix.SO_PROTOCOL, unix.IPPROTO_TCP},
+			} {
+				if got := option(t, conn, o.level, o.opt); got != o.value {
+					t.Errorf("the %s connection has %s %#x, want %#x", end, o.name, got, o.value)
+				}
+			}
 		}
 	}
 	if _, err := inpod.Listen(ns, 15008); err == nil || !strings.Contains(err.Error(), "15008") {
@@ -151,6 +164,43 @@ func TestDialWithAForeignSource(t *testing.T) {
 		if b, err := io.ReadAll(c); err != nil || string(b) != "x" {
 			t.Errorf("got %q, %v", b, err)
 		}
+	}
+}
+
+// Programs that ask for Multipath TCP get TCP, and their original destination
+// is known.
+func TestMultipathClient(t *testing.T) {
+	w := podtest.New(t)
+	if err := redirect.Apply(w.Pod, redirect.Config{}); err != nil {
+		t.Fatal(err)
+	}
+	lns, err := inpod.Listen(w.Pod, 15001)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, ln := range lns {
+		defer ln.Close()
+	}
+	dst := netip.AddrPortFrom(podtest.Peer4, 80)
+	err = w.Pod.Do(func() error {
+		d := net.Dialer{Timeout: patience}
+		d.SetMultipathTCP(true)
+		c, err := d.Dial("tcp", dst.String())
+		if err != nil {
+			return err
+		}
+		return c.Close()
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := lns[0].AcceptTCP()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if got, err := sockopt.OriginalDst(c); err != nil || got != dst {
+		t.Errorf("original destination %v, %v; want %v", got, err, dst)
 	}
 }
 
