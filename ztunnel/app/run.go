@@ -182,7 +182,21 @@ func (z *ztunnel) servePods(ctx, background context.Context) error {
 		return err
 	}
 	z.agent.Store(client)
+	announced := context.AfterFunc(ctx, z.announceDrain)
+	defer announced()
 	return client.Run(ctx) // ends with a drain of all pods
+}
+
+// announceDrain tells that the end has begun: not ready any more, and the log says
+// what is still alive.
+func (z *ztunnel) announceDrain() {
+	z.ready.Pending("draining") // for good
+	all := z.pods.all()
+	live := 0
+	for _, x := range all {
+		live += x.table.Len()
+	}
+	z.log.Info("draining", zap.Int("pods", len(all)), zap.Int("connections", live), zap.Duration("deadline", z.cfg.DrainDeadline))
 }
 
 // close releases what build made.
