@@ -88,9 +88,9 @@ func (c *Client) handle(s stream, resp *discovery.DeltaDiscoveryResponse) error 
 	c.metrics.messages.WithLabelValues(url).Inc()
 	c.metrics.bytes.WithLabelValues(url).Add(float64(bytes))
 
-	rejections = append(rejections, handler.Apply(delta)...)
-	refused := make(map[string]bool, len(rejections))
-	for _, r := range rejections {
+	refused := map[string]bool{}
+	for _, r := range handler.Apply(delta) {
+		rejections = append(rejections, r)
 		refused[r.Name] = true
 	}
 	accepted := c.accepted[url]
