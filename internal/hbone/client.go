@@ -158,13 +158,15 @@ func (r *reader) answer(s *stream, f *http2.MetaHeadersFrame) error {
 	t := r.t
 	t.mu.Lock()
 	s.response, s.answered = p, true
-	s.signalAnswer()
+	if p.Status == 200 {
+		s.signalAnswer()
+	}
 	t.mu.Unlock()
 	if f.StreamEnded() {
 		_ = r.endStream(s)
 	}
 	if p.Status != 200 {
-		s.Reset(CodeCancel) // ends our half
+		s.Reset(CodeCancel) // ends our half too, and wakes Open
 	}
 	return nil
 }

@@ -105,7 +105,7 @@ const (
 
 	// windowGrowthTime is the time in which a whole window must have been delivered
 	// for it to grow; slower streams gain nothing from more.
-	windowGrowthTime = 250 * time.Millisecond
+	windowGrowthTime = time.Second
 
 	// budgetDefault is what the windows of one tunnel's streams may grow by together.
 	budgetDefault = 32 << 20

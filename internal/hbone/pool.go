@@ -82,7 +82,8 @@ type entry struct {
 // member is one tunnel of the pool.
 type member struct {
 	tunnel Tunnel
-	opens  int // guarded by the pool's mu
+	opens  int  // guarded by the pool's mu
+	proven bool // its peer has answered; guarded by the pool's mu
 	idle   *time.Timer
 	seen   int // opens when idle fired last
 }
@@ -125,8 +126,8 @@ func (p *Pool) Open(ctx context.Context, key Key, r Request) (Stream, Response, 
 	var err error
 	for range poolTries {
 		var m *member
-		var used bool
-		m, used, err = p.acquire(ctx, key, tried)
+		var proven bool
+		m, proven, err = p.acquire(ctx, key, tried)
 		if err != nil {
 			return nil, Response{}, err
 		}
@@ -134,12 +135,18 @@ func (p *Pool) Open(ctx context.Context, key Key, r Request) (Stream, Response, 
 		var response Response
 		s, response, err = m.tunnel.Open(ctx, r)
 		var broken *TunnelError
+		var status *StatusError
 		switch {
-		case err == nil:
-			return s, response, nil
+		case err == nil, errors.As(err, &status):
+			p.answered(key, m)
+			return s, response, err
 		case errors.Is(err, ErrDraining), errors.Is(err, ErrTooManyStreams):
-		case errors.As(err, &broken) && used:
+		case errors.As(err, &broken) && proven:
 			// A tunnel that stood idle while its peer went away: nothing passed, ask anew.
+		case errors.As(err, &broken):
+			// Such as a peer that refuses our certificate, which TLS 1.3 tells late.
+			p.stillborn(key, m, err)
+			return nil, response, err
 		default:
 			return nil, response, err
 		}
@@ -148,8 +155,37 @@ func (p *Pool) Open(ctx context.Context, key Key, r Request) (Stream, Response, 
 	return nil, Response{}, err
 }
 
-// acquire returns a tunnel for key that is not among tried, and whether it has
-// carried streams before.
+// answered notes that a tunnel's peer answers.
+func (p *Pool) answered(key Key, m *member) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if m.proven {
+		return
+	}
+	m.proven = true
+	if e := p.entries[key]; e != nil {
+		e.retry = nil
+	}
+}
+
+// stillborn treats a tunnel that broke before its first answer as a failed dial, so
+// that its peer is not dialled again at once. Only the first to notice does it.
+func (p *Pool) stillborn(key Key, m *member, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	e := p.entries[key]
+	if e == nil || !slices.Contains(e.members, m) {
+		return
+	}
+	e.members = slices.DeleteFunc(e.members, func(o *member) bool { return o == m })
+	p.drop(m)
+	if len(e.members) == 0 && e.dial == nil {
+		p.dialFailed(e, err)
+	}
+}
+
+// acquire returns a tunnel for key that is not among tried, and whether its peer
+// has answered before.
 func (p *Pool) acquire(ctx context.Context, key Key, tried []*member) (*member, bool, error) {
 	for {
 		if ctx.Err() != nil {
@@ -166,10 +202,10 @@ func (p *Pool) acquire(ctx context.Context, key Key, tried []*member) (*member, 
 			p.entries[key] = e
 		}
 		if m := p.choose(e, tried); m != nil {
-			used := m.opens > 0
 			m.opens++
+			proven := m.proven
 			p.mu.Unlock()
-			return m, used, nil
+			return m, proven, nil
 		}
 		if e.dial == nil {
 			if wait := time.Until(e.retryAt); e.lastErr != nil && wait > 0 {
@@ -196,13 +232,20 @@ func (p *Pool) acquire(ctx context.Context, key Key, tried []*member) (*member, 
 func (p *Pool) choose(e *entry, tried []*member) *member {
 	var best *member
 	least, usable := 0, 0
+	var stillborn error
 	e.members = slices.DeleteFunc(e.members, func(m *member) bool {
-		if m.ended() {
-			p.drop(m)
-			return true
+		if !m.ended() {
+			return false
 		}
-		return false
+		p.drop(m)
+		if !m.proven {
+			stillborn = m.tunnel.Err()
+		}
+		return true
 	})
+	if stillborn != nil && len(e.members) == 0 && e.dial == nil {
+		p.dialFailed(e, stillborn)
+	}
 	for _, m := range e.members {
 		if slices.Contains(tried, m) || !m.tunnel.Usable() {
 			continue
@@ -270,7 +313,7 @@ func (p *Pool) dialed(e *entry, call *dialCall, t Tunnel, err error) {
 	switch {
 	case gone:
 	case err == nil:
-		e.retry, e.retryAt, e.lastErr = nil, time.Time{}, nil
+		e.retryAt, e.lastErr = time.Time{}, nil // retry stays until the peer answers
 		m := &member{tunnel: t}
 		m.idle = time.AfterFunc(p.cfg.IdleTimeout, func() { p.checkIdle(e, m) })
 		e.members = append(e.members, m)
@@ -288,6 +331,9 @@ func (p *Pool) dialed(e *entry, call *dialCall, t Tunnel, err error) {
 // dialFailed remembers the failure for a while; mu is held.
 func (p *Pool) dialFailed(e *entry, err error) {
 	e.lastErr = err
+	if e.forget != nil {
+		e.forget.Stop()
+	}
 	if e.retry == nil {
 		e.retry = backoff.New(poolBackoffMin, poolBackoffMax)
 	} else {

@@ -392,3 +392,28 @@ func TestPoolDoesNotRetryARefusal(t *testing.T) {
 		}
 	})
 }
+
+// TestPoolSpacesOutTunnelsThatNeverAnswer is a peer that accepts connections and
+// breaks them, as one that refuses our certificate does.
+func TestPoolSpacesOutTunnelsThatNeverAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var dials atomic.Int32
+		p := hbone.NewPool(hbone.PoolConfig{Dial: func(context.Context, hbone.Key) (hbone.Tunnel, error) {
+			dials.Add(1)
+			c, s := net.Pipe()
+			_ = s.Close()
+			return hbone.NewClient(c, hbone.ClientConfig{})
+		}})
+		var broken *hbone.TunnelError
+		for range 10_000 {
+			if _, _, err := p.Open(t.Context(), poolKey, anyRequest); !errors.As(err, &broken) {
+				t.Fatalf("Open: %v, want a TunnelError", err)
+			}
+			time.Sleep(time.Millisecond)
+		}
+		if n := dials.Load(); n > 30 {
+			t.Errorf("%d dials in 10 s, want at most 30", n)
+		}
+		_ = p.Drain(t.Context())
+	})
+}

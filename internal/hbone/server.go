@@ -222,14 +222,14 @@ func (r *reader) request(f *http2.MetaHeadersFrame) error {
 		return a.Refuse(431)
 	}
 	req := &ServerRequest{Request: q.Request, Method: q.method, Conn: t.server.conn, Responder: a}
-	t.handlers.Add(1)
+	t.background.Add(1)
 	go t.handle(a, req)
 	return nil
 }
 
 // handle runs the handler. One that answers nothing, or panics, refuses.
 func (t *tunnel) handle(a *responder, r *ServerRequest) {
-	defer t.handlers.Done()
+	defer t.background.Done()
 	defer func() {
 		a.done()
 		if !a.used {

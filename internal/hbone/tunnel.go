@@ -63,10 +63,10 @@ type tunnel struct {
 	keep keepAlive
 	in   reader
 
-	handlers sync.WaitGroup
-	load     load
-	settled  chan struct{} // closed when the peer's SETTINGS arrived
-	finished chan struct{} // closed when all is over
+	background sync.WaitGroup // handlers and other goroutines of the tunnel
+	load       load
+	settled    chan struct{} // closed when the peer's SETTINGS arrived
+	finished   chan struct{} // closed when all is over
 }
 
 // options are the settings that both sides have.
@@ -155,7 +155,7 @@ func (t *tunnel) run() *TunnelError {
 	t.keep.stop()
 	t.link.close()
 	t.in.close()
-	t.handlers.Wait()
+	t.background.Wait()
 	close(t.finished)
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -258,9 +258,9 @@ func (t *tunnel) closeIfDrained() {
 			return
 		}
 		// fail takes mu, which is held here.
-		t.handlers.Add(1)
+		t.background.Add(1)
 		go func() {
-			defer t.handlers.Done()
+			defer t.background.Done()
 			t.close(ErrDraining)
 		}()
 	}

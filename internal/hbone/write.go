@@ -141,14 +141,14 @@ func (t *tunnel) push() {
 	t.mu.Lock()
 	start := !t.closing && !t.pusherOn.Swap(true)
 	if start {
-		t.handlers.Add(1)
+		t.background.Add(1)
 	}
 	t.mu.Unlock()
 	if !start {
 		return
 	}
 	go func() {
-		defer t.handlers.Done()
+		defer t.background.Done()
 		t.wmu.Lock()
 		t.pusherOn.Store(false)
 		t.moveControl()

@@ -9,7 +9,6 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/tulle-mesh/tulle/internal/hbone"
 )
@@ -98,7 +97,6 @@ func testJoinSocketReset(t *testing.T, connect Connect) {
 						if _, err := to.Write([]byte("x")); err != nil {
 							return
 						}
-						time.Sleep(time.Millisecond)
 					}
 				})
 			} else {
@@ -146,19 +144,19 @@ func testJoinCancelled(t *testing.T, connect Connect) {
 // testJoinSlowSocket sends to a socket that nobody reads for a while: what was sent
 // arrives in full and in order afterwards, the end included.
 func testJoinSlowSocket(t *testing.T, connect Connect) {
-	const size = 32 << 20
+	const size = 16 << 20
 	j := join(t, connect)
+	_ = j.server.SetReadBuffer(64 << 10)
 	sent := make(chan error, 1)
 	go func() {
 		_, err := io.Copy(j.client, random(3, size))
 		_ = j.client.CloseWrite()
 		sent <- err
 	}()
-	// Read in starts and stops until the writer is done.
+	// Small steps first, so that the proxy's socket is full again and again.
 	h := sha256.New()
 	total := int64(0)
 	for step := int64(1); total < size; step *= 2 {
-		time.Sleep(time.Millisecond)
 		n, err := io.CopyN(h, j.server, min(step, size-total))
 		total += n
 		if err != nil {

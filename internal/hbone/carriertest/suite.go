@@ -9,7 +9,7 @@ import (
 )
 
 // patience bounds every wait of the suite. It is no expectation of speed.
-const patience = 30 * time.Second
+const patience = 3 * time.Minute
 
 // Pair is a client's tunnel to a running server.
 type Pair struct {
