@@ -206,6 +206,7 @@ func TestStreamsBeyondTheLimitAreRefused(t *testing.T) {
 				t.Errorf("third stream: reset %v %v, want REFUSED_STREAM", ok, code)
 			}
 			_ = p.WriteRSTStream(1, http2.ErrCodeCancel)
+			synctest.Wait() // its handler counts until it has returned
 			_ = p.connect(7)
 			synctest.Wait()
 			if got := p.statusOf(7); got != "200" {
