@@ -165,6 +165,30 @@ func TestPodReachesItselfThroughItsService(t *testing.T) {
 	}
 }
 
+func TestServiceOfOneFamilyHasEndpointOfTheOther(t *testing.T) {
+	for _, node := range []string{"n1", "n2"} {
+		t.Run("client on n1, server on "+node, func(t *testing.T) {
+			w := newWorld(t, config.CarrierH2)
+			client, server := w.meshPod("client", "n1"), w.addPod("server", node)
+			port := []*api.Port{{ServicePort: 80, TargetPort: 7001}}
+			vip := netip.MustParseAddr("10.99.0.3")
+			w.service(&api.Service{
+				Name: "six", Namespace: "shop", Hostname: "six.shop.svc.cluster.local",
+				Addresses: []*api.NetworkAddress{{Address: vip.AsSlice()}}, Ports: port,
+			})
+			wl := w.workload(server, api.TunnelProtocol_HBONE)
+			wl.Addresses = [][]byte{server.v6.AsSlice()}
+			wl.Services = map[string]*api.PortList{"shop/six.shop.svc.cluster.local": {Ports: port}}
+			w.announce(wl)
+			w.enrol(server)
+			w.serve(server, 7001, greet)
+			if got := readAll(t, w.dial(client, netip.AddrPortFrom(vip, 80))); got != client.v6.String() {
+				t.Errorf("the server sees %q, want %v", got, client.v6)
+			}
+		})
+	}
+}
+
 func TestServerThatSpeaksFirstIsHeardWithoutAWordOfTheClient(t *testing.T) {
 	w := newWorld(t, config.CarrierH2)
 	client, server := w.meshPod("client", "n1"), w.meshPod("server", "n2")

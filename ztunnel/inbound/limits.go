@@ -5,7 +5,7 @@ import "time"
 const (
 	// maxHandshakes bounds TLS handshakes in progress of one pod: each costs about
 	// a millisecond of CPU and 30 KiB, and anyone who reaches the pod may start one.
-	// Further connections wait in the listen queue.
+	// Further connections wait for a turn within their handshake's timeout.
 	maxHandshakes = 256
 	// defaultHandshakeTimeout and defaultConnectTimeout apply where Config says
 	// nothing. The first leaves room for a few lost packets; the second is how long

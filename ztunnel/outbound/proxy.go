@@ -199,8 +199,12 @@ func (p *Proxy) sameNode(ctx context.Context, c *conntrack.Connection, d nexthop
 	if !expects(d.Expected, peer) {
 		return nil, nil // TLS will say so
 	}
+	source, ok := sourceFor(c, d.Upstream.Addr())
+	if !ok {
+		return nil, nil // dialling will say so
+	}
 	c.Protocol, c.DstIdentity = conntrack.Local, peer
-	l := inbound.Local{Source: c.Src, Identity: p.cfg.Identity, Target: d.Upstream}
+	l := inbound.Local{Source: source, Identity: p.cfg.Identity, Target: d.Upstream}
 	if d.Service != nil {
 		l.Host = d.Service.Hostname
 	}
@@ -209,6 +213,17 @@ func (p *Proxy) sameNode(ctx context.Context, c *conntrack.Connection, d nexthop
 		return nil, fmt.Errorf("delivery on this node: %w", err)
 	}
 	return run, nil
+}
+
+// sourceFor is the client's address of the destination's family, which differs
+// from the one that it used where a service of one family has an endpoint of the
+// other.
+func sourceFor(c *conntrack.Connection, dst netip.Addr) (netip.AddrPort, bool) {
+	if c.Src.Addr().Is4() == dst.Is4() {
+		return c.Src, true
+	}
+	other := c.SrcWorkload.Address(dst)
+	return netip.AddrPortFrom(other, c.Src.Port()), other.IsValid() && other.Is4() == dst.Is4()
 }
 
 // tunnel opens a stream to the next hop's proxy.
