@@ -14,6 +14,11 @@
 // after Enrol returned never talks past the mesh, and one that ran before is cut
 // off until the proxy has it, rather than left in plaintext.
 //
+// Leaving is not seamless yet: between the proxy's closing of its ports and the
+// removal of the rules, some milliseconds, new connections of a running pod are
+// refused, and captured connections that still drain break with the rules,
+// because the translation of their addresses ends.
+//
 // What an agent remembers survives it: after a restart the rules are compared
 // and repaired and the proxy gets the list again. When the agent ends, rules
 // stay. Rules are compared every few seconds as well; somebody who flushes
