@@ -107,7 +107,7 @@ func (s *Server) Listen() error {
 	}
 	lns, err := listen(s.cfg.Addr)
 	if err != nil {
-		return fmt.Errorf("admin: %w", err)
+		return err
 	}
 	s.listeners = lns
 	return nil

@@ -3,7 +3,6 @@ package admin
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/http"
 	"strings"
@@ -41,12 +40,11 @@ func Serve(ctx context.Context, h http.Handler, lns ...net.Listener) error {
 	return nil
 }
 
-// ListenAndServe listens on addr and calls Serve; name says in errors which
-// server this is.
-func ListenAndServe(ctx context.Context, name, addr string, h http.Handler) error {
+// ListenAndServe listens on addr and calls Serve. Its errors name the address.
+func ListenAndServe(ctx context.Context, addr string, h http.Handler) error {
 	lns, err := listen(addr)
 	if err != nil {
-		return fmt.Errorf("%s: %w", name, err)
+		return err
 	}
 	return Serve(ctx, h, lns...)
 }

@@ -135,10 +135,10 @@ func (z *ztunnel) run(ctx context.Context, srv *admin.Server) error {
 	z.pods.life = background.Context()
 	background.Go("admin", srv.Run)
 	background.Go("metrics", func(ctx context.Context) error {
-		return admin.ListenAndServe(ctx, "metrics", z.cfg.MetricsAddr, metricsHandler(z.registry))
+		return admin.ListenAndServe(ctx, z.cfg.MetricsAddr, metricsHandler(z.registry))
 	})
 	background.Go("readiness", func(ctx context.Context) error {
-		return admin.ListenAndServe(ctx, "readiness", z.cfg.ReadinessAddr, readyHandler(z.ready))
+		return admin.ListenAndServe(ctx, z.cfg.ReadinessAddr, readyHandler(z.ready))
 	})
 	background.Go("xds", z.xds.Run)
 	background.Go("policies", z.pods.watchPolicies)
