@@ -21,9 +21,7 @@ func (m *mesh) tryUp(t *testing.T, name, objects string) (string, error) {
 		t.Fatal(err)
 	}
 	defer os.Remove(path)
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	return m.meshctl(ctx, "up", "-f", m.conf)
+	return m.converge()
 }
 
 // component is one process as meshctl local status tells of it.
@@ -141,7 +139,7 @@ func TestComponentsAreKilledWithoutPlaintextAndRecover(t *testing.T) {
 
 func TestControlPlaneIsKilledAndTrafficGoesOn(t *testing.T) {
 	m := start(t)
-	held := m.begin(t, client, "--", m.bin+"/peer", "hold", peerService+":7000")
+	held := m.background(t, client, "--", m.bin+"/peer", "hold", peerService+":7000")
 	if line := held.line(t); line != "open" {
 		t.Fatalf("hold printed %q", line)
 	}

@@ -30,6 +30,7 @@ type mesh struct {
 	bin   string // the built binaries
 	conf  string // what is given to meshctl local up -f
 	state string
+	args  []string // further arguments of up
 }
 
 // shared is started by the first test that asks and stopped by TestMain.
@@ -43,19 +44,51 @@ func TestMain(m *testing.M) {
 	code := m.Run()
 	if s := shared.mesh; s != nil {
 		if code != 0 {
-			s.keepLogs()
+			s.printLogs()
 		}
-		if out, err := s.meshctl(context.Background(), "down"); err != nil {
-			fmt.Fprintf(os.Stderr, "meshctl local down: %v\n%s", err, out)
+		if err := s.end(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
 			code = 1
 		}
-		os.RemoveAll(s.root)
 	}
 	os.Exit(code)
 }
 
-// start returns the shared mesh, up and converged.
+// start returns the shared mesh, up and converged. Its tunnels are HTTP/2.
 func start(t *testing.T) *mesh {
+	t.Helper()
+	requirePeers(t)
+	shared.once.Do(func() {
+		shared.mesh = &mesh{}
+		shared.err = shared.mesh.begin()
+	})
+	if shared.err != nil {
+		t.Fatal(shared.err)
+	}
+	return shared.mesh
+}
+
+// startApart returns a mesh of the test's own, started with further arguments of up.
+func startApart(t *testing.T, args ...string) *mesh {
+	t.Helper()
+	requirePeers(t)
+	m := &mesh{args: args}
+	t.Cleanup(func() {
+		if t.Failed() {
+			m.printLogs()
+		}
+		if err := m.end(); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := m.begin(); err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// requirePeers skips or fails the test where root or a program is missing.
+func requirePeers(t *testing.T) {
 	t.Helper()
 	roottest.Require(t)
 	for program, pkg := range map[string]string{
@@ -64,51 +97,52 @@ func start(t *testing.T) *mesh {
 	} {
 		roottest.Program(t, program, pkg)
 	}
-	postgresBin(t)
-	shared.once.Do(func() { shared.mesh, shared.err = newMesh() })
-	if shared.err != nil {
-		t.Fatal(shared.err)
-	}
-	return shared.mesh
-}
-
-// postgresBin returns the folder of the newest installed server's programs.
-func postgresBin(t testing.TB) string {
-	found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/postgres")
-	if len(found) == 0 {
+	if postgresPath() == "" {
 		roottest.Skip(t, "needs a PostgreSQL server; install the Debian package postgresql")
 	}
-	return filepath.Dir(found[len(found)-1])
 }
 
-func newMesh() (*mesh, error) {
-	root, err := os.MkdirTemp("", "tulle-e2e-")
-	if err != nil {
-		return nil, err
+// begin builds the binaries and starts the mesh. After an error end must be called too.
+func (m *mesh) begin() (err error) {
+	if m.root, err = os.MkdirTemp("", "tulle-e2e-"); err != nil {
+		return err
 	}
 	// The pods run under other users too.
-	if err := os.Chmod(root, 0o755); err != nil {
-		return nil, err
+	if err := os.Chmod(m.root, 0o755); err != nil {
+		return err
 	}
-	m := &mesh{root: root, bin: filepath.Join(root, "bin"), conf: filepath.Join(root, "objects"), state: filepath.Join(root, "state")}
+	m.bin, m.conf, m.state = filepath.Join(m.root, "bin"), filepath.Join(m.root, "objects"), filepath.Join(m.root, "state")
 	for _, dir := range []string{m.bin, m.conf} {
 		if err := os.Mkdir(dir, 0o755); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	if err := build(m.bin); err != nil {
-		return nil, err
+		return err
 	}
 	if err := m.writePods(); err != nil {
-		return nil, err
+		return err
 	}
+	if out, err := m.converge(); err != nil {
+		return fmt.Errorf("meshctl local up: %w\n%s", err, out)
+	}
+	return nil
+}
+
+// end takes the mesh down and removes everything.
+func (m *mesh) end() error {
+	defer os.RemoveAll(m.root)
+	if out, err := m.meshctl(context.Background(), "down"); err != nil {
+		return fmt.Errorf("meshctl local down: %w\n%s", err, out)
+	}
+	return nil
+}
+
+// converge runs meshctl local up.
+func (m *mesh) converge() (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
 	defer cancel()
-	shared.mesh = m
-	if out, err := m.meshctl(ctx, "up", "-f", m.conf); err != nil {
-		return nil, fmt.Errorf("meshctl local up: %w\n%s", err, out)
-	}
-	return m, nil
+	return m.meshctl(ctx, append([]string{"up", "-f", m.conf}, m.args...)...)
 }
 
 func build(dir string) error {
@@ -156,9 +190,7 @@ func (m *mesh) up(t *testing.T, name, objects string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	if out, err := m.meshctl(ctx, "up", "-f", m.conf); err != nil {
+	if out, err := m.converge(); err != nil {
 		t.Fatalf("meshctl local up: %v\n%s", err, out)
 	}
 }
@@ -207,8 +239,8 @@ type background struct {
 	err   *bytes.Buffer
 }
 
-// begin starts a command whose lines are read one by one.
-func (m *mesh) begin(t *testing.T, args ...string) *background {
+// background starts a command whose lines are read one by one.
+func (m *mesh) background(t *testing.T, args ...string) *background {
 	t.Helper()
 	cmd := m.command(context.Background(), append([]string{"exec"}, args...)...)
 	stdout, err := cmd.StdoutPipe()
@@ -258,7 +290,7 @@ func (b *background) drain() {
 // is called, which tells what was seen.
 func (m *mesh) capture(t *testing.T, node, marker string) (stop func() sniffed) {
 	t.Helper()
-	b := m.begin(t, "--node", node, "--", filepath.Join(m.bin, "peer"), "sniff", "eth0", marker)
+	b := m.background(t, "--node", node, "--", filepath.Join(m.bin, "peer"), "sniff", "eth0", marker)
 	if line := b.line(t); line != "sniffing" {
 		t.Fatalf("sniff printed %q", line)
 	}
@@ -317,9 +349,12 @@ func (m *mesh) wantLog(t *testing.T, source []string, parts ...string) {
 	})
 }
 
-// keepLogs copies the logs to where CI shows them.
-func (m *mesh) keepLogs() {
-	for _, args := range [][]string{{"istiod-lite"}, {"ztunnel", "--node", "node-1"}, {"ztunnel", "--node", "node-2"}, {"agent", "--node", "node-1"}, {"agent", "--node", "node-2"}} {
+// printLogs shows the end of every component's log, after a failure.
+func (m *mesh) printLogs() {
+	for _, args := range [][]string{
+		{"istiod-lite"}, {"ztunnel", "--node", "node-1"}, {"ztunnel", "--node", "node-2"},
+		{"agent", "--node", "node-1"}, {"agent", "--node", "node-2"},
+	} {
 		out, err := m.meshctl(context.Background(), append([]string{"logs"}, args...)...)
 		fmt.Fprintf(os.Stderr, "=== logs %v (%v), the end:\n%s\n", args, err, tail(out, 60))
 	}

@@ -18,10 +18,11 @@ spec:
     - operation: {ports: ["7000"]}
 `
 
-func TestAPolicyCutsALiveConnectionAndNamesItself(t *testing.T) {
-	m := start(t)
-	denied := m.begin(t, client, "--", m.bin+"/peer", "hold", peerService+":7000")
-	untouched := m.begin(t, other, "--", m.bin+"/peer", "hold", peerService+":7000")
+func TestAPolicyCutsALiveConnectionAndNamesItself(t *testing.T) { policyCuts(t, start(t)) }
+
+func policyCuts(t *testing.T, m *mesh) {
+	denied := m.background(t, client, "--", m.bin+"/peer", "hold", peerService+":7000")
+	untouched := m.background(t, other, "--", m.bin+"/peer", "hold", peerService+":7000")
 	for _, b := range []*background{denied, untouched} {
 		if line := b.line(t); line != "open" {
 			t.Fatalf("hold printed %q", line)

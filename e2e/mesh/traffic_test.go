@@ -54,8 +54,9 @@ func (m *mesh) podIPs(t *testing.T, pod string) (v4, v6 string) {
 	return v4, v6
 }
 
-func TestProtocolsBehaveAsWithoutAMesh(t *testing.T) {
-	m := start(t)
+func TestProtocolsBehaveAsWithoutAMesh(t *testing.T) { protocols(t, start(t)) }
+
+func protocols(t *testing.T, m *mesh) {
 	v4, v6 := m.podIPs(t, "data/peer")
 	for name, host := range map[string]string{"service": peerService, "pod IPv4": v4, "pod IPv6": v6} {
 		t.Run(name, func(t *testing.T) {
@@ -70,8 +71,9 @@ func TestProtocolsBehaveAsWithoutAMesh(t *testing.T) {
 	}
 }
 
-func TestServerSeesTheOriginalSource(t *testing.T) {
-	m := start(t)
+func TestServerSeesTheOriginalSource(t *testing.T) { originalSource(t, start(t)) }
+
+func originalSource(t *testing.T, m *mesh) {
 	own4, own6 := m.podIPs(t, client)
 	v4, v6 := m.podIPs(t, "data/peer")
 	m.want(t, client, own4, "whoami", v4+":7005")
@@ -102,8 +104,9 @@ func TestTwoThousandConnectionsAtOnce(t *testing.T) {
 	m.want(t, client, "connections: 2000", "many", peerService+":7000", "2000")
 }
 
-func TestPostgreSQL(t *testing.T) {
-	m := start(t)
+func TestPostgreSQL(t *testing.T) { postgreSQL(t, start(t)) }
+
+func postgreSQL(t *testing.T, m *mesh) {
 	conn := "host=" + postgresService + " user=postgres dbname=postgres connect_timeout=20"
 	query := "select md5(string_agg(n::text, ',')) from generate_series(1, 200000) n"
 	through, err := m.exec(t.Context(), client, "psql", "-Atc", query, conn)
