@@ -56,7 +56,7 @@ Works as root, and as an ordinary user inside a user namespace.`,
 	}
 	flags.add(cmd)
 	cmd.AddCommand(newUp(s, flags), newExec(s, flags), newLogs(s, flags), newStatus(s, flags),
-		newDown(s, flags), newCapture(s, flags), newSupervise(s))
+		newDown(s, flags), newCapture(s, flags), newCaptureHere(s), newSupervise(s))
 	return cmd
 }
 

@@ -13,14 +13,12 @@ import (
 	"github.com/tulle-mesh/tulle/meshctl/local/control"
 )
 
-// newCapture has two halves: outside the mesh it runs itself on the node, where
-// --here makes it look at the link.
+// newCapture runs its other half, newCaptureHere, where the link is.
 func newCapture(s *streams, flags *localFlags) *cobra.Command {
 	var (
 		request    control.Exec
 		link, find string
 		period     time.Duration
-		here       bool
 		output     = outputFlag("table")
 	)
 	cmd := &cobra.Command{
@@ -33,9 +31,6 @@ wire in plaintext.`,
 		Example: `  meshctl local capture --node node-1 --for 10s --find 'order 42'`,
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if here {
-				return captureHere(cmd.Context(), s, link, find, period, output)
-			}
 			if (len(args) == 1) == (request.Node != "") {
 				return fmt.Errorf("say where to look: meshctl local capture POD, or --node NODE")
 			}
@@ -43,7 +38,7 @@ wire in plaintext.`,
 				request.Pod = args[0]
 			}
 			request.Self = true
-			request.Argv = []string{"local", "capture", "--here", "--link", link, "--find", find, "--for", period.String(), "-o", output.String()}
+			request.Argv = []string{"local", "capture-here", "--", link, find, period.String(), output.String()}
 			return runExec(cmd, s, flags, request)
 		},
 	}
@@ -53,9 +48,22 @@ wire in plaintext.`,
 	cmd.Flags().StringVar(&find, "find", "", "text to search for")
 	cmd.Flags().DurationVar(&period, "for", 0, "how long to look; 0 means until standard input ends or an interrupt")
 	cmd.Flags().VarP(&output, "output", "o", "table or json")
-	cmd.Flags().BoolVar(&here, "here", false, "look from this very process")
-	cmd.Flags().MarkHidden("here")
 	return cmd
+}
+
+func newCaptureHere(s *streams) *cobra.Command {
+	return &cobra.Command{
+		Use:    "capture-here LINK FIND PERIOD OUTPUT",
+		Hidden: true,
+		Args:   cobra.ExactArgs(4),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			period, err := time.ParseDuration(args[2])
+			if err != nil {
+				return err
+			}
+			return captureHere(cmd.Context(), s, args[0], args[1], period, outputFlag(args[3]))
+		},
+	}
 }
 
 func captureHere(ctx context.Context, s *streams, link, find string, period time.Duration, output outputFlag) error {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tulle-mesh/tulle/internal/telemetry"
 	"github.com/tulle-mesh/tulle/meshctl/local"
 	"github.com/tulle-mesh/tulle/meshctl/local/control"
 	"github.com/tulle-mesh/tulle/meshctl/local/manifest"
@@ -68,7 +69,7 @@ in an earlier -f, so that a change can be a small file of its own.`,
 			}
 			mesh, started, err := local.Start(ctx, control.Settings{
 				Name: flags.name, StateDir: dir, BinDir: binDir, Nodes: nodes, NoMesh: noMesh,
-				TrustDomain: trustDomain, ZtunnelArgs: ztunnelArgs, LogLevel: logLevel, Version: Version,
+				TrustDomain: trustDomain, ZtunnelArgs: ztunnelArgs, LogLevel: logLevel, Version: telemetry.Version,
 			})
 			if err != nil {
 				return err

@@ -8,10 +8,9 @@ import (
 	"os"
 
 	"github.com/spf13/cobra"
-)
 
-// Version is set by the linker: -ldflags "-X …/meshctl/cli.Version=v1.2.3".
-var Version = "dev"
+	"github.com/tulle-mesh/tulle/internal/telemetry"
+)
 
 // streams are what commands read and write. They are files, because exec hands
 // them on.
@@ -64,6 +63,6 @@ func newVersion(s *streams) *cobra.Command {
 		Use:   "version",
 		Short: "Print meshctl's version",
 		Args:  cobra.NoArgs,
-		Run:   func(*cobra.Command, []string) { fmt.Fprintln(s.out, Version) },
+		Run:   func(*cobra.Command, []string) { fmt.Fprintln(s.out, telemetry.Version) },
 	}
 }

@@ -1,4 +1,4 @@
-package cli_test
+package local_test
 
 import (
 	"bytes"
@@ -33,7 +33,9 @@ func TestMain(m *testing.M) {
 	if role := os.Getenv("TEST_ROLE"); role != "" {
 		os.Exit(play(role))
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	removeBinaries()
+	os.Exit(code)
 }
 
 // play is what runs in pods: a server that says who it is and whom it sees, or
@@ -67,6 +69,7 @@ type ctl struct {
 	state string
 	path  string
 	cred  *syscall.Credential
+	bin   string // where the mesh's programs are; empty runs without a mesh
 }
 
 // newCtl prepares a mesh without control plane and proxies, which is taken down
@@ -106,6 +109,18 @@ func shortDir(t *testing.T) string {
 	return dir
 }
 
+// meshctl runs a command that is not about the local mesh alone.
+func (c *ctl) meshctl(args ...string) string {
+	c.t.Helper()
+	cmd := c.command()
+	cmd.Args = append([]string{"meshctl"}, args...)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		c.t.Fatalf("meshctl %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}
+
 func (c *ctl) command(args ...string) *exec.Cmd {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	c.t.Cleanup(cancel)
@@ -143,6 +158,9 @@ func (c *ctl) up(files ...string) string {
 
 func (c *ctl) upArgs(files ...string) []string {
 	args := []string{"up", "--no-mesh"}
+	if c.bin != "" {
+		args = []string{"up", "--bin-dir", c.bin}
+	}
 	for _, f := range files {
 		args = append(args, "-f", f)
 	}

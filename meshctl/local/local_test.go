@@ -1,4 +1,4 @@
-package cli_test
+package local_test
 
 import (
 	"encoding/json"
