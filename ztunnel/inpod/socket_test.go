@@ -337,12 +337,12 @@ func TestOverARealSocket(t *testing.T) {
 			t.Fatalf("%T: %v", r, err)
 		}
 	}
-	if seen != pod.ID() {
-		t.Errorf("started in %v, want %v", seen, pod.ID())
-	}
 	cancel()
 	if err := <-done; err != nil {
 		t.Fatal(err)
+	}
+	if seen != pod.ID() {
+		t.Errorf("started in %v, want %v", seen, pod.ID())
 	}
 	agent.Close()
 	if after := openFDs(t); after > before {
