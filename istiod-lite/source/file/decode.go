@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"regexp"
+	"slices"
 	"strings"
 
 	networking "istio.io/api/networking/v1alpha3"
@@ -13,8 +15,10 @@ import (
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	goyaml "go.yaml.in/yaml/v2"
 	kjson "sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
+	goyaml "sigs.k8s.io/yaml/goyaml.v2"
 
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
@@ -53,10 +57,36 @@ func (d *decoder) decode(text []byte) decoded {
 // toJSON turns YAML into JSON and refuses duplicate keys; JSON passes through,
 // for its tabs are no YAML.
 func toJSON(text []byte) ([]byte, error) {
-	if trimmed := bytes.TrimSpace(text); len(trimmed) > 0 && trimmed[0] == '{' && json.Valid(trimmed) {
+	trimmed := bytes.TrimSpace(text)
+	if len(trimmed) > 0 && trimmed[0] == '{' && json.Valid(trimmed) {
 		return trimmed, nil
 	}
-	return yaml.YAMLToJSONStrict(text)
+	raw, err := yaml.YAMLToJSONStrict(text)
+	if err == nil && mayHoldMore(trimmed) {
+		err = onlyOne(text)
+	}
+	return raw, err
+}
+
+// mayHoldMore reports whether a second document could follow where split sees
+// none: behind an object in braces, or after a line break that is not "\n". A
+// block mapping that starts with a plain key cannot end before its text does.
+func mayHoldMore(text []byte) bool {
+	return len(text) > 0 && !('a' <= text[0] && text[0] <= 'z') || bytes.ContainsAny(text, "\r\u0085\u2028\u2029")
+}
+
+// onlyOne refuses text with a second document, which the YAML library would
+// pass over: an object that is not read is a policy that is not enforced.
+func onlyOne(text []byte) error {
+	dec := goyaml.NewDecoder(bytes.NewReader(text))
+	var v any
+	if err := dec.Decode(&v); err != nil {
+		return err
+	}
+	if err := dec.Decode(&v); !errors.Is(err, io.EOF) {
+		return errors.New(`more follows the object: put a line with "---" between two`)
+	}
+	return nil
 }
 
 var quotedKey = regexp.MustCompile(`key "([^"]*)" already set`)
@@ -102,8 +132,14 @@ type header struct {
 
 func (d *decoder) object(raw []byte, size int, out *decoded) {
 	var h header
-	if err := kjson.UnmarshalCaseSensitivePreserveInts(raw, &h); err != nil {
-		out.problems = append(out.problems, source.Problem{Field: fieldOf(err), Message: "not a Kubernetes object: " + plain(err)})
+	// Of two kinds in one JSON object the second would decide what is read; other
+	// fields that stand twice are found with the kind known.
+	double, err := kjson.UnmarshalStrict(raw, &h, kjson.DisallowDuplicateFields)
+	if i := slices.IndexFunc(double, func(err error) bool { return !strings.Contains(fieldOf(err), ".") }); err == nil && i >= 0 {
+		err = double[i]
+	}
+	if err != nil {
+		out.problems = append(out.problems, source.Problem{Field: fieldOf(err), Object: objectName(h), Message: "not a Kubernetes object: " + plain(err)})
 		return
 	}
 	name := objectName(h)

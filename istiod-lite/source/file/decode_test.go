@@ -22,7 +22,14 @@ func TestMistakesNameObjectAndField(t *testing.T) {
 		{"not an object", "[1, 2]", "", "", "not a Kubernetes object"},
 		{"broken YAML", "a: [", "", "", "did not find expected"},
 		{"duplicate key", "apiVersion: v1\nkind: Pod\nkind: Pod\nmetadata: {name: p}\n", "", "kind", "already set"},
+		{"duplicate kind in JSON", `{"apiVersion":"v1","kind":"Pod","kind":"Secret","metadata":{"name":"p"}}`, "", "kind", "duplicate field"},
+		{"two JSON objects in one document", `{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"a"}}` + "\n" + `{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"b"}}`, "", "", "more follows"},
+		{"two YAML objects in braces", "{apiVersion: v1, kind: Namespace, metadata: {name: a}}\n{apiVersion: v1, kind: Namespace, metadata: {name: b}}", "", "", "more follows"},
+		{"two objects with line breaks of old", "apiVersion: v1\rkind: Namespace\rmetadata: {name: a}\r---\rapiVersion: v1\rkind: Namespace\rmetadata: {name: b}\r", "", "", "more follows"},
 		{"duplicate key in JSON", `{"apiVersion":"v1","kind":"Pod","metadata":{"name":"p","name":"q"}}`, "Pod q", "metadata.name", "duplicate field"},
+		{"two kinds at once", `{"apiVersion":"v1","kind":"Namespace","kind":"Secret","metadata":{"name":"a"}}`, "Secret a", "kind", "duplicate field"},
+		{"JSON after JSON", "{\"apiVersion\":\"v1\",\"kind\":\"Namespace\",\"metadata\":{\"name\":\"a\"}}\n{}", "", "", "something follows"},
+		{"flow after flow", "{apiVersion: v1, kind: Namespace, metadata: {name: a}}\n{apiVersion: v1}\n", "", "", "something follows"},
 		{"no kind", "apiVersion: v1\nmetadata: {name: p}\n", " p", "kind", "missing"},
 		{"no version", "kind: Pod\nmetadata: {name: p}\n", "Pod p", "apiVersion", "missing"},
 		{"unknown kind", "apiVersion: v1\nkind: Pood\nmetadata: {name: p}\n", "Pood p", "kind", "unknown kind"},
@@ -56,7 +63,17 @@ func TestMistakesNameObjectAndField(t *testing.T) {
 		{"misspelt condition", from("notPrincipal: [a]"), "AuthorizationPolicy shop/p", "spec.rules[0].from[0].source.notPrincipal", "unknown field"},
 		{"misspelt list", rule("{form: []}"), "AuthorizationPolicy shop/p", "spec.rules[0].form", "unknown field"},
 		{"empty from", rule("{from: []}"), "AuthorizationPolicy shop/p", "spec.rules[0].from", "empty list"},
+		{"from without a value", rule("{from: , to: [{operation: {ports: ['80']}}]}"), "AuthorizationPolicy shop/p", "spec.rules[0].from", "no value"},
+		{"values without a value", from("principals: , namespaces: [a]"), "AuthorizationPolicy shop/p", "spec.rules[0].from[0].source.principals", "no value"},
+		{"action without a value", fmt.Sprintf(policy, "{action: , rules: [{}]}"), "AuthorizationPolicy shop/p", "spec.action", "no value"},
+		{"mode without a value", fmt.Sprintf(peer, "{mtls: {mode: }}"), "PeerAuthentication shop/p", "spec.mtls.mode", "no value"},
 		{"empty values", from("principals: []"), "AuthorizationPolicy shop/p", "spec.rules[0].from[0].source.principals", "empty list"},
+		{"from without a value", fmt.Sprintf(policy, "{rules: [{from: , to: [{operation: {ports: ['80']}}]}]}"), "AuthorizationPolicy shop/p", "spec.rules[0].from", "no value"},
+		{"principals without a value", rule("{from: [{source: {namespaces: [a], principals: }}]}"), "AuthorizationPolicy shop/p", "spec.rules[0].from[0].source.principals", "no value"},
+		{"action without a value", fmt.Sprintf(policy, "{action: , rules: [{}]}"), "AuthorizationPolicy shop/p", "spec.action", "no value"},
+		{"selector without a value", fmt.Sprintf(policy, "{selector: {matchLabels: }, rules: [{}]}"), "AuthorizationPolicy shop/p", "spec.selector.matchLabels", "no value"},
+		{"rule without a value", fmt.Sprintf(policy, "{rules: [null]}"), "AuthorizationPolicy shop/p", "spec.rules[0]", "want an object"},
+		{"mode without a value", fmt.Sprintf(peer, "{mtls: {mode: }}"), "PeerAuthentication shop/p", "spec.mtls.mode", "no value"},
 		{"empty source", rule("{from: [{source: {}}]}"), "AuthorizationPolicy shop/p", "spec.rules[0].from[0].source", "match everything"},
 		{"no source", rule("{from: [{}]}"), "AuthorizationPolicy shop/p", "spec.rules[0].from[0].source", "match everything"},
 		{"no operation", rule("{to: [{operation: {}}]}"), "AuthorizationPolicy shop/p", "spec.rules[0].to[0].operation", "match everything"},
@@ -124,9 +141,13 @@ func TestWhatIsTaken(t *testing.T) {
 		{"nothing", "", 0},
 		{"comments and separators", "# x\n---\n---\n# y\n...\n", 0},
 		{"a list", "apiVersion: v1\nkind: List\nmetadata: {}\nitems:\n- {apiVersion: v1, kind: Namespace, metadata: {name: a}}\n- {apiVersion: v1, kind: Namespace, metadata: {name: b}}\n", 2},
+		{"documents that end with dots", "apiVersion: v1\nkind: Namespace\nmetadata: {name: a}\n...\napiVersion: v1\nkind: Namespace\nmetadata: {name: b}\n... # the end\n", 2},
+		{"a comment before braces", "# x\n{apiVersion: v1, kind: Namespace, metadata: {name: a}}\n# y\n", 1},
 		{"JSON with tabs", "{\n\t\"apiVersion\": \"v1\",\n\t\"kind\": \"Namespace\",\n\t\"metadata\": {\"name\": \"a\"}\n}\n", 1},
 		{"a byte order mark and CRLF", "\ufeffapiVersion: v1\r\nkind: Namespace\r\nmetadata: {name: a}\r\n---\r\napiVersion: v1\r\nkind: Namespace\r\nmetadata: {name: b}\r\n", 2},
 		{"content on the separator's line", "--- {apiVersion: v1, kind: Namespace, metadata: {name: a}}\n", 1},
+		{"documents ended by dots", "apiVersion: v1\nkind: Namespace\nmetadata: {name: a}\n...\napiVersion: v1\nkind: Namespace\nmetadata: {name: b}\n... # end\n", 2},
+		{"flow style", "{apiVersion: v1, kind: Namespace, metadata: {name: a}}\n", 1},
 		{"inert kinds", "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d}\nspec: {whatever: 1}\n---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\n", 0},
 		{"a status of Istio's", "apiVersion: security.istio.io/v1beta1\nkind: PeerAuthentication\nmetadata: {name: p, namespace: shop}\nspec: {mtls: {mode: STRICT}}\nstatus: {conditions: [{type: x}]}\n", 1},
 		{"no spec at all", "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: deny-all, namespace: shop}\n", 1},
@@ -141,6 +162,19 @@ func TestWhatIsTaken(t *testing.T) {
 				t.Errorf("%d objects, want %d", objects.Len(), c.objects)
 			}
 		})
+	}
+}
+
+// TestOtherLineBreaksDoNotHideADocument: YAML 1.1 knows more of them than most
+// people, and what follows a hidden separator would be passed over.
+func TestOtherLineBreaksDoNotHideADocument(t *testing.T) {
+	for _, br := range []string{"\r", "\u0085", "\u2028", "\u2029"} {
+		for _, sep := range []string{"---", "..."} {
+			in := strings.Join([]string{"apiVersion: v1", "kind: Namespace", "metadata: {name: a}", sep, "apiVersion: v1", "kind: Namespace", "metadata: {name: b}"}, br)
+			if objects, problems := file.Decode("f.yaml", []byte(in), checker); objects != nil || len(problems) == 0 {
+				t.Errorf("break %q, separator %q: %d objects taken", br, sep, objects.Len())
+			}
+		}
 	}
 }
 

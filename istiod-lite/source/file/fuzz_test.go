@@ -1,10 +1,13 @@
 package file_test
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
+
+	goyaml "go.yaml.in/yaml/v2"
 
 	"github.com/tulle-mesh/tulle/istiod-lite/source/file"
 	"github.com/tulle-mesh/tulle/istiod-lite/translate"
@@ -26,6 +29,18 @@ func seeds(t interface{ Fatal(...any) }) [][]byte {
 	return append(all, []byte(kubectlPod), []byte(fmt.Sprintf(policy, "{}")))
 }
 
+// documents counts the documents that hold anything.
+func documents(content []byte) (n int) {
+	dec := goyaml.NewDecoder(bytes.NewReader(content))
+	for {
+		var v any
+		if dec.Decode(&v) != nil {
+			return n
+		}
+		n++
+	}
+}
+
 // FuzzDecode feeds the source anything: it must not panic, must not take what
 // it also calls wrong, and what it takes must translate.
 func FuzzDecode(f *testing.F) {
@@ -36,6 +51,12 @@ func FuzzDecode(f *testing.F) {
 		objects, problems := file.Decode("f.yaml", content, checker)
 		if (objects == nil) != (len(problems) > 0) {
 			t.Fatalf("objects %v beside problems %v", objects, problems)
+		}
+		if objects != nil && bytes.IndexByte(content, '{') < 0 {
+			// What is taken, the YAML library's own count of documents agrees with.
+			if want := documents(content); objects.Len() > want {
+				t.Fatalf("%d objects of %d documents", objects.Len(), want)
+			}
 		}
 		for _, p := range problems {
 			if p.Message == "" || p.Error() == "" {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -11,10 +12,11 @@ import (
 )
 
 // checkFields finds the fields of a JSON spec that its message does not have,
-// with their whole path, which protojson leaves out. It also refuses empty
-// lists inside policy rules: a protobuf message cannot tell them from a field
-// that was left out, and "from: []" would turn "from nobody" into "from
-// everybody".
+// with their whole path, which protojson leaves out. It also refuses what a
+// protobuf message cannot tell from a field that was left out: empty lists
+// inside policy rules, for "from: []" would turn "from nobody" into "from
+// everybody", and fields of policies without a value, for "action:" with nothing
+// behind it would be ALLOW.
 func checkFields(spec json.RawMessage, desc protoreflect.MessageDescriptor) []error {
 	dec := json.NewDecoder(bytes.NewReader(spec))
 	dec.UseNumber()
@@ -22,7 +24,10 @@ func checkFields(spec json.RawMessage, desc protoreflect.MessageDescriptor) []er
 	if err := dec.Decode(&v); err != nil {
 		return []error{fmt.Errorf("spec: %w", err)}
 	}
-	w := fieldWalk{noEmptyLists: desc.Name() == "AuthorizationPolicy"}
+	w := fieldWalk{
+		noEmptyLists: desc.Name() == "AuthorizationPolicy",
+		noNulls:      desc.Name() == "AuthorizationPolicy" || desc.Name() == "PeerAuthentication",
+	}
 	w.message(v, desc, "spec")
 	return w.errs
 }
@@ -34,6 +39,7 @@ func (e *fieldError) Error() string { return e.message }
 
 type fieldWalk struct {
 	noEmptyLists bool
+	noNulls      bool
 	errs         []error
 }
 
@@ -46,12 +52,7 @@ func (w *fieldWalk) message(v any, desc protoreflect.MessageDescriptor, path str
 		w.errs = append(w.errs, &fieldError{path, "want an object"})
 		return
 	}
-	names := make([]string, 0, len(object))
-	for name := range object {
-		names = append(names, name)
-	}
-	slices.Sort(names) // for the same errors in the same order each time
-	for _, name := range names {
+	for _, name := range slices.Sorted(maps.Keys(object)) { // the same errors in the same order each time
 		fd := desc.Fields().ByJSONName(name)
 		if fd == nil {
 			fd = desc.Fields().ByTextName(name)
@@ -60,17 +61,27 @@ func (w *fieldWalk) message(v any, desc protoreflect.MessageDescriptor, path str
 			w.errs = append(w.errs, &fieldError{path + "." + name, fmt.Sprintf("unknown field %q", path+"."+name)})
 			continue
 		}
+		if object[name] == nil {
+			// A protobuf message cannot tell it from a field that was left out, and
+			// a key without a value is most often a list that got lost.
+			w.errs = append(w.errs, &fieldError{path + "." + name, "has no value; give it one or leave it out"})
+			continue
+		}
 		w.field(object[name], fd, path+"."+name)
 	}
 }
 
 func (w *fieldWalk) field(v any, fd protoreflect.FieldDescriptor, path string) {
 	switch {
+	case v == nil && w.noNulls:
+		w.errs = append(w.errs, &fieldError{path, "has no value; give it one or leave it out"})
 	case fd.IsMap():
-		entries, ok := v.(map[string]any)
-		if value := fd.MapValue(); ok && value.Message() != nil {
-			for key, e := range entries {
-				w.message(e, value.Message(), path+"["+key+"]")
+		entries, _ := v.(map[string]any)
+		for _, key := range slices.Sorted(maps.Keys(entries)) {
+			if at, value := path+"["+key+"]", fd.MapValue(); value.Message() != nil {
+				w.message(entries[key], value.Message(), at)
+			} else {
+				w.scalar(entries[key], value, at)
 			}
 		}
 	case fd.IsList():
@@ -90,13 +101,9 @@ func (w *fieldWalk) field(v any, fd protoreflect.FieldDescriptor, path string) {
 			}
 		}
 	case fd.Message() != nil:
-		if v != nil {
-			w.message(v, fd.Message(), path)
-		}
+		w.message(v, fd.Message(), path)
 	default:
-		if v != nil {
-			w.scalar(v, fd, path)
-		}
+		w.scalar(v, fd, path)
 	}
 }
 

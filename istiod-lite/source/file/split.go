@@ -3,6 +3,7 @@ package file
 import (
 	"bytes"
 	"fmt"
+	"regexp"
 )
 
 // document is one YAML document or JSON value of a file.
@@ -11,13 +12,16 @@ type document struct {
 	text []byte
 }
 
-// split cuts a file at lines that start with "---". That is what kubectl does
-// too: it cannot be fooled by a quoted "---", which YAML allows only where it is
-// indented or inside a multi-line flow scalar nobody writes.
+// split cuts a file at lines that start with "---", as kubectl does, and at
+// those with "...", which end a document too. YAML allows neither at the start
+// of a line inside a scalar.
 func split(content []byte) ([]document, error) {
 	content = bytes.TrimPrefix(content, []byte("\xef\xbb\xbf"))
 	if i := bytes.IndexByte(content, 0); i >= 0 {
 		return nil, fmt.Errorf("byte %d is zero: not a text file", i)
+	}
+	if at := strayBreak.FindIndex(content); at != nil {
+		return nil, fmt.Errorf("line %d: documents must be separated on lines of their own that end in a line feed", 1+bytes.Count(content[:at[0]], []byte("\n")))
 	}
 	var (
 		docs  []document
@@ -51,16 +55,18 @@ func split(content []byte) ([]document, error) {
 	return docs, nil
 }
 
-// separator reports whether a line is "---" alone or followed by white space.
+// separator reports whether a line is "---" or "..." alone or followed by white
+// space.
 func separator(line []byte) bool {
-	return bytes.HasPrefix(line, []byte("---")) && (len(line) == 3 || line[3] == ' ' || line[3] == '\t' || line[3] == '\n' || line[3] == '\r')
+	return (bytes.HasPrefix(line, []byte("---")) || bytes.HasPrefix(line, []byte("..."))) &&
+		(len(line) == 3 || line[3] == ' ' || line[3] == '\t' || line[3] == '\n' || line[3] == '\r')
 }
 
-// blank reports whether text holds nothing but comments, "..." and white space.
+// blank reports whether text holds nothing but comments and white space.
 func blank(text []byte) bool {
 	for line := range bytes.Lines(text) {
 		line = bytes.TrimSpace(line)
-		if len(line) > 0 && line[0] != '#' && !bytes.Equal(line, []byte("...")) {
+		if len(line) > 0 && line[0] != '#' {
 			return false
 		}
 	}
