@@ -15,7 +15,6 @@ import (
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	goyaml "go.yaml.in/yaml/v2"
 	kjson "sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
 	goyaml "sigs.k8s.io/yaml/goyaml.v2"
@@ -239,7 +238,7 @@ func objectName(h header) string {
 	if h.Kind == "" && h.Metadata.Name == "" {
 		return ""
 	}
-	return source.Key{Kind: h.Kind, Name: source.Name{Namespace: h.Metadata.Namespace, Name: h.Metadata.Name}}.String()
+	return strings.TrimSpace(source.Key{Kind: h.Kind, Name: source.Name{Namespace: h.Metadata.Namespace, Name: h.Metadata.Name}}.String())
 }
 
 var (

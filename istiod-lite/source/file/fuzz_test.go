@@ -7,7 +7,7 @@ import (
 	"path/filepath"
 	"testing"
 
-	goyaml "go.yaml.in/yaml/v2"
+	goyaml "sigs.k8s.io/yaml/goyaml.v2"
 
 	"github.com/tulle-mesh/tulle/istiod-lite/source/file"
 	"github.com/tulle-mesh/tulle/istiod-lite/translate"

@@ -15,8 +15,8 @@ import (
 // with their whole path, which protojson leaves out. It also refuses what a
 // protobuf message cannot tell from a field that was left out: empty lists
 // inside policy rules, for "from: []" would turn "from nobody" into "from
-// everybody", and fields of policies without a value, for "action:" with nothing
-// behind it would be ALLOW.
+// everybody", and fields without a value, for "action:" with nothing behind it
+// would be ALLOW.
 func checkFields(spec json.RawMessage, desc protoreflect.MessageDescriptor) []error {
 	dec := json.NewDecoder(bytes.NewReader(spec))
 	dec.UseNumber()
@@ -24,10 +24,7 @@ func checkFields(spec json.RawMessage, desc protoreflect.MessageDescriptor) []er
 	if err := dec.Decode(&v); err != nil {
 		return []error{fmt.Errorf("spec: %w", err)}
 	}
-	w := fieldWalk{
-		noEmptyLists: desc.Name() == "AuthorizationPolicy",
-		noNulls:      desc.Name() == "AuthorizationPolicy" || desc.Name() == "PeerAuthentication",
-	}
+	w := fieldWalk{noEmptyLists: desc.Name() == "AuthorizationPolicy"}
 	w.message(v, desc, "spec")
 	return w.errs
 }
@@ -39,7 +36,6 @@ func (e *fieldError) Error() string { return e.message }
 
 type fieldWalk struct {
 	noEmptyLists bool
-	noNulls      bool
 	errs         []error
 }
 
@@ -61,19 +57,13 @@ func (w *fieldWalk) message(v any, desc protoreflect.MessageDescriptor, path str
 			w.errs = append(w.errs, &fieldError{path + "." + name, fmt.Sprintf("unknown field %q", path+"."+name)})
 			continue
 		}
-		if object[name] == nil {
-			// A protobuf message cannot tell it from a field that was left out, and
-			// a key without a value is most often a list that got lost.
-			w.errs = append(w.errs, &fieldError{path + "." + name, "has no value; give it one or leave it out"})
-			continue
-		}
 		w.field(object[name], fd, path+"."+name)
 	}
 }
 
 func (w *fieldWalk) field(v any, fd protoreflect.FieldDescriptor, path string) {
 	switch {
-	case v == nil && w.noNulls:
+	case v == nil:
 		w.errs = append(w.errs, &fieldError{path, "has no value; give it one or leave it out"})
 	case fd.IsMap():
 		entries, _ := v.(map[string]any)

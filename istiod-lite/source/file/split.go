@@ -3,7 +3,6 @@ package file
 import (
 	"bytes"
 	"fmt"
-	"regexp"
 )
 
 // document is one YAML document or JSON value of a file.
@@ -19,9 +18,6 @@ func split(content []byte) ([]document, error) {
 	content = bytes.TrimPrefix(content, []byte("\xef\xbb\xbf"))
 	if i := bytes.IndexByte(content, 0); i >= 0 {
 		return nil, fmt.Errorf("byte %d is zero: not a text file", i)
-	}
-	if at := strayBreak.FindIndex(content); at != nil {
-		return nil, fmt.Errorf("line %d: documents must be separated on lines of their own that end in a line feed", 1+bytes.Count(content[:at[0]], []byte("\n")))
 	}
 	var (
 		docs  []document
