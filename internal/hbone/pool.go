@@ -449,6 +449,14 @@ func (p *Pool) Drain(ctx context.Context) error {
 	return err
 }
 
+// Close breaks every stream and tunnel at once. It waits for their ends, a few seconds at most.
+func (p *Pool) Close() error {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	cancel(ErrPoolClosed)
+	_ = p.Drain(ctx)
+	return nil
+}
+
 // awaitAll waits for the tunnels' ends; it closes them when ctx ends.
 func awaitAll(ctx context.Context, tunnels []Tunnel) error {
 	for _, t := range tunnels {
