@@ -27,6 +27,9 @@ func Down(ctx context.Context, stateDir string, progress func(string)) error {
 	if _, err := os.Stat(stateDir); errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("%w with --state-dir %s", ErrNotRunning, stateDir)
 	}
+	if _, err := os.Stat(dir.Marker()); err != nil {
+		return fmt.Errorf("%w with --state-dir %s, which is not a folder of meshctl's", ErrNotRunning, stateDir)
+	}
 	mesh, err := Open(ctx, stateDir)
 	switch {
 	case err == nil:

@@ -406,3 +406,17 @@ func TestAStatePathThatIsTooLongForSocketsIsRefused(t *testing.T) {
 		t.Errorf("%v: %s", err, out)
 	}
 }
+
+func TestAFolderOfSomebodyElseIsLeftAlone(t *testing.T) {
+	c := newCtl(t)
+	own := filepath.Join(c.state, "config", "mine.txt")
+	os.MkdirAll(filepath.Dir(own), 0o700)
+	os.WriteFile(own, []byte("mine"), 0o600)
+	if out, err := c.run(c.upArgs(c.file(objects))...); err == nil || !strings.Contains(out, "was not made by meshctl") {
+		t.Errorf("up: %v: %s", err, out)
+	}
+	c.must("down")
+	if _, err := os.Stat(own); err != nil {
+		t.Error(err)
+	}
+}

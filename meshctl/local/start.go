@@ -35,10 +35,10 @@ func Start(ctx context.Context, settings control.Settings) (mesh *Mesh, started 
 	if err == nil || !errors.Is(err, ErrNotRunning) {
 		return mesh, false, err
 	}
-	if err := os.MkdirAll(settings.StateDir, 0o700); err != nil {
+	dir := control.StateDir(settings.StateDir)
+	if err := claim(dir); err != nil {
 		return nil, false, fmt.Errorf("--state-dir: %w", err)
 	}
-	dir := control.StateDir(settings.StateDir)
 	if err := os.MkdirAll(dir.Logs(), 0o700); err != nil {
 		return nil, false, fmt.Errorf("--state-dir: %w", err)
 	}
@@ -47,6 +47,25 @@ func Start(ctx context.Context, settings control.Settings) (mesh *Mesh, started 
 	}
 	mesh, err = Open(ctx, settings.StateDir)
 	return mesh, true, err
+}
+
+// claim makes the state folder, or makes sure that an existing one is a mesh's or
+// empty.
+func claim(dir control.StateDir) error {
+	if err := os.MkdirAll(string(dir), 0o700); err != nil {
+		return err
+	}
+	if _, err := os.Stat(dir.Marker()); err == nil {
+		return nil
+	}
+	entries, err := os.ReadDir(string(dir))
+	if err != nil {
+		return err
+	}
+	if len(entries) > 0 {
+		return fmt.Errorf("%s is not empty and was not made by meshctl; name a new or empty folder", dir)
+	}
+	return os.WriteFile(dir.Marker(), []byte("The state of a local mesh; `meshctl local down` removes it.\n"), 0o600)
 }
 
 // spawn starts a supervisor in namespaces of its own and waits until it answers

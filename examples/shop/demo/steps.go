@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -29,6 +30,7 @@ type demo struct {
 	before       status
 	fast         latency // without mesh
 	supervisor   int
+	namespaces   []string // the pods' network namespaces, as /proc names them
 }
 
 type latency struct{ P50, P99 time.Duration }
@@ -50,6 +52,11 @@ func (d *demo) start(ctx context.Context) error {
 		return err
 	}
 	d.before, d.supervisor = st, st.SupervisorPID
+	for _, p := range st.Pods {
+		if ns, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/net", p.Containers[0].HostPID)); err == nil {
+			d.namespaces = append(d.namespaces, ns)
+		}
+	}
 	for _, p := range st.Pods {
 		if p.Mesh != "out" {
 			return fmt.Errorf("pod %s is %q, but nobody has asked for a mesh yet", p.Name, p.Mesh)
@@ -150,7 +157,7 @@ func fields(line string) map[string]string {
 func (d *demo) identities(ctx context.Context) error {
 	d.say.title("Who spoke to whom, from the access log")
 	want := [][2]string{{"client", "web"}, {"web", "api"}, {"api", "stock"}}
-	seen := map[[2]string]bool{}
+	lines := map[[2]string]string{}
 	err := d.wait(ctx, "", func() error {
 		for _, node := range []string{"node-1", "node-2"} {
 			log, err := d.quiet(ctx, "local", "logs", "ztunnel", "--node", node)
@@ -160,15 +167,14 @@ func (d *demo) identities(ctx context.Context) error {
 			for line := range strings.Lines(log) {
 				f := fields(line)
 				pair := [2]string{account(f["src.identity"]), account(f["dst.identity"])}
-				if f["direction"] != "inbound" || seen[pair] || pair[0] == "" || pair[1] == "" || f["error"] != "" {
+				if f["direction"] != "inbound" || lines[pair] != "" || pair[0] == "" || pair[1] == "" || f["error"] != "" {
 					continue
 				}
-				seen[pair] = true
-				d.say.output(fmt.Sprintf("%s  ──▶  %s   %s bytes there, %s back, %s", f["src.identity"], f["dst.identity"], f["bytes_recv"], f["bytes_sent"], f["duration"]))
+				lines[pair] = fmt.Sprintf("%-40s ──▶ %-40s %s bytes there, %s back", f["src.identity"], f["dst.identity"], f["bytes_recv"], f["bytes_sent"])
 			}
 		}
 		for _, pair := range want {
-			if !seen[pair] {
+			if lines[pair] == "" {
 				return fmt.Errorf("no access log line with both identities for %s → %s", pair[0], pair[1])
 			}
 		}
@@ -176,6 +182,9 @@ func (d *demo) identities(ctx context.Context) error {
 	})
 	if err != nil {
 		return err
+	}
+	for _, pair := range want {
+		d.say.output(lines[pair])
 	}
 	d.say.good("every hop carries the identities of both ends (meshctl local logs ztunnel)")
 	return nil
@@ -330,6 +339,15 @@ func (d *demo) down() error {
 		})
 		if err != nil {
 			return err
+		}
+	}
+	links, err := filepath.Glob("/proc/[0-9]*/ns/net")
+	if err != nil {
+		return err
+	}
+	for _, link := range links {
+		if ns, err := os.Readlink(link); err == nil && slices.Contains(d.namespaces, ns) {
+			return fmt.Errorf("%s still holds a pod's network namespace", filepath.Dir(filepath.Dir(link)))
 		}
 	}
 	d.say.good("nothing is left: no process, no network namespace, no file")

@@ -15,6 +15,10 @@ func (d StateDir) Control() string { return d.path("control.sock") }
 // Exec is the socket on which commands are run.
 func (d StateDir) Exec() string { return d.path("exec.sock") }
 
+// Marker tells that the folder is a mesh's: what a mesh makes there has plain
+// names, and nobody's own "config" may be taken for it.
+func (d StateDir) Marker() string { return d.path(".tulle-local-mesh") }
+
 // Lock is held by the living supervisor.
 func (d StateDir) Lock() string { return d.path("lock") }
 
@@ -55,6 +59,6 @@ func (d StateDir) Namespaces(names ...string) string {
 // Entries are all names that a mesh makes in its folder; `down` removes these
 // and nothing else.
 func (d StateDir) Entries() []string {
-	return []string{"control.sock", "exec.sock", "lock", "supervisor.pid", "config", "istiod-lite",
+	return []string{".tulle-local-mesh", "control.sock", "exec.sock", "lock", "supervisor.pid", "config", "istiod-lite",
 		"keys", "logs", "nodes", "pods", "netns"}
 }

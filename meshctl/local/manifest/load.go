@@ -13,6 +13,7 @@ import (
 
 	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
 	"sigs.k8s.io/yaml"
+	goyaml "sigs.k8s.io/yaml/goyaml.v2"
 )
 
 // Document is one YAML document as JSON, with the place where it was found.
@@ -141,9 +142,27 @@ func split(data []byte, place Document) ([]Document, error) {
 			index-- // only comments: people do not count it
 			continue
 		}
+		if err := onlyOne(text); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", d.where(), err))
+			continue
+		}
 		d.JSON = js
 		docs = append(docs, d)
 	}
+}
+
+// onlyOne refuses text with a second document (behind a line of dots, or behind
+// an object in braces), which the YAML library would pass over in silence.
+func onlyOne(text []byte) error {
+	dec := goyaml.NewDecoder(bytes.NewReader(text))
+	var v any
+	if err := dec.Decode(&v); err != nil {
+		return err
+	}
+	if err := dec.Decode(&v); !errors.Is(err, io.EOF) {
+		return errors.New(`more follows the object: put a line with "---" between two`)
+	}
+	return nil
 }
 
 func (d Document) where() string { return fmt.Sprintf("%s: document %d", d.File, d.Index) }

@@ -1,6 +1,7 @@
 package process_test
 
 import (
+	"bufio"
 	"io"
 	"os"
 	"strconv"
@@ -165,6 +166,33 @@ func TestStopEndsWhatIgnoresSIGTERMAndAllThatItStarted(t *testing.T) {
 	read.SetReadDeadline(time.Now().Add(10 * time.Second))
 	if _, err := io.ReadAll(read); err != nil {
 		t.Errorf("a process of the sandbox lives on: %v", err)
+	}
+}
+
+// Many programs take a second SIGINT for "at once", so one must arrive as one.
+func TestASignalToTheGroupArrivesOnce(t *testing.T) {
+	r := reaper(t)
+	for range 20 {
+		read, write, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := r.Start(process.Spec{Argv: []string{"sh", "-c",
+			"trap 'echo got' USR1; trap 'exit 0' TERM; echo up; while :; do sleep 0.01; done"}, Env: env, Stdout: write})
+		write.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines := bufio.NewScanner(read)
+		lines.Scan()
+		p.Signal(unix.SIGUSR1, true)
+		lines.Scan() // got
+		p.Signal(unix.SIGTERM, true)
+		for lines.Scan() {
+			t.Errorf("the signal arrived again: %q", lines.Text())
+		}
+		read.Close()
+		<-p.Done()
 	}
 }
 

@@ -138,18 +138,19 @@ func (p *Process) Exit() Exit {
 	return p.exit
 }
 
-// Signal sends a signal to the process, and to its group when group is set. A
-// process that has ended is left alone.
+// Signal sends a signal to the process, or to its whole group when group is set,
+// which it leads. A process that has ended is left alone.
 func (p *Process) Signal(sig syscall.Signal, group bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.ended {
 		return
 	}
+	pid := p.PID
 	if group {
-		unix.Kill(-p.PID, sig)
+		pid = -pid // the leader is in it: one more to it would count twice
 	}
-	unix.Kill(p.PID, sig)
+	unix.Kill(pid, sig)
 }
 
 // Stop asks the process to end and kills it after grace. It returns when it has

@@ -35,10 +35,10 @@ type podRequest struct {
 
 // podStatus is what an agent knows of a pod.
 type podStatus struct {
-	UID              string            `json:"uid"`
-	State            string            `json:"state"`
-	Reason           string            `json:"reason"`
-	OlderConnections []json.RawMessage `json:"olderConnections"`
+	UID                  string `json:"uid"`
+	State                string `json:"state"`
+	Reason               string `json:"reason"`
+	OlderConnectionCount int    `json:"olderConnectionCount"`
 }
 
 func (c *agentClient) ready(ctx context.Context) error {
@@ -61,19 +61,11 @@ func (c *agentClient) release(ctx context.Context, uid string) error {
 }
 
 func (c *agentClient) pods(ctx context.Context) ([]podStatus, error) {
-	var list json.RawMessage
-	if err := c.do(ctx, http.MethodGet, "", nil, &list); err != nil {
-		return nil, err
-	}
-	var pods []podStatus
-	if err := json.Unmarshal(list, &pods); err == nil {
-		return pods, nil
-	}
-	var wrapped struct {
+	var list struct {
 		Pods []podStatus `json:"pods"`
 	}
-	err := json.Unmarshal(list, &wrapped)
-	return wrapped.Pods, err
+	err := c.do(ctx, http.MethodGet, "", nil, &list)
+	return list.Pods, err
 }
 
 func (c *agentClient) do(ctx context.Context, method, uid string, body []byte, into any) error {

@@ -29,14 +29,14 @@ func (s *Supervisor) status(ctx context.Context) control.Status {
 		}
 		st.Notes = append(st.Notes, noteUDP)
 	}
-	older := map[string]int{}
+	known := map[string]podStatus{}
 	for _, n := range s.nodes {
 		node := control.Node{Name: n.Name, Addresses: []string{n.Lan4.Addr().String(), n.Lan6.Addr().String()}}
 		if n.agent != nil {
 			node.Components = []control.Component{n.ztunnel.status(), n.agent.status()}
 			if pods, err := n.api.pods(ctx); err == nil {
 				for _, p := range pods {
-					older[p.UID] = len(p.OlderConnections)
+					known[p.UID] = p
 				}
 			}
 		}
@@ -53,7 +53,12 @@ func (s *Supervisor) status(ctx context.Context) control.Status {
 	st.Pods = []control.Pod{}
 	for _, p := range pods {
 		one := p.status()
-		one.OlderConnections = older[one.UID]
+		agent := known[one.UID]
+		one.OlderConnections = agent.OlderConnectionCount
+		if one.Mesh == string(meshIn) && agent.State != "enrolled" && agent.State != "" {
+			// Its ztunnel is gone or new: the pod's new connections are refused.
+			one.Mesh, one.Reason = string(meshPending), agent.Reason
+		}
 		ready[plan.PodKey{Namespace: one.Namespace, Name: one.Name}] = one.Ready
 		st.Pods = append(st.Pods, one)
 	}
