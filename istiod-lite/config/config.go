@@ -119,8 +119,10 @@ func (c Config) Validate() error {
 	if len(c.TokenKeys) == 0 {
 		fail("--token-key is required: without it no proxy could prove who it is")
 	}
-	if _, err := spiffeid.TrustDomainFromString(c.TrustDomain); err != nil {
+	if td, err := spiffeid.TrustDomainFromString(c.TrustDomain); err != nil {
 		fail("--trust-domain %q: %v", c.TrustDomain, err)
+	} else if td.Name() != c.TrustDomain { // it takes a whole ID too
+		fail("--trust-domain %q: must be the name alone, as %s", c.TrustDomain, td.Name())
 	}
 	for _, v := range []struct{ flag, value string }{
 		{"--cluster-id", c.ClusterID}, {"--root-namespace", c.RootNamespace}, {"--domain-suffix", c.DomainSuffix},
