@@ -1,6 +1,7 @@
 package repocheck_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"go/ast"
@@ -124,6 +125,30 @@ func TestCodeIsFormatted(t *testing.T) {
 		}
 		for name := range strings.FieldsSeq(string(out)) {
 			t.Errorf("%s is not formatted; run: gofmt -w %s", name, name)
+		}
+	}
+}
+
+// TestOnlyTextIsTracked keeps what was built out of the history, from where it
+// never goes away again.
+func TestOnlyTextIsTracked(t *testing.T) {
+	cmd := exec.CommandContext(t.Context(), "git", "ls-files", "-z")
+	cmd.Dir = root
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("git ls-files: %v", err)
+	}
+	for name := range strings.SplitSeq(strings.TrimRight(string(out), "\x00"), "\x00") {
+		raw, err := os.ReadFile(filepath.Join(root, name))
+		if errors.Is(err, os.ErrNotExist) {
+			continue // removed and not committed yet
+		}
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		if len(raw) > 1<<20 || bytes.IndexByte(raw, 0) >= 0 {
+			t.Errorf("%s (%d bytes) is no source: git rm it", name, len(raw))
 		}
 	}
 }
