@@ -78,7 +78,8 @@ func (t *tunnel) writeData(s *stream, b []byte, n int) error {
 	more := t.waiting.Add(-1) > 0
 	t.moveControl()
 	var err error
-	if !s.dead.Load() {
+	alive := !s.dead.Load()
+	if alive {
 		err = t.gatherData(s.id, b, n)
 		t.dataFramesSent.Add(1)
 		t.load.count(n)
@@ -93,6 +94,10 @@ func (t *tunnel) writeData(s *stream, b []byte, n int) error {
 	if s.dead.Load() {
 		t.mu.Lock()
 		defer t.mu.Unlock()
+		if !alive {
+			// Nothing was sent, and the others may use what was reserved of their window.
+			t.addTunnelCredit(int64(n))
+		}
 		return s.err
 	}
 	return err
