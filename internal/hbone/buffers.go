@@ -8,8 +8,10 @@ import "sync"
 //
 //   - small takes a request or an answer;
 //   - medium takes one full TLS record (16 KiB and its overhead);
-//   - large takes sixteen full records, one system call's worth: 64 KiB cost 10 %
-//     of throughput, 1 MiB gained nothing and left the cache.
+//   - large takes sixteen full records, one system call's worth. Measured on one bulk
+//     stream through two proxies, 64 KiB cost 10 % more processor time per byte and
+//     1 MiB 12 % less, without a clear gain in throughput; but one burst then keeps
+//     the other streams of a tunnel waiting four times as long.
 const (
 	classSmall = iota
 	classMedium
