@@ -24,6 +24,7 @@ const demoTimeout = 5 * time.Minute
 func main() {
 	shop := flag.String("shop", "examples/shop", "folder of shop.yaml")
 	flag.Parse()
+	signal.Ignore(syscall.SIGPIPE) // `demo | head` shall clean up too
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	ctx, cancel := context.WithTimeout(ctx, demoTimeout)

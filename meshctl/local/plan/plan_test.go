@@ -171,6 +171,26 @@ func TestOnlyReadyPodsOfTheSelectorAreBackends(t *testing.T) {
 	}
 }
 
+func TestEndpointSlicesAreBackendsOfServicesWithoutSelector(t *testing.T) {
+	p := build(t, strings.Replace(service, "  selector: {app: a}\n", "", 1)+`---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: web-1, labels: {kubernetes.io/service-name: web}}
+addressType: IPv4
+ports: [{port: 9000}]
+endpoints: [{addresses: [192.0.2.7]}, {addresses: [192.0.2.8], conditions: {ready: false}}]
+`, nil)
+	for _, f := range p.Forwards(func(plan.PodKey) bool { return true }) {
+		if want := "[]"; f.VIP.Addr().Is4() {
+			if want = "[192.0.2.7:9000]"; fmt.Sprint(f.Backends) != want {
+				t.Errorf("backends %v, want %s", f.Backends, want)
+			}
+		} else if len(f.Backends) != 0 {
+			t.Errorf("backends %v, want %s", f.Backends, want)
+		}
+	}
+}
+
 func TestServiceAddressesStayAndTheUsersOwnAreKept(t *testing.T) {
 	first := build(t, service, nil)
 	second := build(t, strings.Replace(service, "name: web", "name: also", 1)+service, first)

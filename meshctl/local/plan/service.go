@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/tulle-mesh/tulle/meshctl/local/manifest"
@@ -167,6 +168,7 @@ func (p *Plan) Forwards(ready func(PodKey) bool) []Forward {
 					}
 					f.Backends = append(f.Backends, netip.AddrPortFrom(ip, target))
 				}
+				f.Backends = append(f.Backends, p.slices(s, port, vip.Is4())...)
 				list = append(list, f)
 			}
 		}
@@ -185,6 +187,34 @@ func (p *Plan) backends(s *Service, ready func(PodKey) bool) []*Pod {
 		}
 		if ready(pod.PodKey) || s.Object.Spec.PublishNotReadyAddresses {
 			list = append(list, pod)
+		}
+	}
+	return list
+}
+
+// slices lists what EndpointSlices, which users write for services without a
+// selector, say of one port.
+func (p *Plan) slices(s *Service, port corev1.ServicePort, ipv4 bool) []netip.AddrPort {
+	var list []netip.AddrPort
+	for _, o := range p.Others {
+		slice, ok := o.Value.(*discoveryv1.EndpointSlice)
+		if !ok || o.Namespace != s.Namespace || o.Meta.Labels[discoveryv1.LabelServiceName] != s.Name {
+			continue
+		}
+		for _, sp := range slice.Ports {
+			if sp.Port == nil || (sp.Name != nil && *sp.Name != port.Name) || (sp.Name == nil && port.Name != "") {
+				continue
+			}
+			for _, ep := range slice.Endpoints {
+				if ready := ep.Conditions.Ready; ready != nil && !*ready {
+					continue
+				}
+				for _, text := range ep.Addresses {
+					if ip, err := netip.ParseAddr(text); err == nil && ip.Is4() == ipv4 {
+						list = append(list, netip.AddrPortFrom(ip, uint16(*sp.Port)))
+					}
+				}
+			}
 		}
 	}
 	return list

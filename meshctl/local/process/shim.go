@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/signal"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -65,6 +66,9 @@ func shim(config string) error {
 	if err != nil {
 		return err
 	}
+	// Go leaves SIGHUP and SIGINT ignored when it was started so (nohup, a shell's
+	// background job); the program shall get the default, as in a container.
+	signal.Notify(make(chan os.Signal, 1), unix.SIGHUP, unix.SIGINT)
 	if err := syscall.Exec(path, c.Argv, os.Environ()); err != nil {
 		return fmt.Errorf("run %s: %w", path, err)
 	}

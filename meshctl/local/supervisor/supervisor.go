@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"go.uber.org/zap"
@@ -94,6 +95,7 @@ func Run(ctx context.Context, settings control.Settings, log *zap.Logger, ready 
 	if err := s.wire(); err != nil {
 		return err
 	}
+	raiseFileLimit()
 	s.reaper = process.NewReaper()
 	defer s.reaper.Close()
 
@@ -111,6 +113,17 @@ func Run(ctx context.Context, settings control.Settings, log *zap.Logger, ready 
 	s.stopAll(func(string) {})
 	s.running.Wait()
 	return nil
+}
+
+// raiseFileLimit lets everything that is started open as many files as the
+// system allows, as container runtimes do: each connection is one. Go hands on
+// the limit that it was started with, unless it was set by hand.
+func raiseFileLimit() {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err == nil {
+		limit.Cur = limit.Max
+		syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit)
+	}
 }
 
 // goUntil runs f until ctx ends; Run waits for it.
