@@ -98,12 +98,12 @@ func New(cfg config.Config, options Options) (_ *App, err error) {
 	if err := a.buildAdmin(options.Levels); err != nil {
 		return nil, err
 	}
-	if err := a.admin.Listen(); err != nil {
-		return nil, fmt.Errorf("--admin: %w", err)
-	}
 	a.listener, err = net.Listen("tcp", cfg.Listen)
 	if err != nil {
 		return nil, fmt.Errorf("--listen: %w", err)
+	}
+	if err := a.admin.Listen(); err != nil { // last, for only Run closes it
+		return nil, fmt.Errorf("--admin: %w", err)
 	}
 	return a, nil
 }

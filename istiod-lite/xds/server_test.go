@@ -255,6 +255,7 @@ func TestOnDemandAnswersWhatIsAskedFor(t *testing.T) {
 		expect(t, r, "-"+uid("c"))
 		c.ack(r)
 		c.send(&request{ResourceNamesUnsubscribe: []string{"/10.0.0.77", uid("new")}})
+		synctest.Wait() // a change that comes first is rightly sent
 		state["new"] = "10.0.0.78"
 		m.publish(state)
 		c.nothing()
