@@ -79,15 +79,6 @@ type entry struct {
 	forget  *time.Timer // removes an entry that only remembers a failure
 }
 
-// member is one tunnel of the pool.
-type member struct {
-	tunnel Tunnel
-	opens  int  // guarded by the pool's mu
-	proven bool // its peer has answered; guarded by the pool's mu
-	idle   *time.Timer
-	seen   int // opens when idle fired last
-}
-
 // dialCall is a dial that several Opens may wait for.
 type dialCall struct {
 	done   chan struct{}
@@ -141,6 +132,7 @@ func (p *Pool) Open(ctx context.Context, key Key, r Request) (Stream, Response, 
 			p.answered(key, m)
 			return s, response, err
 		case errors.Is(err, ErrDraining), errors.Is(err, ErrTooManyStreams):
+			p.refused(key, m, err)
 		case errors.As(err, &broken) && proven:
 			// A tunnel that stood idle while its peer went away: nothing passed, ask anew.
 		case errors.As(err, &broken):
@@ -181,6 +173,18 @@ func (p *Pool) stillborn(key Key, m *member, err error) {
 	p.drop(m)
 	if len(e.members) == 0 && e.dial == nil {
 		p.dialFailed(e, err)
+	}
+}
+
+// refused treats a tunnel that takes no stream at all, though it has none, as a
+// failed dial: its peer would refuse the next tunnel's streams too.
+func (p *Pool) refused(key Key, m *member, err error) {
+	p.mu.Lock()
+	fresh := !m.proven && m.tunnel.Streams() == 0
+	p.mu.Unlock()
+	if fresh {
+		p.stillborn(key, m, err)
+		m.tunnel.Drain()
 	}
 }
 
@@ -234,13 +238,18 @@ func (p *Pool) choose(e *entry, tried []*member) *member {
 	least, usable := 0, 0
 	var stillborn error
 	e.members = slices.DeleteFunc(e.members, func(m *member) bool {
-		if !m.ended() {
+		switch {
+		case m.ended():
+			if !m.proven {
+				stillborn = m.tunnel.Err()
+			}
+		case m.fruitless():
+			stillborn = ErrTooManyStreams
+			m.tunnel.Drain()
+		default:
 			return false
 		}
 		p.drop(m)
-		if !m.proven {
-			stillborn = m.tunnel.Err()
-		}
 		return true
 	})
 	if stillborn != nil && len(e.members) == 0 && e.dial == nil {
@@ -262,22 +271,6 @@ func (p *Pool) choose(e *entry, tried []*member) *member {
 		p.startDial(e)
 	}
 	return best
-}
-
-// busy tells whether a tunnel moves so much that its one reader is likely the limit.
-func busy(t Tunnel) bool {
-	b, ok := t.(interface{ Busy() bool })
-	return ok && b.Busy()
-}
-
-// ended tells whether the tunnel is over, or will be without our doing.
-func (m *member) ended() bool {
-	select {
-	case <-m.tunnel.Done():
-		return true
-	default:
-		return m.tunnel.Err() != nil
-	}
 }
 
 // drop forgets a tunnel that is over; mu is held.
@@ -468,33 +461,4 @@ func awaitAll(ctx context.Context, tunnels []Tunnel) error {
 		}
 	}
 	return nil
-}
-
-// PooledTunnel describes one tunnel of a pool.
-type PooledTunnel struct {
-	Key Key
-	// Streams is the number of open streams.
-	Streams int
-	// ExpiresAt is the moment from which no new stream is opened; zero: never.
-	ExpiresAt time.Time
-	// Stats is nil when the carrier keeps none.
-	Stats *TunnelStats
-}
-
-// Tunnels describes the tunnels that take new streams, in no order.
-func (p *Pool) Tunnels() []PooledTunnel {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	var list []PooledTunnel
-	for key, e := range p.entries {
-		for _, m := range e.members {
-			d := PooledTunnel{Key: key, Streams: m.tunnel.Streams(), ExpiresAt: m.tunnel.ExpiresAt()}
-			if s, ok := m.tunnel.(interface{ Stats() TunnelStats }); ok {
-				stats := s.Stats()
-				d.Stats = &stats
-			}
-			list = append(list, d)
-		}
-	}
-	return list
 }
