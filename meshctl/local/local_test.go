@@ -2,7 +2,9 @@ package local_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -261,6 +263,26 @@ func TestUpTwiceChangesNothingAndADifferenceChangesThatOnly(t *testing.T) {
 	})
 	if out, err := c.run("up", "--no-mesh", "--nodes", "3", "-f", file); err == nil || !strings.Contains(out, "`meshctl local down` first") {
 		t.Errorf("another number of nodes: %v, %q", err, out)
+	}
+}
+
+// A script that holds a lock while it calls up must not find it held for ever.
+func TestTheSupervisorKeepsNothingOpenOfItsCaller(t *testing.T) {
+	c := newCtl(t)
+	read, write, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer read.Close()
+	up := c.command(c.upArgs(c.file(objects))...)
+	up.ExtraFiles = []*os.File{write, write, write}
+	if out, err := up.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	write.Close()
+	read.SetReadDeadline(time.Now().Add(10 * time.Second))
+	if _, err := read.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+		t.Errorf("the caller's pipe is still open: %v", err)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,6 +14,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/tulle-mesh/tulle/meshctl/local/control"
 )
@@ -143,6 +146,10 @@ func launch(log *os.File, settings control.Settings) (*exec.Cmd, *os.File, error
 		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}}
 		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}}
 	}
+	// The supervisor outlives whoever called us: a lock or a pipe of theirs that it
+	// and its pods kept open would hang what waits for its end. Kernels before
+	// 5.11 do not know the flag and inherit on.
+	_ = unix.CloseRange(reportFile, math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC)
 	if err := cmd.Start(); err != nil {
 		report.Close()
 		return nil, nil, err
