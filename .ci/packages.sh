@@ -8,11 +8,13 @@ set -euo pipefail
 wanted=(
   nft:nftables haproxy:haproxy nginx:nginx-light curl:curl redis-server:redis-server redis-benchmark:redis-tools
   psql:postgresql-client iperf3:iperf3 nghttpx:nghttp2-proxy openssl:openssl ip:iproute2 ss:iproute2
+  python3:python3 gcc:gcc # the race detector's, with the headers below
 )
 # Programs outside PATH, and libraries: path:package
 wanted_paths=(
   /usr/lib/postgresql:postgresql
   /usr/lib/python3/dist-packages/h2:python3-h2
+  /usr/include/stdlib.h:libc6-dev
 )
 
 export PATH="$PATH:/usr/sbin:/sbin"
