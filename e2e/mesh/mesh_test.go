@@ -301,13 +301,16 @@ func (m *mesh) capture(t *testing.T, node, marker string) (stop func() sniffed) 
 		if err := json.Unmarshal([]byte(b.line(t)), &s); err != nil {
 			t.Fatal(err)
 		}
+		if s.Dropped > 0 {
+			t.Errorf("the capture missed %d packets, so it proves nothing", s.Dropped)
+		}
 		return s
 	}
 }
 
 type sniffed struct {
-	Packets, Marked int
-	Ports           map[string]int
+	Packets, Marked, Dropped int
+	Ports                    map[string]int
 }
 
 // eventually retries f until it returns nil.

@@ -16,8 +16,9 @@ import (
 
 // sniffed is what sniff prints at its end.
 type sniffed struct {
-	// Packets counts TCP and UDP packets, Marked those that hold the marker.
-	Packets, Marked int
+	// Packets counts TCP and UDP packets, Marked those that hold the marker,
+	// Dropped those that came too fast to be looked at.
+	Packets, Marked, Dropped int
 	// Ports counts the TCP packets with payload by the lower of their two ports,
 	// which is the server's.
 	Ports map[string]int
@@ -57,6 +58,11 @@ func sniff(args []string) error {
 		case errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR):
 			select {
 			case <-stop:
+				stats, err := unix.GetsockoptTpacketStats(fd, unix.SOL_PACKET, unix.PACKET_STATISTICS)
+				if err != nil {
+					return err
+				}
+				result.Dropped = int(stats.Drops)
 				return json.NewEncoder(os.Stdout).Encode(result)
 			default:
 				continue
