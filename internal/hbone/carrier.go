@@ -79,7 +79,9 @@ type Tunnel interface {
 
 // Handler answers the requests of a server. It runs on a goroutine of its own,
 // must call exactly one of Accept and Refuse, and may use the accepted stream
-// after it returned. ctx ends when the connection ends.
+// after it returned. ctx ends when the handler returns and when the stream can carry
+// nothing any more: by a reset, by the end of its connection, unless both halves had
+// ended in order before, and by the end of the server.
 type Handler func(ctx context.Context, r *ServerRequest)
 
 // Conn describes the connection that a request came on.

@@ -33,10 +33,9 @@ type Server struct {
 
 // serverSide is what only a server's tunnel has.
 type serverSide struct {
-	srv    *Server
-	ctx    context.Context
-	cancel context.CancelCauseFunc
-	conn   Conn
+	srv  *Server
+	ctx  context.Context // of ServeConn
+	conn Conn
 	// running counts requests whose handler has not answered; those count against the
 	// limit of streams even after the peer reset them. Guarded by the tunnel's mu.
 	running int
@@ -56,11 +55,9 @@ func (s *Server) ServeConn(ctx context.Context, conn net.Conn, value any) error 
 	if maxStreams == 0 {
 		maxStreams = maxStreamsDefault
 	}
-	side := &serverSide{srv: s, conn: Conn{
+	side := &serverSide{srv: s, ctx: ctx, conn: Conn{
 		Local: addrPort(conn.LocalAddr()), Remote: addrPort(conn.RemoteAddr()), Value: value,
 	}}
-	side.ctx, side.cancel = context.WithCancelCause(ctx)
-	defer side.cancel(nil)
 	t := newTunnel(l, side, options{
 		keepAlive: s.KeepAlive, keepAliveTimeout: s.KeepAliveTimeout,
 		maxHeaderList: maxHeaderListServer, maxStreams: maxStreams,
@@ -215,28 +212,32 @@ func (r *reader) request(f *http2.MetaHeadersFrame) error {
 	}
 	t.streams[id] = s
 	t.server.running++
+	ctx, cancel := context.WithCancelCause(t.server.ctx)
+	s.cancel = cancel
 	t.mu.Unlock()
 	a := &responder{s: s}
 	if f.Truncated {
+		cancel(nil)
 		a.done()
 		return a.Refuse(431)
 	}
 	req := &ServerRequest{Request: q.Request, Method: q.method, Conn: t.server.conn, Responder: a}
 	t.background.Add(1)
-	go t.handle(a, req)
+	go t.handle(ctx, a, req)
 	return nil
 }
 
 // handle runs the handler. One that answers nothing, or panics, refuses.
-func (t *tunnel) handle(a *responder, r *ServerRequest) {
+func (t *tunnel) handle(ctx context.Context, a *responder, r *ServerRequest) {
 	defer t.background.Done()
 	defer func() {
+		a.s.cancel(nil)
 		a.done()
 		if !a.used {
 			_ = a.Refuse(503)
 		}
 	}()
-	t.server.srv.Handler(t.server.ctx, r)
+	t.server.srv.Handler(ctx, r)
 }
 
 // responder answers one request; the handler's goroutine uses it.

@@ -1,6 +1,7 @@
 package hbone
 
 import (
+	"context"
 	"errors"
 	"io"
 	"sync"
@@ -36,6 +37,9 @@ type stream struct {
 	// answer tells a client's Open that the answer or an error came.
 	answer   chan struct{}
 	response Response
+
+	// cancel ends the context of the server's handler; set before the stream is listed.
+	cancel context.CancelCauseFunc
 
 	// bodyLeft is what a content-length still promises, -1 when there was none; the
 	// reader's.
@@ -189,8 +193,13 @@ func (s *stream) settle() {
 	t.closeIfDrained()
 }
 
-// abort ends the receiving half with err; what is queued is dropped, as TCP does on a reset.
+// abort ends the receiving half with err; what is queued is dropped, as TCP does on a
+// reset. A stream that ended in order is not aborted when its tunnel ends: its handler
+// may still have to deliver what came.
 func (s *stream) abort(err error) {
+	if s.cancel != nil {
+		s.cancel(err)
+	}
 	s.rmu.Lock()
 	if s.rerr == nil {
 		s.rerr = err

@@ -209,9 +209,6 @@ func (t *tunnel) fail(err *TunnelError) {
 	for _, s := range streams {
 		s.abort(err)
 	}
-	if t.server != nil {
-		t.server.cancel(err)
-	}
 	// A reader that waits for the socket must see it.
 	_ = t.link.conn.SetReadDeadline(time.Now())
 }
