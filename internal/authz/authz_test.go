@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -332,21 +333,41 @@ func TestSetsAreImmutableAndComparable(t *testing.T) {
 	}
 }
 
-func TestParsePolicyRefusesWhatCannotBeNamedOrIsTooBig(t *testing.T) {
+func TestParsePolicyRefusesWhatCannotBeNamed(t *testing.T) {
 	for name, p := range map[string]*api.Authorization{
-		"no name":        {Namespace: "ns"},
-		"no namespace":   {Name: "p"},
-		"slash":          {Name: "a/b", Namespace: "ns"},
-		"line break":     {Name: "a\nb", Namespace: "ns"},
-		"long":           {Name: strings.Repeat("a", 254), Namespace: "ns"},
-		"too many rules": {Name: "p", Namespace: "ns", Rules: make([]*api.Rule, 4097)},
-		"too many matches": {Name: "p", Namespace: "ns", Rules: []*api.Rule{
-			{Clauses: []*api.Clause{{Matches: make([]*api.Match, 4097)}}}}},
-		"too many values": {Name: "p", Namespace: "ns", Rules: []*api.Rule{
-			{Clauses: []*api.Clause{{Matches: []*api.Match{{DestinationPorts: make([]uint32, 262145)}}}}}}},
+		"no name":      {Namespace: "ns"},
+		"no namespace": {Name: "p"},
+		"slash":        {Name: "a/b", Namespace: "ns"},
+		"line break":   {Name: "a\nb", Namespace: "ns"},
+		"long":         {Name: strings.Repeat("a", 254), Namespace: "ns"},
 	} {
 		if _, err := authz.ParsePolicy(p); err == nil {
 			t.Errorf("%s: accepted", name)
+		}
+	}
+}
+
+// A policy that is too big must not vanish: without it everything might pass.
+func TestPolicyBeyondTheLimitsDenies(t *testing.T) {
+	everyone := func() *api.Rule { return &api.Rule{} }
+	for name, rules := range map[string][]*api.Rule{
+		"rules":   slices.Repeat([]*api.Rule{everyone()}, 4097),
+		"matches": {everyone(), {Clauses: []*api.Clause{{Matches: make([]*api.Match, 4097)}}}},
+		"values": {everyone(), {Clauses: []*api.Clause{{Matches: []*api.Match{
+			{DestinationPorts: make([]uint32, 262145)}}}}}},
+	} {
+		for _, action := range []api.Action{api.Action_ALLOW, api.Action_DENY} {
+			p, err := authz.ParsePolicy(&api.Authorization{Name: "p", Namespace: "ns", Action: action, Rules: rules})
+			if err != nil {
+				t.Errorf("%v with too many %s: %v", action, name, err)
+				continue
+			}
+			if len(p.Warnings()) == 0 {
+				t.Errorf("%v with too many %s: no warning", action, name)
+			}
+			if _, _, err := authz.NewPolicies(p).Authorize(client); err == nil {
+				t.Errorf("%v with too many %s allows", action, name)
+			}
 		}
 	}
 }

@@ -1,7 +1,8 @@
 package authz
 
-// Limits of one policy. Kubernetes refuses objects over 1.5 MiB, so a policy
-// beyond these did not come from one. It is refused, and the last good one stays.
+// Limits of one policy, far beyond what people write. One that exceeds them is
+// in force in its strictest sense: without it, its workloads would have less
+// protection than its author wrote.
 const (
 	// maxRules bounds rules of one policy, and clauses of a rule, and matches of
 	// a clause, each on its own.

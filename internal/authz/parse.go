@@ -1,7 +1,6 @@
 package authz
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -14,13 +13,13 @@ import (
 )
 
 // ParsePolicy compiles a policy. Errors are only for policies that cannot be
-// named or exceed the limits; whatever else this proxy does not understand is
-// taken in the strictest sense and told by Warnings:
+// named; whatever else this proxy does not understand is taken in the strictest
+// sense and told by Warnings:
 //
 //   - an unknown value or condition never holds in ALLOW and always in DENY,
 //   - an unknown field of a rule or clause settles that rule or clause likewise,
-//   - a policy with an unknown action, or with unknown fields of its own, denies
-//     whatever it applies to,
+//   - a policy with an unknown action, with unknown fields of its own, or beyond
+//     the limits denies whatever it applies to,
 //   - a policy with an unknown scope applies to every workload and, being ALLOW,
 //     allows nothing.
 //
@@ -42,18 +41,27 @@ func ParsePolicy(in *api.Authorization) (*Policy, error) {
 	}
 	c := compiler{policy: p}
 	c.header(in)
-	if len(in.GetRules()) > maxRules {
-		return nil, fmt.Errorf("policy %q: rules: %d entries, more than %d", p.key, len(in.GetRules()), maxRules)
-	}
-	for i, r := range in.GetRules() {
-		compiled, err := c.rule(fmt.Sprintf("rules[%d]", i), r)
-		if err != nil {
-			return nil, fmt.Errorf("policy %q: %w", p.key, err)
-		}
-		p.rules = append(p.rules, compiled)
+	if err := c.rules(in.GetRules()); err != nil {
+		c.denyAll, c.mute = true, true
+		c.warn("policy", err.Error())
 	}
 	c.settle()
 	return p, nil
+}
+
+// rules compiles the rules. An error says which limit they exceed.
+func (c *compiler) rules(in []*api.Rule) error {
+	if len(in) > maxRules {
+		return fmt.Errorf("rules: %d entries, more than %d", len(in), maxRules)
+	}
+	for i, r := range in {
+		compiled, err := c.rule(fmt.Sprintf("rules[%d]", i), r)
+		if err != nil {
+			return err
+		}
+		c.policy.rules = append(c.policy.rules, compiled)
+	}
+	return nil
 }
 
 func checkName(field, s string) error {
@@ -180,7 +188,7 @@ func (c *compiler) clause(at string, in *api.Clause) (clause, error) {
 	return out, nil
 }
 
-var errTooManyValues = errors.New("the policy has too many values")
+var errTooManyValues = fmt.Errorf("more than %d values", maxValues)
 
 func (c *compiler) match(at string, in *api.Match) (match, error) {
 	var out match
