@@ -9,8 +9,9 @@ import (
 // portOutbound is where the application's captured connections arrive.
 const portOutbound = 15001
 
-// Bypassing returns those established connections of a list that do not go
-// through the proxy although they leave or enter the pod.
+// Bypassing returns those connections of a list that do not go through the proxy
+// although they leave or enter the pod, half-closed ones too: they may carry data
+// the other way for ever.
 //
 // An application's socket does not tell whether it was captured: it shows the
 // address that was dialled. But a captured connection has a second socket in
@@ -24,12 +25,12 @@ func Bypassing(sockets []Socket) []Socket {
 	delivered := map[ends]bool{}
 	captured := map[netip.AddrPort]bool{}
 	for _, s := range sockets {
-		if s.Mark&sockopt.MarkMask != sockopt.MarkProxy {
-			continue
-		}
-		if s.Local.Port() == portOutbound {
+		switch {
+		case s.Local.Port() == portOutbound:
+			// Without a look at the mark: what the kernel keeps of the socket of a
+			// proxy that died has none.
 			captured[s.Remote] = true
-		} else {
+		case s.Mark&sockopt.MarkMask == sockopt.MarkProxy:
 			delivered[ends{s.Remote, s.Local}] = true
 		}
 	}
@@ -42,7 +43,7 @@ func Bypassing(sockets []Socket) []Socket {
 	var out []Socket
 	for _, s := range sockets {
 		switch {
-		case s.State != Established, s.Mark&sockopt.MarkMask == sockopt.MarkProxy:
+		case s.Mark&sockopt.MarkMask == sockopt.MarkProxy, s.Local.Port() == portOutbound:
 		case s.Local.Addr().IsLoopback(), s.Local.Addr() == s.Remote.Addr():
 		case captured[s.Local], delivered[ends{s.Local, s.Remote}], own[ends{s.Local, s.Remote}]:
 		default:

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -82,10 +83,16 @@ func TestBypassing(t *testing.T) {
 	proxy := uint32(sockopt.MarkProxy)
 	old := socket("10.0.0.2:40001", "10.0.0.9:80", 0)
 	oldIn := socket("10.0.0.2:8080", "10.0.0.9:50001", 0x1000)
-	closing := socket("10.0.0.2:40009", "10.0.0.9:80", 0)
-	closing.State = sockdiag.CloseWait
+	half := socket("10.0.0.2:40009", "10.0.0.9:80", 0)
+	half.State = sockdiag.CloseWait
+	dead := socket("10.0.0.2:40010", "10.0.0.9:80", 0)
+	dead.State = sockdiag.CloseWait
+	remains := socket("127.0.0.1:15001", "10.0.0.2:40010", 0)
+	remains.State = sockdiag.FinWait2
 	got := sockdiag.Bypassing([]sockdiag.Socket{
-		old, oldIn, closing,
+		old, oldIn, half,
+		// captured, by a proxy that was killed
+		dead, remains,
 		// outbound, captured: the application's end and the proxy's two
 		socket("10.0.0.2:40002", "10.0.0.9:80", 0),
 		socket("127.0.0.1:15001", "10.0.0.2:40002", proxy),
@@ -98,7 +105,7 @@ func TestBypassing(t *testing.T) {
 		socket("10.0.0.2:40005", "10.0.0.2:8080", 0), socket("10.0.0.2:8080", "10.0.0.2:40005", 0),
 		socket("10.0.0.2:40006", "10.0.1.2:8080", 0), socket("10.0.1.2:8080", "10.0.0.2:40006", 0), // two own addresses
 	})
-	if len(got) != 2 || got[0] != old || got[1] != oldIn {
+	if !slices.Equal(got, []sockdiag.Socket{old, oldIn, half}) {
 		t.Errorf("got %+v", got)
 	}
 }
