@@ -47,6 +47,7 @@ apiVersion: v1
 kind: Pod
 metadata: {name: client, namespace: shop}
 spec:
+  terminationGracePeriodSeconds: 0
   containers:
   - name: c
     command: [sleep, infinity]

@@ -190,8 +190,10 @@ func (s *Supervisor) settle(ctx context.Context, progress func(string)) error {
 	defer tick.Stop()
 	told := map[string]bool{}
 	begin := time.Now()
+	var waits []string
 	for {
-		waits := s.waits()
+		before := waits
+		waits = s.waits()
 		if len(waits) == 0 && s.controlPlane != nil {
 			wait, err := s.inForce(ctx)
 			if err != nil {
@@ -199,6 +201,9 @@ func (s *Supervisor) settle(ctx context.Context, progress func(string)) error {
 			}
 			if wait != "" {
 				waits = append(waits, wait)
+			}
+			if ctx.Err() != nil && len(before) > 0 {
+				waits = before // the question was cut short by the time that is over
 			}
 		}
 		if len(waits) == 0 {

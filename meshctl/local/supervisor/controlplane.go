@@ -10,7 +10,7 @@ import (
 
 // controlPlaneState is what istiod-lite says of the objects that it was given.
 type controlPlaneState struct {
-	// read is when it last took all objects as they were.
+	// read is when it began to read objects last that are all in force.
 	read time.Time
 	// problems keep the newest objects from coming into force; warnings are about
 	// objects that do not do all they say.
@@ -47,7 +47,7 @@ func (s *Supervisor) askControlPlane(ctx context.Context) (controlPlaneState, er
 	if err := s.controlPlanePage(ctx, "syncz", &syncz); err != nil {
 		return state, err
 	}
-	state.read = errorz.Source.LastGood
+	state.read = errorz.Source.LastRead
 	for _, p := range errorz.Source.Problems {
 		text := p.Object
 		if text == "" {
