@@ -5,8 +5,14 @@ import "time"
 const (
 	// maxHandshakes bounds TLS handshakes in progress of one pod: each costs about
 	// a millisecond of CPU and 30 KiB, and anyone who reaches the pod may start one.
-	// Further connections wait for a turn within their handshake's timeout.
 	maxHandshakes = 256
+	// maxPerSource is how many of the connections in and before the handshake may
+	// come from one address, so that one silent client leaves room for others. A
+	// proxy dials a pod once at a time and for each few hundred streams.
+	maxPerSource = 64
+	// maxWaiting bounds the connections in and before the handshake, of a few KiB and
+	// one descriptor each: thousands of clients may come back at once.
+	maxWaiting = 4096
 	// defaultHandshakeTimeout and defaultConnectTimeout apply where Config says
 	// nothing. The first leaves room for a few lost packets; the second is how long
 	// a client waits for an application that does not answer its SYN.

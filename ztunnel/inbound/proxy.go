@@ -78,7 +78,7 @@ type Config struct {
 type Proxy struct {
 	cfg        Config
 	log        *zap.Logger
-	handshakes chan struct{}
+	handshakes *handshakes
 	tunnels    tunnels
 }
 
@@ -90,7 +90,7 @@ func New(cfg Config) *Proxy {
 	if cfg.ConnectTimeout == 0 {
 		cfg.ConnectTimeout = defaultConnectTimeout
 	}
-	p := &Proxy{cfg: cfg, log: cfg.Logger, handshakes: make(chan struct{}, maxHandshakes)}
+	p := &Proxy{cfg: cfg, log: cfg.Logger, handshakes: newHandshakes()}
 	p.tunnels.init(p)
 	return p
 }

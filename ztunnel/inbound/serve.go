@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -50,8 +51,8 @@ func identify(cs tls.ConnectionState) (peer, error) {
 
 // ServeTunnel serves one connection to 15008 until it ends. It owns conn.
 func (p *Proxy) ServeTunnel(ctx context.Context, conn *net.TCPConn) {
-	received := time.Now()
-	secure, who, err := p.handshake(ctx, conn)
+	received, source := time.Now(), addrPort(conn.RemoteAddr())
+	secure, who, err := p.handshake(ctx, conn, source.Addr())
 	if err == nil {
 		err = p.tunnels.h2.ServeConn(ctx, secure, who)
 		if err == nil || errors.Is(err, hbone.ErrServerDraining) {
@@ -65,20 +66,22 @@ func (p *Proxy) ServeTunnel(ctx context.Context, conn *net.TCPConn) {
 	_ = conn.Close()
 	p.cfg.Table.Fail(conntrack.Connection{
 		Direction: conntrack.Inbound, Protocol: conntrack.HBONE,
-		Src: addrPort(conn.RemoteAddr()), TunnelDst: addrPort(conn.LocalAddr()), Opened: received,
+		Src: source, TunnelDst: addrPort(conn.LocalAddr()), Opened: received,
 	}, err)
 }
 
 // handshake makes conn a TLS connection whose peer is known.
-func (p *Proxy) handshake(ctx context.Context, conn *net.TCPConn) (*tls.Conn, peer, error) {
+func (p *Proxy) handshake(ctx context.Context, conn *net.TCPConn, source netip.Addr) (*tls.Conn, peer, error) {
+	if err := p.handshakes.admit(source); err != nil {
+		return nil, peer{}, &HandshakeError{Err: err}
+	}
+	defer p.handshakes.leave(source)
 	ctx, cancel := context.WithTimeoutCause(ctx, p.cfg.HandshakeTimeout, fmt.Errorf("no TLS handshake within %v", p.cfg.HandshakeTimeout))
 	defer cancel()
-	select {
-	case p.handshakes <- struct{}{}:
-		defer func() { <-p.handshakes }()
-	case <-ctx.Done():
-		return nil, peer{}, &HandshakeError{Err: context.Cause(ctx)}
+	if err := p.handshakes.begin(ctx); err != nil {
+		return nil, peer{}, &HandshakeError{Err: err}
 	}
+	defer p.handshakes.end()
 	if err := p.cfg.Certificate.Ready(ctx); err != nil {
 		return nil, peer{}, &HandshakeError{Err: err}
 	}
