@@ -32,12 +32,16 @@ func (a *App) buildAdmin(levels admin.Levels) error {
 // Syncz is what /debug/syncz shows.
 type Syncz struct {
 	// Serial numbers the snapshot in force; 0 before the first.
-	Serial  uint64             `json:"serial"`
+	Serial uint64 `json:"serial"`
+	// Behind is true while objects have been read that are not served yet: the
+	// states of the clients are about older ones.
+	Behind  bool               `json:"behind"`
 	Clients []xds.ClientStatus `json:"clients"`
 }
 
 func (a *App) syncz() Syncz {
-	s := Syncz{Clients: a.xds.Status()}
+	behind := a.pipeline.behind() // asked first: what is served by now, the states below tell of
+	s := Syncz{Behind: behind, Clients: a.xds.Status()}
 	if snap, _ := a.pipeline.state(); snap != nil {
 		s.Serial = snap.Serial
 	}

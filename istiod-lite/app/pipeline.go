@@ -40,6 +40,7 @@ type pipeline struct {
 	mu       sync.Mutex
 	warnings []translate.Warning
 	current  *snapshot.Snapshot
+	served   *source.Objects // what current was made of, once the publisher has it
 }
 
 type pipelineMetrics struct {
@@ -126,6 +127,7 @@ func (p *pipeline) publish(objects *source.Objects, since time.Time) {
 	p.mu.Lock()
 	p.current, p.warnings = next, mesh.Warnings
 	p.mu.Unlock()
+	defer p.serve(objects)
 	if prev != nil && change.Empty() {
 		p.log.Debug("change without effect on proxies", zap.Duration("took", took))
 		return
@@ -139,6 +141,19 @@ func (p *pipeline) publish(objects *source.Objects, since time.Time) {
 	if prev == nil {
 		p.published()
 	}
+}
+
+func (p *pipeline) serve(objects *source.Objects) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.served = objects
+}
+
+// behind reports whether the source has a newer state than the publisher.
+func (p *pipeline) behind() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.served != p.source.Objects()
 }
 
 func (p *pipeline) count(next *snapshot.Snapshot, mesh *translate.Mesh) {

@@ -53,15 +53,45 @@ func (c *churn) set(n, r int) {
 
 func start(t *testing.T, c *churn, window time.Duration) (stop func()) {
 	t.Helper()
+	_, stop = startPipeline(t, c, window)
+	return stop
+}
+
+func startPipeline(t *testing.T, c *churn, window time.Duration) (p *pipeline, stop func()) {
+	t.Helper()
 	m, err := newPipelineMetrics(prometheus.NewRegistry())
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &pipeline{source: c, publisher: c, translator: translate.New(translate.Options{}), window: window, log: zap.NewNop(), metrics: m, published: func() {}}
+	p = &pipeline{source: c, publisher: c, translator: translate.New(translate.Options{}), window: window, log: zap.NewNop(), metrics: m, published: func() {}}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() { defer close(done); p.run(ctx) }()
-	return func() { cancel(); <-done }
+	return p, func() { cancel(); <-done }
+}
+
+// TestBehindUntilTheNewestObjectsAreServed is what a caller that changed an
+// object goes by before it believes the states of the clients.
+func TestBehindUntilTheNewestObjectsAreServed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		window := config.Default().Debounce
+		c := &churn{changed: make(chan struct{}, 1)}
+		p, stop := startPipeline(t, c, window)
+		defer stop()
+		for _, pods := range []int{1, 2, 2} { // the last without a difference
+			c.set(pods, 0)
+			time.Sleep(window - time.Nanosecond)
+			synctest.Wait()
+			if !p.behind() {
+				t.Errorf("%d pods: not behind before the end of the window", pods)
+			}
+			time.Sleep(time.Nanosecond)
+			synctest.Wait()
+			if p.behind() {
+				t.Errorf("%d pods: still behind after the window", pods)
+			}
+		}
+	})
 }
 
 // TestSteadyChurnLeavesAWindowAfterTheFirstOfEachBurst changes something every

@@ -8,6 +8,9 @@ type Status struct {
 	From string `json:"from"`
 	// LastGood is when the Objects in force were read; zero before the first.
 	LastGood time.Time `json:"lastGood,omitzero"`
+	// LastRead is when the last reading began that found the Objects in force to
+	// be what is there: a change made before it is in force.
+	LastRead time.Time `json:"lastRead,omitzero"`
 	// Objects counts those in force, by kind.
 	Objects map[string]int `json:"objects,omitempty"`
 	// Problems are what keeps a newer state from coming into force; empty when

@@ -49,6 +49,7 @@ type Source struct {
 	mu       sync.Mutex
 	objects  *source.Objects
 	lastGood time.Time
+	lastRead time.Time
 	problems []source.Problem
 	inert    []string
 }
@@ -104,6 +105,7 @@ func (s *Source) Status() source.Status {
 	st := source.Status{
 		From:          "file " + s.cfg.Path,
 		LastGood:      s.lastGood,
+		LastRead:      s.lastRead,
 		Problems:      slices.Clone(s.problems[:min(len(s.problems), maxProblems)]),
 		ProblemsTotal: len(s.problems),
 		Inert:         slices.Clone(s.inert[:min(len(s.inert), maxProblems)]),
@@ -129,8 +131,14 @@ func (s *Source) Run(ctx context.Context) error {
 func (s *Source) Load() (unsettled bool) {
 	s.loading.Lock()
 	defer s.loading.Unlock()
-	files, order, dirs, unsettled, err := s.decoder.load(s.cfg.Path, s.files, time.Now())
+	began := time.Now()
+	files, order, dirs, unsettled, err := s.decoder.load(s.cfg.Path, s.files, began)
 	s.dirs = dirs
+	defer func() {
+		if !unsettled {
+			s.confirm(began)
+		}
+	}()
 	if err != nil {
 		s.publish(nil, nil, []source.Problem{{Message: err.Error()}})
 		return unsettled
@@ -147,6 +155,15 @@ func (s *Source) Load() (unsettled bool) {
 	objects, inert, problems := assemble(order, files)
 	s.publish(objects, inert, problems)
 	return unsettled
+}
+
+// confirm notes a reading that began then, unless it found problems.
+func (s *Source) confirm(began time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.problems) == 0 {
+		s.lastRead = began
+	}
 }
 
 // failedToRead reports whether the problem in force is one of reading the tree,

@@ -230,6 +230,37 @@ func TestOneBadFileKeepsTheLastGoodStateOfAll(t *testing.T) {
 	}
 }
 
+// TestAReadingThatFindsNothingNewIsToldToo lets a writer know that what it wrote
+// is in force, also when a reading took it before the writer looked at the clock.
+func TestAReadingThatFindsNothingNewIsToldToo(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "a.yaml")
+	put(t, path, ns("a"))
+	old := time.Now().Add(-time.Minute) // not in the middle of being written
+	if err := os.Chtimes(path, old, old); err != nil {
+		t.Fatal(err)
+	}
+	src, err := file.New(file.Config{Path: dir, RootNamespace: "istio-system", Logger: zap.NewNop()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	src.Load()
+	good, written := src.Status().LastGood, time.Now()
+	src.Load()
+	if st := src.Status(); st.LastRead.Before(written) || !st.LastGood.Equal(good) {
+		t.Errorf("after a reading that found nothing new: %+v", st)
+	}
+	put(t, path, "a: b\n")
+	if err := os.Chtimes(path, old, old); err != nil {
+		t.Fatal(err)
+	}
+	written = time.Now()
+	src.Load()
+	if st := src.Status(); len(st.Problems) == 0 || !st.LastRead.Before(written) {
+		t.Errorf("after a reading that found a mistake: %+v", st)
+	}
+}
+
 func gauge(t *testing.T, reg *prometheus.Registry, name string) float64 {
 	t.Helper()
 	families, err := reg.Gather()

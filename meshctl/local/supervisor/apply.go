@@ -202,7 +202,7 @@ func (s *Supervisor) settle(ctx context.Context, progress func(string)) error {
 			if wait != "" {
 				waits = append(waits, wait)
 			}
-			if ctx.Err() != nil && len(before) > 0 {
+			if wait != "" && ctx.Err() != nil && len(before) > 0 {
 				waits = before // the question was cut short by the time that is over
 			}
 		}
@@ -240,6 +240,8 @@ func (s *Supervisor) inForce(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("the control plane refuses the new objects; what was in force before stays:\n  %s", strings.Join(state.problems, "\n  "))
 	case state.read.Before(written):
 		return "istiod-lite: to read the objects", nil
+	case state.behind:
+		return "istiod-lite: to serve the objects", nil
 	case state.proxies < len(s.nodes):
 		return fmt.Sprintf("istiod-lite: %d of %d ztunnels are connected", state.proxies, len(s.nodes)), nil
 	case state.unsynced != "":

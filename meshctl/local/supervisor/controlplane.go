@@ -15,6 +15,8 @@ type controlPlaneState struct {
 	// problems keep the newest objects from coming into force; warnings are about
 	// objects that do not do all they say.
 	problems, warnings []string
+	// behind is true while it has read objects that it does not serve yet.
+	behind bool
 	// unsynced names a proxy that does not have everything yet; empty when all do.
 	unsynced string
 	proxies  int
@@ -26,7 +28,7 @@ func (s *Supervisor) askControlPlane(ctx context.Context) (controlPlaneState, er
 		state  controlPlaneState
 		errorz struct {
 			Source struct {
-				LastGood time.Time
+				LastRead time.Time
 				Problems []struct {
 					File, Object, Field, Message string
 				}
@@ -35,6 +37,7 @@ func (s *Supervisor) askControlPlane(ctx context.Context) (controlPlaneState, er
 			Refused  []struct{ Node, Type, Message string }
 		}
 		syncz struct {
+			Behind  bool
 			Clients []struct {
 				Machine string
 				Types   map[string]struct{ State string }
@@ -64,6 +67,7 @@ func (s *Supervisor) askControlPlane(ctx context.Context) (controlPlaneState, er
 	for _, w := range errorz.Warnings {
 		state.warnings = append(state.warnings, warning(w))
 	}
+	state.behind = syncz.Behind
 	state.proxies = len(syncz.Clients)
 	for _, c := range syncz.Clients {
 		for _, t := range c.Types {
