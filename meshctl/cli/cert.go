@@ -9,6 +9,8 @@ func newCert(s *streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "cert",
 		Short: "Look at the certificates of the mesh",
+		Args:  noSuchCommand,
+		RunE:  help,
 	}
 	flags.add(cmd)
 	cmd.AddCommand(newCertStatus(s, flags))

@@ -19,16 +19,20 @@ import (
 // localFlags choose which local mesh is meant.
 type localFlags struct {
 	stateDir, name string
+	// given tells whether a flag is on the command line.
+	given func(flag string) bool
 }
 
 func (f *localFlags) add(cmd *cobra.Command) {
+	f.given = cmd.PersistentFlags().Changed
 	cmd.PersistentFlags().StringVar(&f.stateDir, "state-dir", os.Getenv("TULLE_STATE_DIR"), "folder of the mesh's state, sockets and logs (default /var/lib/tulle/NAME, or ~/.local/state/tulle/NAME for ordinary users; environment TULLE_STATE_DIR)")
 	cmd.PersistentFlags().StringVar(&f.name, "name", "default", "name of the mesh, when several run on one machine")
 }
 
-// dir is the absolute state folder.
+// dir is the absolute state folder. A name on the command line goes before a
+// folder in the environment: `down --name b` must not end another mesh.
 func (f *localFlags) dir() (string, error) {
-	if f.stateDir != "" {
+	if f.stateDir != "" && (f.given("state-dir") || !f.given("name")) {
 		return filepath.Abs(f.stateDir)
 	}
 	if f.name == "" || f.name != filepath.Base(f.name) || f.name[0] == '.' {
@@ -53,6 +57,8 @@ func newLocal(s *streams) *cobra.Command {
 		Long: `Runs nodes and pods as network namespaces of this machine, from the same YAML
 that Kubernetes takes, with istiod-lite, and an agent and a ztunnel per node.
 Works as root, and as an ordinary user inside a user namespace.`,
+		Args: noSuchCommand,
+		RunE: help,
 	}
 	flags.add(cmd)
 	cmd.AddCommand(newUp(s, flags), newExec(s, flags), newLogs(s, flags), newStatus(s, flags),

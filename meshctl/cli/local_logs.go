@@ -43,6 +43,9 @@ state folder, so that they can be read after a crash too.`,
 			if _, err := os.Stat(state.Logs()); err != nil {
 				return fmt.Errorf("no logs in %s: no mesh has run with this --state-dir", dir)
 			}
+			if tail < -1 {
+				return fmt.Errorf("--tail %d: must be a number of lines, or -1 for all", tail)
+			}
 			all := logFiles(state)
 			if len(args) == 0 {
 				for _, l := range all {
@@ -118,7 +121,12 @@ func choose(all []logFile, name, node, namespace, container string) ([]logFile, 
 	}
 	switch {
 	case len(chosen) == 0:
-		return nil, fmt.Errorf("no log of %q; `meshctl local logs` lists what there is", name)
+		for _, only := range []struct{ what, value string }{{"node", node}, {"namespace", namespace}, {"container", container}} {
+			if only.value != "" {
+				name += ", " + only.what + " " + only.value
+			}
+		}
+		return nil, fmt.Errorf("no log of %s; `meshctl local logs` lists what there is", name)
 	case len(pods) > 1:
 		return nil, fmt.Errorf("%d pods are called %q; say which with -n NAMESPACE", len(pods), name)
 	}

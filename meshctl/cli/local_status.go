@@ -111,7 +111,11 @@ func printProblems(w io.Writer, st control.Status) {
 			add("pod %s/%s: %s", p.Namespace, p.Name, p.Reason)
 		}
 		if p.OlderConnections > 0 {
-			add("pod %s/%s: %d connections are older than its membership and go on in plaintext", p.Namespace, p.Name, p.OlderConnections)
+			older := "1 connection is older than its membership and goes on in plaintext"
+			if p.OlderConnections > 1 {
+				older = fmt.Sprintf("%d connections are older than its membership and go on in plaintext", p.OlderConnections)
+			}
+			add("pod %s/%s: %s", p.Namespace, p.Name, older)
 		}
 	}
 	for _, e := range st.ConfigErrors {

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -49,6 +51,10 @@ in an earlier -f, so that a change can be a small file of its own.`,
 			if err != nil {
 				return err
 			}
+			if len(docs) == 0 {
+				// A file that came out empty by mistake would remove everything.
+				return fmt.Errorf("no object in %s; `meshctl local down` ends the mesh", strings.Join(files, ", "))
+			}
 			// Mistakes show before anything is started.
 			if _, err := manifest.Parse(docs); err != nil {
 				return err
@@ -67,12 +73,22 @@ in an earlier -f, so that a change can be a small file of its own.`,
 			if binDir, err = filepath.Abs(binDir); err != nil {
 				return err
 			}
-			mesh, started, err := local.Start(ctx, control.Settings{
+			wanted := control.Settings{
 				Name: flags.name, StateDir: dir, BinDir: binDir, Nodes: nodes, NoMesh: noMesh,
 				TrustDomain: trustDomain, ZtunnelArgs: ztunnelArgs, LogLevel: logLevel, Version: telemetry.Version,
-			})
+			}
+			mesh, started, err := local.Start(ctx, wanted)
 			if err != nil {
 				return err
+			}
+			if !started {
+				st, err := mesh.Status(ctx)
+				if err != nil {
+					return err
+				}
+				if err := fixed(st, wanted, cmd.Flags().Changed); err != nil {
+					return err
+				}
 			}
 			if started {
 				fmt.Fprintf(s.out, "mesh started with %d nodes (state in %s)\n", nodes, dir)
@@ -106,6 +122,30 @@ in an earlier -f, so that a change can be a small file of its own.`,
 	f.StringVar(&logLevel, "log-level", "", "log level of the mesh's components")
 	f.BoolVar(&noMesh, "no-mesh", false, "run pods, services and names only, without control plane and proxies")
 	return cmd
+}
+
+// fixed refuses flags that ask for another mesh than the one that runs: they hold
+// from its start to its end, and passing them over in silence would leave the
+// caller with a mesh that is not what the command line says.
+func fixed(running control.Status, wanted control.Settings, given func(flag string) bool) error {
+	var errs []error
+	for _, f := range []struct {
+		flag       string
+		has, asked any
+		same       bool
+	}{
+		{"name", running.Name, wanted.Name, running.Name == wanted.Name},
+		{"no-mesh", !running.Mesh, wanted.NoMesh, running.Mesh != wanted.NoMesh},
+		{"bin-dir", running.BinDir, wanted.BinDir, running.BinDir == wanted.BinDir},
+		{"trust-domain", running.TrustDomain, wanted.TrustDomain, running.TrustDomain == wanted.TrustDomain},
+		{"ztunnel-arg", running.ZtunnelArgs, wanted.ZtunnelArgs, slices.Equal(running.ZtunnelArgs, wanted.ZtunnelArgs)},
+		{"log-level", running.LogLevel, wanted.LogLevel, running.LogLevel == wanted.LogLevel},
+	} {
+		if given(f.flag) && !f.same {
+			errs = append(errs, fmt.Errorf("--%s: the mesh was started with %q and was asked for %q: this is fixed while it runs; `meshctl local down` first", f.flag, fmt.Sprint(f.has), fmt.Sprint(f.asked)))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func newDown(s *streams, flags *localFlags) *cobra.Command {

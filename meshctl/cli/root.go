@@ -66,3 +66,20 @@ func newVersion(s *streams) *cobra.Command {
 		Run:   func(*cobra.Command, []string) { fmt.Fprintln(s.out, telemetry.Version) },
 	}
 }
+
+// noSuchCommand and help are what a command that only holds others does with a
+// word that is none of them, and without any. Left to itself cobra prints help for
+// both, and a script with a misspelt command believes that it succeeded.
+func noSuchCommand(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	cmd.SuggestionsMinimumDistance = 2
+	hint := ""
+	if similar := cmd.SuggestionsFor(args[0]); len(similar) > 0 {
+		hint = fmt.Sprintf("; did you mean %q?", similar[0])
+	}
+	return fmt.Errorf("unknown command %q for %q%s", args[0], cmd.CommandPath(), hint)
+}
+
+func help(cmd *cobra.Command, _ []string) error { return cmd.Help() }

@@ -64,7 +64,11 @@ func (m *Mesh) Apply(ctx context.Context, docs []manifest.Document, nodes int, w
 	if err != nil {
 		return 0, err
 	}
-	return m.events(ctx, "/v1/apply", body, progress)
+	changed, err := m.events(ctx, "/v1/apply", body, progress)
+	if err != nil && ctx.Err() != nil {
+		return changed, errors.New("interrupted; the mesh stays up and goes on with what was begun: `meshctl local status` shows it, `meshctl local down` ends it")
+	}
+	return changed, err
 }
 
 func (m *Mesh) down(ctx context.Context, progress func(string)) error {

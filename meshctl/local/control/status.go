@@ -13,6 +13,12 @@ type Status struct {
 	Rootless      bool `json:"rootless"`
 	// Mesh is false when the mesh runs without control plane and proxies.
 	Mesh bool `json:"mesh"`
+	// BinDir, TrustDomain, ZtunnelArgs and LogLevel are what the mesh was started
+	// with.
+	BinDir      string   `json:"binDir"`
+	TrustDomain string   `json:"trustDomain"`
+	ZtunnelArgs []string `json:"ztunnelArgs,omitempty"`
+	LogLevel    string   `json:"logLevel,omitempty"`
 	// ControlPlane is istiod-lite; nil without mesh.
 	ControlPlane *Component `json:"controlPlane,omitempty"`
 	Nodes        []Node     `json:"nodes"`

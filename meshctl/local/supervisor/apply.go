@@ -21,6 +21,8 @@ import (
 // settlePeriod is how often apply looks whether everything runs.
 const settlePeriod = 50 * time.Millisecond
 
+var errDown = errors.New("the mesh is being taken down")
+
 // apply makes the mesh as the request says and tells about it on the way. It
 // returns the number of objects that changed. An error before the first change
 // leaves everything as it was.
@@ -36,6 +38,19 @@ func (s *Supervisor) apply(ctx context.Context, request control.Apply, progress 
 	if err != nil {
 		return 0, err
 	}
+	changed, err := s.change(set, progress)
+	if err != nil || request.WaitSeconds <= 0 {
+		return changed, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(request.WaitSeconds*float64(time.Second)))
+	defer cancel()
+	return changed, s.settle(ctx, progress)
+}
+
+// change plans the objects and starts and stops what differs. One at a time
+// does; waiting until everything runs is outside, so that the next change, which
+// may be the one that mends this, need not wait for it.
+func (s *Supervisor) change(set *manifest.Set, progress func(string)) (int, error) {
 	s.applying.Lock()
 	defer s.applying.Unlock()
 	s.mu.Lock()
@@ -56,15 +71,7 @@ func (s *Supervisor) apply(ctx context.Context, request control.Apply, progress 
 	for _, c := range changes {
 		progress(c)
 	}
-	if err := s.converge(set, next, progress); err != nil {
-		return len(changes), err
-	}
-	if request.WaitSeconds <= 0 {
-		return len(changes), nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, time.Duration(request.WaitSeconds*float64(time.Second)))
-	defer cancel()
-	return len(changes), s.settle(ctx, progress)
+	return len(changes), s.converge(set, next, progress)
 }
 
 // check refuses what this supervisor cannot do.
@@ -126,7 +133,7 @@ func (s *Supervisor) converge(set *manifest.Set, next *plan.Plan, progress func(
 	s.mu.Lock()
 	if s.stopping {
 		s.mu.Unlock()
-		return errors.New("the mesh is being taken down")
+		return errDown
 	}
 	var gone []*pod
 	for key, p := range s.pods {
@@ -192,6 +199,12 @@ func (s *Supervisor) settle(ctx context.Context, progress func(string)) error {
 	begin := time.Now()
 	var waits []string
 	for {
+		s.mu.Lock()
+		stopping := s.stopping
+		s.mu.Unlock()
+		if stopping {
+			return errDown // not "everything runs" because nothing is left
+		}
 		before := waits
 		waits = s.waits()
 		if len(waits) == 0 && s.controlPlane != nil {

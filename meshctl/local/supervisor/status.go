@@ -17,6 +17,8 @@ func (s *Supervisor) status(ctx context.Context) control.Status {
 	st := control.Status{
 		Name: s.settings.Name, StateDir: s.settings.StateDir, Version: s.settings.Version,
 		Started: s.started, Rootless: s.settings.Rootless, Mesh: !s.settings.NoMesh,
+		BinDir: s.settings.BinDir, TrustDomain: s.settings.TrustDomain,
+		ZtunnelArgs: s.settings.ZtunnelArgs, LogLevel: s.settings.LogLevel,
 	}
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
