@@ -257,58 +257,85 @@ func (c *client) acknowledge(w *watch, short, nonce string, req *discovery.Delta
 	}
 }
 
-// push sends, for each type without a response under way, what the client lacks.
+// push sends, for each type without a response under way, what the client lacks,
+// in an order in which a proxy never holds a workload that lists a policy which
+// it does not have: it would refuse the workload's connections. So policies go
+// before workloads, and those that are gone after them.
 func (c *client) push() {
-	snap := c.server.current.Load()
-	if snap == nil {
+	if c.server.current.Load() == nil {
 		return // the first state is still to come; proxies wait for it
 	}
-	for url, short := range shortTypes {
-		w := c.watches[url]
-		if w == nil || w.nonce != "" {
-			continue
-		}
-		// The names first, the snapshot after: a change between the two is then
-		// sent now and found to be known later, never missed.
-		c.mu.Lock()
-		var dirty map[string]struct{}
-		since := w.dirtySince
-		if len(w.dirty) > 0 {
-			dirty, w.dirty, w.dirtySince = w.dirty, map[string]struct{}{}, time.Time{}
-		}
-		c.mu.Unlock()
-		if len(dirty) == 0 && !w.full && !w.answer && !w.prune && len(w.force) == 0 && len(w.absent) == 0 {
-			continue
-		}
-		snap = c.server.current.Load()
-		started := time.Now()
-		resp, left := w.next(snap.Sets[url], dirty)
-		c.server.metrics.pushTime.WithLabelValues(short).Observe(time.Since(started).Seconds())
-		version := strconv.FormatUint(snap.Serial, 10)
-		c.mu.Lock()
-		for name := range left {
-			w.dirty[name] = struct{}{}
-		}
-		w.status.Resources = len(w.known)
-		if resp == nil {
+	policies, addresses := c.watches[snapshot.AuthorizationType], c.watches[snapshot.AddressType]
+	blocked := policies != nil && policies.nonce != "" && c.due(policies)
+	c.pushType(policies, c.due(addresses))
+	if !blocked {
+		c.pushType(addresses, false)
+	}
+	c.pushType(policies, c.due(addresses))
+}
+
+// due reports whether a type has something that is not sent yet.
+func (c *client) due(w *watch) bool {
+	if w == nil {
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(w.dirty) > 0 || w.owes()
+}
+
+// pushType sends what the client lacks of one type, unless a response of it is
+// under way. With keep, what is gone stays for a later call.
+func (c *client) pushType(w *watch, keep bool) {
+	if w == nil || w.nonce != "" {
+		return
+	}
+	// The names first, the snapshot after: a change between the two is then
+	// sent now and found to be known later, never missed.
+	c.mu.Lock()
+	var dirty map[string]struct{}
+	since := w.dirtySince
+	if len(w.dirty) > 0 {
+		dirty, w.dirty, w.dirtySince = w.dirty, map[string]struct{}{}, time.Time{}
+	}
+	c.mu.Unlock()
+	if len(dirty) == 0 && !w.owes() {
+		return
+	}
+	short := shortTypes[w.url]
+	snap := c.server.current.Load()
+	started := time.Now()
+	resp, left := w.next(snap.Sets[w.url], dirty, keep)
+	c.server.metrics.pushTime.WithLabelValues(short).Observe(time.Since(started).Seconds())
+	version := strconv.FormatUint(snap.Serial, 10)
+	c.mu.Lock()
+	if len(left) > 0 && len(w.dirty) == 0 {
+		w.dirtySince = since
+	}
+	for name := range left {
+		w.dirty[name] = struct{}{}
+	}
+	w.status.Resources = len(w.known)
+	if resp == nil {
+		if len(left) == 0 {
 			// Nothing of the change concerns this client: it is up to date.
 			w.status.SentVersion, w.status.AckedVersion = version, version
-			c.mu.Unlock()
-			continue
 		}
-		c.nonces++
-		w.nonce = strconv.FormatUint(c.nonces, 10)
-		w.since, w.sent = since, started
-		w.status.SentVersion, w.status.SentNonce, w.status.SentAt = version, w.nonce, started
-		w.status.Responses++
 		c.mu.Unlock()
-
-		resp.SystemVersionInfo, resp.Nonce = version, w.nonce
-		c.server.metrics.pushes.WithLabelValues(short).Inc()
-		c.server.metrics.resources.WithLabelValues(short, "changed").Add(float64(len(resp.Resources)))
-		c.server.metrics.resources.WithLabelValues(short, "removed").Add(float64(len(resp.RemovedResources)))
-		c.server.metrics.configSize.WithLabelValues(short).Observe(float64(proto.Size(resp)))
-		c.log.Debug("xds push", zap.String("type", url), zap.Int("resources", len(resp.Resources)), zap.Int("removed", len(resp.RemovedResources)), zap.Int("left", len(left)))
-		c.responses <- resp // has room for one of each type
+		return
 	}
+	c.nonces++
+	w.nonce = strconv.FormatUint(c.nonces, 10)
+	w.since, w.sent = since, started
+	w.status.SentVersion, w.status.SentNonce, w.status.SentAt = version, w.nonce, started
+	w.status.Responses++
+	c.mu.Unlock()
+
+	resp.SystemVersionInfo, resp.Nonce = version, w.nonce
+	c.server.metrics.pushes.WithLabelValues(short).Inc()
+	c.server.metrics.resources.WithLabelValues(short, "changed").Add(float64(len(resp.Resources)))
+	c.server.metrics.resources.WithLabelValues(short, "removed").Add(float64(len(resp.RemovedResources)))
+	c.server.metrics.configSize.WithLabelValues(short).Observe(float64(proto.Size(resp)))
+	c.log.Debug("xds push", zap.String("type", w.url), zap.Int("resources", len(resp.Resources)), zap.Int("removed", len(resp.RemovedResources)), zap.Int("left", len(left)))
+	c.responses <- resp // has room for one of each type
 }

@@ -15,6 +15,7 @@ import (
 	rpcstatus "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc/metadata"
 
+	apisecurity "github.com/tulle-mesh/tulle/api/security"
 	apiworkload "github.com/tulle-mesh/tulle/api/workload"
 	"github.com/tulle-mesh/tulle/istiod-lite/snapshot"
 	"github.com/tulle-mesh/tulle/istiod-lite/translate"
@@ -144,10 +145,11 @@ func expect(t *testing.T, r *discovery.DeltaDiscoveryResponse, names ...string) 
 
 // mesh publishes states made of workloads name → address.
 type mesh struct {
-	t       *testing.T
-	server  *xds.Server
-	current *snapshot.Snapshot
-	members map[string]string // workload → service
+	t        *testing.T
+	server   *xds.Server
+	current  *snapshot.Snapshot
+	members  map[string]string // workload → service
+	policies []string          // further resources, of the other type
 }
 
 func newServer(t *testing.T, change func(*xds.Config)) (*xds.Server, *mesh) {
@@ -177,6 +179,9 @@ func (m *mesh) publish(workloads map[string]string) {
 				Body: &apiworkload.Address{Type: &apiworkload.Address_Service{Service: &apiworkload.Service{Hostname: svc}}}}
 		}
 		out.Addresses[r.Name] = r
+	}
+	for _, name := range m.policies {
+		out.Authorizations[name] = &translate.Resource{Name: name, Body: &apisecurity.Authorization{Name: name}}
 	}
 	next, change, err := snapshot.Next(m.current, out)
 	if err != nil {

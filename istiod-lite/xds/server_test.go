@@ -124,6 +124,65 @@ func TestChangesDuringAResponseUnderWayAreMerged(t *testing.T) {
 	})
 }
 
+// TestAWorkloadNeverStandsWithoutItsPolicies follows what a proxy holds, response
+// by response: new policies come before the workloads that list them, and old
+// ones go after the workloads have let go of them.
+func TestAWorkloadNeverStandsWithoutItsPolicies(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server, m := newServer(t, nil)
+		m.policies = []string{"shop/old"}
+		m.publish(map[string]string{"a": "lists old"})
+		c := connect(t, server)
+		defer c.close()
+		c.send(&request{TypeUrl: snapshot.AddressType})
+		c.send(&request{TypeUrl: snapshot.AuthorizationType})
+		c.ack(c.next())
+		c.ack(c.next())
+		c.nothing()
+
+		m.policies = []string{"shop/new"}
+		m.publish(map[string]string{"a": "lists new"})
+		first := c.next()
+		expect(t, first, "shop/new")
+		second := c.next()
+		expect(t, second, uid("a"))
+		c.nothing() // one response of a type at a time
+		c.ack(first)
+		c.ack(second)
+		third := c.next()
+		expect(t, third, "-shop/old")
+
+		// A policy that cannot be sent yet holds its workloads back.
+		m.policies = []string{"shop/new", "shop/newer"}
+		m.publish(map[string]string{"a": "lists newer"})
+		c.nothing()
+		c.ack(third)
+		fourth := c.next()
+		expect(t, fourth, "shop/newer")
+		fifth := c.next()
+		expect(t, fifth, uid("a"))
+
+		// And workloads that cannot hold back what they have listed.
+		c.ack(fourth)
+		m.policies = nil
+		m.publish(map[string]string{"a": "lists none"})
+		c.nothing()
+		c.ack(fifth)
+		sixth := c.next()
+		expect(t, sixth, uid("a"))
+		seventh := c.next()
+		expect(t, seventh, "-shop/new", "-shop/newer")
+		c.ack(sixth)
+		c.ack(seventh)
+		c.nothing()
+		for url, st := range server.Status()[0].Types {
+			if st.State != xds.Synced {
+				t.Errorf("%s: %+v", url, st)
+			}
+		}
+	})
+}
+
 // TestASlowClientHoldsBackNobody leaves one client without reading: others get
 // every change at once, Publish never waits, what is kept for the slow one does
 // not grow, and in the end it is cut off.

@@ -91,6 +91,11 @@ func (w *watch) subscribe(req *discovery.DeltaDiscoveryRequest, first bool) erro
 	return nil
 }
 
+// owes reports whether a response is due for another reason than a change.
+func (w *watch) owes() bool {
+	return w.full || w.answer || w.prune || len(w.force) > 0 || len(w.absent) > 0
+}
+
 // wants reports whether the client subscribes to an entry, by its name or an
 // alias or through a service that it is an endpoint of.
 func (w *watch) wants(set *snapshot.Set, e *snapshot.Entry) bool {
@@ -118,8 +123,10 @@ func (w *watch) asked(e *snapshot.Entry) bool {
 
 // next builds the response that brings the client from what it knows to set,
 // looking at the dirty names only unless everything is due. It returns nil when
-// there is nothing to say, and the names left over when the response is full.
-func (w *watch) next(set *snapshot.Set, dirty map[string]struct{}) (resp *discovery.DeltaDiscoveryResponse, left map[string]struct{}) {
+// there is nothing to say, and the names left over: with keep those that are
+// gone, and the rest when the response is full.
+func (w *watch) next(set *snapshot.Set, dirty map[string]struct{}, keep bool) (resp *discovery.DeltaDiscoveryResponse, left map[string]struct{}) {
+	left = map[string]struct{}{}
 	resp = &discovery.DeltaDiscoveryResponse{TypeUrl: w.url}
 	if w.prune {
 		maps.DeleteFunc(w.known, func(name, _ string) bool { return !w.wants(set, set.Entries[name]) })
@@ -132,6 +139,8 @@ func (w *watch) next(set *snapshot.Set, dirty map[string]struct{}) (resp *discov
 		e := set.Entries[name]
 		_, has := w.known[name]
 		switch {
+		case e == nil && has && keep:
+			left[name] = struct{}{}
 		case e == nil && has:
 			delete(w.known, name)
 			if !removed[name] {
@@ -141,7 +150,6 @@ func (w *watch) next(set *snapshot.Set, dirty map[string]struct{}) (resp *discov
 		case e == nil, !has && !w.wants(set, e):
 		case w.known[name] != e.Version || w.force[name]:
 			if size > 0 && size+e.Size() > maxResponseBytes {
-				left = make(map[string]struct{}, len(names)-i)
 				for _, name := range names[i:] {
 					left[name] = struct{}{}
 				}
@@ -162,9 +170,9 @@ func (w *watch) next(set *snapshot.Set, dirty map[string]struct{}) (resp *discov
 	clear(w.force)
 	w.full = false
 	if len(resp.Resources)+len(resp.RemovedResources) == 0 && !w.answer {
-		return nil, nil
+		return nil, left
 	}
-	return w.filled(resp), nil
+	return w.filled(resp), left
 }
 
 // filled sorts the removals, for the same change to look the same to all.
