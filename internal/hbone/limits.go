@@ -98,6 +98,12 @@ const (
 	// to the others; 16 MiB fill 1.3 Gbit/s at 100 ms.
 	tunnelWindow = 16 << 20
 
+	// maxUnsent bounds what the streams of one tunnel hold, read from their sockets and
+	// waiting to be written: a peer that grants credit and stops reading would
+	// otherwise pin a large buffer for each of its streams. Sixteen large buffers keep
+	// the writer busy.
+	maxUnsent = 4 << 20
+
 	// maxStreamWindow is the largest receive window that a stream grows to, by factors of
 	// windowGrowth, while its reader keeps up: 4 MiB fill 1.6 Gbit/s at 20 ms.
 	maxStreamWindow = 4 << 20

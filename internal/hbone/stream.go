@@ -255,11 +255,14 @@ func (s *stream) tryCredit(want int) int {
 	return s.take(want)
 }
 
-// take reserves what it can of both windows and puts the stream on the tunnel's
-// list when that window is empty; t.mu is held.
+// take reserves what it can of both windows, and of what the tunnel may hold, and
+// puts the stream on the tunnel's list when that is used up; t.mu is held.
 func (s *stream) take(want int) int {
 	t := s.t
 	n := min(int64(want), s.sendWindow, t.sendWindow)
+	if t.unsent >= maxUnsent {
+		n = 0
+	}
 	if n <= 0 {
 		if s.sendWindow > 0 && !s.waiting {
 			s.waiting = true
@@ -269,6 +272,7 @@ func (s *stream) take(want int) int {
 	}
 	s.sendWindow -= n
 	t.sendWindow -= n
+	t.unsent += n
 	return int(n)
 }
 
@@ -280,8 +284,24 @@ func (s *stream) putBack(n int) {
 	t := s.t
 	t.mu.Lock()
 	s.sendWindow += int64(n)
-	t.addTunnelCredit(int64(n))
+	t.sendWindow += int64(n)
+	t.released(int64(n))
 	t.mu.Unlock()
+}
+
+// released notes that n reserved octets are not held any more, and wakes as many of
+// those who wait as there is room for; mu is held.
+func (t *tunnel) released(n int64) {
+	t.unsent -= n
+	room := maxUnsent - t.unsent
+	if room <= 0 || t.sendWindow <= 0 || len(t.starved) == 0 {
+		return
+	}
+	if t.unsent > 0 { // who is left is woken by the next release
+		t.wake(min(len(t.starved), int(room)/classSize[classLarge]+1))
+	} else {
+		t.wake(len(t.starved))
+	}
 }
 
 // addTunnelCredit adds to the connection's send window and wakes the streams that
@@ -291,10 +311,16 @@ func (t *tunnel) addTunnelCredit(n int64) {
 	if t.sendWindow <= 0 || len(t.starved) == 0 {
 		return
 	}
-	for i, s := range t.starved {
+	t.wake(len(t.starved))
+}
+
+// wake wakes the first n streams that wait for the tunnel; mu is held.
+func (t *tunnel) wake(n int) {
+	for _, s := range t.starved[:n] {
 		s.waiting = false
 		s.credit.Broadcast()
-		t.starved[i] = nil
 	}
-	t.starved = t.starved[:0]
+	left := copy(t.starved, t.starved[n:])
+	clear(t.starved[left:])
+	t.starved = t.starved[:left]
 }

@@ -46,7 +46,8 @@ type tunnel struct {
 	henc    *hpack.Encoder // in the order of control
 
 	sendWindow     int64
-	starved        []*stream // wait for sendWindow
+	unsent         int64     // reserved of sendWindow and not written yet
+	starved        []*stream // wait for sendWindow, or for less unsent
 	peerWindow     int32     // SETTINGS_INITIAL_WINDOW_SIZE of the peer
 	peerMaxStreams uint32
 	draining       bool // no new streams, either way

@@ -91,13 +91,14 @@ func (t *tunnel) writeData(s *stream, b []byte, n int) error {
 	if err != nil {
 		t.fail(writeError(err))
 	}
-	if s.dead.Load() {
-		t.mu.Lock()
-		defer t.mu.Unlock()
-		if !alive {
-			// Nothing was sent, and the others may use what was reserved of their window.
-			t.addTunnelCredit(int64(n))
-		}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !alive {
+		// Nothing was sent, and the others may use what was reserved of their window.
+		t.sendWindow += int64(n)
+	}
+	t.released(int64(n))
+	if s.err != nil {
 		return s.err
 	}
 	return err
