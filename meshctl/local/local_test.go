@@ -391,20 +391,7 @@ func TestAPodRunsAsTheUserThatItNames(t *testing.T) {
 
 func TestAnOrdinaryUserRunsAMesh(t *testing.T) {
 	c := newCtl(t)
-	// The test binary lies where only root may look; the user gets a copy.
-	self, state := c.path, c.state
-	defer func() { c.path, c.state, c.cred = self, state, nil }()
-	dir := shortDir(t)
-	os.Chmod(dir, 0o777)
-	data, err := os.ReadFile(c.path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c.path, c.state = filepath.Join(dir, "meshctl"), filepath.Join(dir, "s")
-	if err := os.WriteFile(c.path, data, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	c.cred = &syscall.Credential{Uid: 65534, Gid: 65534}
+	c.becomeOrdinary()
 	c.up(c.file(objects))
 	st := c.status()
 	if !st.Rootless {
@@ -416,7 +403,31 @@ func TestAnOrdinaryUserRunsAMesh(t *testing.T) {
 	if out, err := c.run(c.upArgs(c.file("apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec: {securityContext: {runAsUser: 1}, containers: [{name: c, command: [sleep]}]}\n"))...); err == nil || !strings.Contains(out, "securityContext.runAsUser") {
 		t.Errorf("another user: %v, %q", err, out)
 	}
-	c.must("down")
+}
+
+// becomeOrdinary runs the rest of the test, and the mesh, as a user without any
+// privilege.
+func (c *ctl) becomeOrdinary() {
+	c.t.Helper()
+	// The test binary lies where only root may look; the user gets a copy.
+	self, state := c.path, c.state
+	dir := shortDir(c.t)
+	os.Chmod(dir, 0o777)
+	data, err := os.ReadFile(c.path)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.path, c.state = filepath.Join(dir, "meshctl"), filepath.Join(dir, "s")
+	if err := os.WriteFile(c.path, data, 0o755); err != nil {
+		c.t.Fatal(err)
+	}
+	c.cred = &syscall.Credential{Uid: 65534, Gid: 65534}
+	c.t.Cleanup(func() {
+		if out, err := c.run("down"); err != nil {
+			c.t.Errorf("down: %v\n%s", err, out)
+		}
+		c.path, c.state, c.cred = self, state, nil
+	})
 }
 
 func TestAStatePathThatIsTooLongForSocketsIsRefused(t *testing.T) {

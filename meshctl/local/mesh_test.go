@@ -138,6 +138,34 @@ func TestALabelEnrolsRunningPodsAndItsEndReleasesThem(t *testing.T) {
 	})
 }
 
+func TestAnOrdinaryUsersPodsAreInTheMesh(t *testing.T) {
+	c := newMeshCtl(t)
+	c.becomeOrdinary()
+	c.up(c.file(objects), c.file(ambient))
+	if st := c.status(); !st.Rootless {
+		t.Error("the mesh believes to be root's")
+	}
+	if got := c.mesh("shop/client"); got != "in" {
+		t.Errorf("client is %q", got)
+	}
+	if got := c.get("client", "http://web/"); !strings.HasPrefix(got, "web-") {
+		t.Errorf("answer %q", got)
+	}
+	// One of the two pods is on the client's node, where no tunnel is needed.
+	for range 30 {
+		c.get("client", "http://web/")
+		for _, node := range []string{"node-1", "node-2"} {
+			for line := range strings.Lines(c.must("logs", "ztunnel", "--node", node)) {
+				if strings.Contains(line, `direction="inbound"`) && strings.Contains(line, ":15008 ") &&
+					strings.Contains(line, `src.identity="spiffe://cluster.local/ns/shop/sa/default"`) {
+					return
+				}
+			}
+		}
+	}
+	t.Error("no connection came through a tunnel with the client's identity")
+}
+
 func TestANewPodDoesNotStartBeforeItsZtunnelHasIt(t *testing.T) {
 	c := newMeshCtl(t)
 	// The same programs, but a ztunnel that does nothing.
