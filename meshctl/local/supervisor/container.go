@@ -141,7 +141,11 @@ func (c *container) unsteady() string {
 	case !c.ready:
 		return c.reason
 	case c.restarts > 0 && time.Since(c.proc.Started) < restartMax:
-		return fmt.Sprintf("container %s: restarted %d times, the last time after: %s", c.spec.Name, c.restarts, c.lastExit)
+		times := "once"
+		if c.restarts > 1 {
+			times = fmt.Sprintf("%d times, the last time", c.restarts)
+		}
+		return fmt.Sprintf("container %s: restarted %s after: %s", c.spec.Name, times, c.lastExit)
 	case c.spec.ReadinessProbe == nil && time.Since(c.proc.Started) < steadyWithoutProbe:
 		return fmt.Sprintf("container %s: just started", c.spec.Name)
 	}

@@ -52,12 +52,19 @@ func (s *Supervisor) exec(ctx context.Context, conn *net.UnixConn) {
 			f.Close()
 		}
 	}
-	proc, err := s.startExec(request, stdio)
+	proc, pod, err := s.startExec(request, stdio)
 	// The command has them now; ours would keep pipes open after its end.
 	closeStdio()
 	if err != nil {
 		control.Send(conn, control.ExecMessage{Error: err.Error()})
 		return
+	}
+	var (
+		ending <-chan struct{}
+		leave  = func() {}
+	)
+	if pod != nil {
+		ending, leave = pod.ending, pod.leave
 	}
 	gone := make(chan struct{})
 	go func() {
@@ -79,16 +86,32 @@ func (s *Supervisor) exec(ctx context.Context, conn *net.UnixConn) {
 		// The caller is gone: its command goes too, as with a lost terminal.
 		proc.Signal(unix.SIGHUP, true)
 		proc.Stop(defaultGrace)
+	case <-ending:
+		proc.Stop(pod.grace())
+		control.Send(conn, control.ExecMessage{Error: fmt.Sprintf("pod %v was stopped, and the command with it", pod.current().PodKey)})
 	case <-ctx.Done():
 		proc.Stop(defaultGrace)
 	}
+	leave()
 	conn.Close()
 	<-gone
 }
 
-func (s *Supervisor) startExec(request control.Exec, stdio []*os.File) (*process.Process, error) {
+// visit is a pod that a command was started in, and how to leave it.
+type visit struct {
+	*pod
+	leave func()
+}
+
+// startExec starts the command; the visit is nil when it is not in a pod.
+func (s *Supervisor) startExec(request control.Exec, stdio []*os.File) (_ *process.Process, in *visit, err error) {
+	defer func() {
+		if err != nil && in != nil {
+			in.leave()
+		}
+	}()
 	if len(stdio) != 3 || len(request.Argv) == 0 {
-		return nil, errors.New("a command, and its standard input, output and error are needed")
+		return nil, nil, errors.New("a command, and its standard input, output and error are needed")
 	}
 	spec := process.Spec{Argv: request.Argv, Dir: request.Dir, Stdin: stdio[0], Stdout: stdio[1], Stderr: stdio[2]}
 	switch {
@@ -98,14 +121,14 @@ func (s *Supervisor) startExec(request control.Exec, stdio []*os.File) (*process
 	case request.Node != "":
 		n := s.node(request.Node)
 		if n == nil {
-			return nil, fmt.Errorf("no node %q: the nodes are node-1 to node-%d", request.Node, len(s.nodes))
+			return nil, nil, fmt.Errorf("no node %q: the nodes are node-1 to node-%d", request.Node, len(s.nodes))
 		}
 		spec.NS, spec.Env = n.net.NS, s.baseEnv()
 		spec.Sandbox = &process.Sandbox{Hostname: n.Name}
 	default:
 		p, err := s.findPod(request.Namespace, request.Pod)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		c := p.containers[0]
 		for _, other := range p.containers {
@@ -114,8 +137,13 @@ func (s *Supervisor) startExec(request control.Exec, stdio []*os.File) (*process
 			}
 		}
 		if request.Container != "" && c.spec.Name != request.Container {
-			return nil, fmt.Errorf("pod %v has no container %q", p.current().PodKey, request.Container)
+			return nil, nil, fmt.Errorf("pod %v has no container %q", p.current().PodKey, request.Container)
 		}
+		leave, err := p.enter()
+		if err != nil {
+			return nil, nil, err
+		}
+		in = &visit{pod: p, leave: leave}
 		spec.NS, spec.Env, spec.Sandbox = p.ns, p.environment(c.spec.Env), p.sandbox(c.spec, false)
 		if spec.Dir == "" {
 			spec.Dir = c.dir()
@@ -125,7 +153,8 @@ func (s *Supervisor) startExec(request control.Exec, stdio []*os.File) (*process
 	if request.Self {
 		spec.Path, spec.Argv = "/proc/self/exe", append([]string{"meshctl"}, spec.Argv...)
 	}
-	return s.reaper.Start(spec)
+	proc, err := s.reaper.Start(spec)
+	return proc, in, err
 }
 
 // findPod finds a pod by "name", "namespace/name" or "deploy/name"; without a

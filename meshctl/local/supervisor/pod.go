@@ -39,9 +39,12 @@ type pod struct {
 
 	wake   chan struct{} // planned changed
 	cancel context.CancelFunc
+	ending <-chan struct{} // closed when the pod begins to end
 	done   chan struct{}
 
 	containers []*container
+	// visits are the commands of exec in the pod's network; see enter.
+	visits sync.WaitGroup
 
 	// mu guards what follows.
 	mu      sync.Mutex
@@ -52,6 +55,7 @@ type pod struct {
 	reason  string // why mesh is pending or leaving
 	started time.Time
 	removed bool // it goes for good, and shall be released
+	closed  bool // nobody enters any more
 }
 
 // newPod makes the pod's network and starts to run it.
@@ -73,7 +77,7 @@ func (s *Supervisor) newPod(planned *plan.Pod) (*pod, error) {
 	p := &pod{
 		s: s, node: n, ns: net.NS, path: path, planned: planned, mesh: meshOut,
 		log:  s.log.With(zap.String("pod", planned.String())),
-		wake: make(chan struct{}, 1), cancel: cancel, done: make(chan struct{}),
+		wake: make(chan struct{}, 1), cancel: cancel, ending: ctx.Done(), done: make(chan struct{}),
 	}
 	if planned.Enrolled && !s.settings.NoMesh {
 		p.mesh, p.reason = meshPending, "to be enrolled"
@@ -109,8 +113,25 @@ func (p *pod) run(ctx context.Context) {
 			p.follow(ctx)
 		}
 	}
+	p.mu.Lock()
+	p.closed = true
+	p.mu.Unlock()
 	running.Wait()
+	p.visits.Wait()
 	p.close()
+}
+
+// enter keeps the pod from being released until leave is called, which the
+// caller does soon after ending is closed: whatever is in the pod's network past
+// its release speaks in plaintext, with an address that may be another pod's.
+func (p *pod) enter() (leave func(), err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return nil, fmt.Errorf("pod %v is being stopped", p.planned.PodKey)
+	}
+	p.visits.Add(1)
+	return p.visits.Done, nil
 }
 
 // follow makes the pod's membership what is planned, however long it takes; it
