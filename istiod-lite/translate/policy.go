@@ -46,28 +46,36 @@ func authorization(o Options, ap *securityv1.AuthorizationPolicy) (*apisecurity.
 		a.Action = apisecurity.Action_DENY
 	}
 	a.DryRun, _ = strconv.ParseBool(ap.Annotations[source.AnnotationDryRun])
-	r := &ruleTranslation{namespace: ap.Namespace, deny: a.Action == apisecurity.Action_DENY}
+	r := &ruleTranslation{namespace: ap.Namespace, trustDomain: o.TrustDomain, deny: a.Action == apisecurity.Action_DENY}
 	for _, rule := range ap.Spec.Rules {
 		if out := r.rule(rule); out != nil {
 			a.Rules = append(a.Rules, out)
 		}
 	}
+	var warnings []Warning
+	if len(r.foreign) > 0 {
+		slices.Sort(r.foreign)
+		warnings = append(warnings, Warning{Object: object, Message: fmt.Sprintf("nobody has the principals %s: identities of this mesh are in the trust domain %s",
+			strings.Join(slices.Compact(r.foreign), ", "), o.TrustDomain)})
+	}
 	if len(r.unknown) == 0 {
-		return a, nil
+		return a, warnings
 	}
 	slices.Sort(r.unknown)
 	consequence := "rules of the ALLOW policy with them are left out, so that it allows less than it says"
 	if r.deny {
 		consequence = "the DENY policy is enforced as if they matched, so that it denies more than it says"
 	}
-	return a, []Warning{{Object: object, Message: fmt.Sprintf("conditions on %s need a waypoint; %s", strings.Join(slices.Compact(r.unknown), ", "), consequence)}}
+	return a, append(warnings, Warning{Object: object, Message: fmt.Sprintf("conditions on %s need a waypoint; %s", strings.Join(slices.Compact(r.unknown), ", "), consequence)})
 }
 
 // ruleTranslation collects what a node proxy cannot decide on.
 type ruleTranslation struct {
-	namespace string
-	deny      bool
-	unknown   []string
+	namespace   string
+	trustDomain string
+	deny        bool
+	unknown     []string
+	foreign     []string // principals that nobody in the mesh can have
 }
 
 // rule returns nil for a rule that must be left out. A Rule without clauses
@@ -134,8 +142,8 @@ func (t *ruleTranslation) source(s *security.Source) *apisecurity.Match {
 	return &apisecurity.Match{
 		Namespaces:         texts(s.GetNamespaces()),
 		NotNamespaces:      texts(s.GetNotNamespaces()),
-		Principals:         texts(s.GetPrincipals()),
-		NotPrincipals:      texts(s.GetNotPrincipals()),
+		Principals:         t.principals(s.GetPrincipals()),
+		NotPrincipals:      t.principals(s.GetNotPrincipals()),
 		ServiceAccounts:    t.accounts(s.GetServiceAccounts()),
 		NotServiceAccounts: t.accounts(s.GetNotServiceAccounts()),
 		SourceIps:          t.blocks("ipBlocks", s.GetIpBlocks()),
@@ -150,7 +158,7 @@ func (t *ruleTranslation) condition(c *security.Condition) *apisecurity.Match {
 	case "source.namespace":
 		return &apisecurity.Match{Namespaces: texts(c.GetValues()), NotNamespaces: texts(c.GetNotValues())}
 	case "source.principal":
-		return &apisecurity.Match{Principals: texts(c.GetValues()), NotPrincipals: texts(c.GetNotValues())}
+		return &apisecurity.Match{Principals: t.principals(c.GetValues()), NotPrincipals: t.principals(c.GetNotValues())}
 	case "source.serviceAccount":
 		return &apisecurity.Match{ServiceAccounts: t.accounts(c.GetValues()), NotServiceAccounts: t.accounts(c.GetNotValues())}
 	case "destination.ip":
@@ -161,6 +169,17 @@ func (t *ruleTranslation) condition(c *security.Condition) *apisecurity.Match {
 		t.unknown = append(t.unknown, key)
 		return &apisecurity.Match{}
 	}
+}
+
+// principals notes those of another trust domain: peers of it are refused before
+// any policy is asked, so a DENY that names one denies nobody.
+func (t *ruleTranslation) principals(values []string) []*apisecurity.StringMatch {
+	for _, v := range values {
+		if td, _, whole := strings.Cut(v, "/"); whole && !strings.Contains(td, "*") && td != t.trustDomain {
+			t.foreign = append(t.foreign, v)
+		}
+	}
+	return texts(values)
 }
 
 // texts turns Istio's star patterns into their wire form.
