@@ -8,6 +8,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/tulle-mesh/tulle/certs/rotation"
+	"github.com/tulle-mesh/tulle/internal/workload"
 	"github.com/tulle-mesh/tulle/ztunnel/config"
 	"github.com/tulle-mesh/tulle/ztunnel/conntrack"
 	"github.com/tulle-mesh/tulle/ztunnel/inbound"
@@ -66,11 +67,15 @@ func (l listed) Drain(ctx context.Context) {
 	p.mu.Unlock()
 }
 
-// Inbound implements outbound.Deliverer.
-func (p *pods) Inbound(namespace, name string) *inbound.Proxy {
+// Inbound implements outbound.Deliverer. A workload of the same name in another
+// cluster, or that is no pod, is not here.
+func (p *pods) Inbound(w *workload.Workload) *inbound.Proxy {
+	if w.UID != workload.PodUID(p.cfg.ClusterID, w.Namespace, w.Name) {
+		return nil
+	}
 	p.mu.RLock()
 	defer p.mu.RUnlock()
-	if x := p.byName[podName{namespace, name}]; x != nil {
+	if x := p.byName[podName{w.Namespace, w.Name}]; x != nil {
 		return x.inbound
 	}
 	return nil

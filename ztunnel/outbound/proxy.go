@@ -42,8 +42,8 @@ type Dialer interface {
 
 // Deliverer finds the inbound side of a pod that this process serves.
 type Deliverer interface {
-	// Inbound returns nil when the pod is not here.
-	Inbound(namespace, name string) *inbound.Proxy
+	// Inbound returns nil when the workload is not a pod that is here.
+	Inbound(w *workload.Workload) *inbound.Proxy
 }
 
 // Certificate tells whether the pod can prove who it is.
@@ -189,7 +189,7 @@ func (p *Proxy) sameNode(ctx context.Context, c *conntrack.Connection, d nexthop
 	if p.cfg.SameNode == nil || d.Kind != nexthop.HBONE || d.Workload == nil {
 		return nil, nil
 	}
-	in := p.cfg.SameNode.Inbound(d.Workload.Namespace, d.Workload.Name)
+	in := p.cfg.SameNode.Inbound(d.Workload)
 	if in == nil {
 		return nil, nil
 	}
