@@ -31,6 +31,10 @@ const (
 	maxConnectionAge      = 30 * time.Minute
 	maxConnectionAgeGrace = 10 * time.Second
 
+	// maxToldWarnings bounds the lines that one change writes about objects that
+	// do not do all they say; a mesh may have one for each policy.
+	maxToldWarnings = 20
+
 	// initialWindowBytes is what a client may send of a request before it is
 	// read; setting it turns gRPC's growing windows off.
 	initialWindowBytes = 1 << 20

@@ -125,8 +125,10 @@ func (p *pipeline) publish(objects *source.Objects, since time.Time) {
 	p.metrics.translate.Observe(took.Seconds())
 	p.count(next, mesh)
 	p.mu.Lock()
+	before := p.warnings
 	p.current, p.warnings = next, mesh.Warnings
 	p.mu.Unlock()
+	p.tell(before, mesh.Warnings)
 	defer p.serve(objects)
 	if prev != nil && change.Empty() {
 		p.log.Debug("change without effect on proxies", zap.Duration("took", took))
@@ -140,6 +142,25 @@ func (p *pipeline) publish(objects *source.Objects, since time.Time) {
 	p.log.Info("state published", zap.Uint64("serial", next.Serial), zap.Int("changed", changed), zap.Duration("took", took))
 	if prev == nil {
 		p.published()
+	}
+}
+
+// tell logs the warnings that were not there before.
+func (p *pipeline) tell(before, now []translate.Warning) {
+	known := make(map[translate.Warning]bool, len(before))
+	for _, w := range before {
+		known[w] = true
+	}
+	told := 0
+	for _, w := range now {
+		if known[w] {
+			continue
+		}
+		if told++; told > maxToldWarnings {
+			p.log.Warn("more objects do not do all they say, see /debug/errorz", zap.Int("warnings", len(now)))
+			return
+		}
+		p.log.Warn("object does not do all it says", zap.String("object", w.Object), zap.String("reason", w.Message))
 	}
 }
 

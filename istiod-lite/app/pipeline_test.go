@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -10,6 +11,9 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+	security "istio.io/api/security/v1beta1"
+	securityv1 "istio.io/client-go/pkg/apis/security/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -90,6 +94,34 @@ func TestBehindUntilTheNewestObjectsAreServed(t *testing.T) {
 			if p.behind() {
 				t.Errorf("%d pods: still behind after the window", pods)
 			}
+		}
+	})
+}
+
+// TestANewWarningIsLoggedOnce changes other things meanwhile.
+func TestANewWarningIsLoggedOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		core, logs := observer.New(zap.WarnLevel)
+		window := config.Default().Debounce
+		c := &churn{changed: make(chan struct{}, 1)}
+		p, stop := startPipeline(t, c, window)
+		p.log = zap.New(core)
+		defer stop()
+		for _, path := range []string{"/a", "/a", "/b"} {
+			b := source.NewBuilder()
+			b.Add(&securityv1.AuthorizationPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "p" + path[1:]}, Spec: security.AuthorizationPolicy{
+				Rules: []*security.Rule{{To: []*security.Rule_To{{Operation: &security.Operation{Paths: []string{path}}}}}}}}, source.Origin{})
+			c.objects.Store(b.Build())
+			c.changed <- struct{}{}
+			time.Sleep(2 * window)
+		}
+		synctest.Wait()
+		var objects []string
+		for _, e := range logs.All() {
+			objects = append(objects, fmt.Sprint(e.ContextMap()["object"]))
+		}
+		if want := []string{"AuthorizationPolicy shop/pa", "AuthorizationPolicy shop/pb"}; !slices.Equal(objects, want) {
+			t.Errorf("warned of %v, want %v", objects, want)
 		}
 	})
 }
