@@ -37,6 +37,8 @@ type Table struct {
 	// policies were in force at the last Reauthorize, if there was one.
 	policies authz.Policies
 	checked  bool
+	// over is why the table was cut, if it was.
+	over error
 }
 
 // New returns an empty table whose connections are reported to r.
@@ -65,8 +67,12 @@ func (t *Table) list(l *Live) *Live {
 	}
 	l.report = t.reporter.Opened(&l.Connection, fromClient, fromServer)
 	t.mu.Lock()
-	defer t.mu.Unlock()
 	t.conns[l] = struct{}{}
+	over := t.over
+	t.mu.Unlock()
+	if over != nil {
+		l.cut(over)
+	}
 	return l
 }
 
@@ -91,8 +97,12 @@ func (t *Table) Len() int {
 }
 
 // CutAll ends every connection with cause and returns how many there were. They
-// leave the list when whoever carries them closes them.
+// leave the list when whoever carries them closes them. What opens later is cut at
+// once: it was on its way, or comes from another pod that does not know.
 func (t *Table) CutAll(cause error) int {
+	t.mu.Lock()
+	t.over = cause
+	t.mu.Unlock()
 	all := t.all(func(*Live) bool { return true })
 	for _, l := range all {
 		l.cut(cause)

@@ -152,6 +152,12 @@ func TestCutAllTellsWhy(t *testing.T) {
 	if n := table.CutAll(why); n != 2 || context.Cause(a) != why || context.Cause(b) != why {
 		t.Errorf("cut %d, causes %v and %v", n, context.Cause(a), context.Cause(b))
 	}
+	// One that was being connected meanwhile, by another pod of the process.
+	late, cutLate := context.WithCancelCause(t.Context())
+	table.OpenMirror(connection(conntrack.Inbound, "web"), cutLate, &relay.Counters{})
+	if context.Cause(late) != why {
+		t.Errorf("a connection that opened later was cut with %v", context.Cause(late))
+	}
 }
 
 func BenchmarkReauthorize(b *testing.B) {
