@@ -41,6 +41,7 @@ func Run(t *testing.T, connect Connect) {
 		{"SlowReaderStallsNobody", testSlowReader},
 		{"Transfer", testTransfer},
 		{"DrainByServer", testDrainByServer},
+		{"DrainLeavesWhatIsOnItsWay", testDrainLeavesWhatIsOnItsWay},
 		{"DrainByClient", testDrainByClient},
 		{"CloseBreaksStreams", testClose},
 		{"JoinTransfer", testJoinTransfer},

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"testing"
+	"time"
 
 	"github.com/tulle-mesh/tulle/internal/hbone"
 )
@@ -62,6 +63,46 @@ func testDrainByClient(t *testing.T, connect Connect) {
 		}
 	})
 	_ = s.Close()
+	await(t, "the end of the tunnel", pair.Client.Done())
+}
+
+// What the client sent and ended in order reaches an application that reads late,
+// although the client drains its tunnel meanwhile.
+func testDrainLeavesWhatIsOnItsWay(t *testing.T, connect Connect) {
+	const size = 60_000
+	proxy, app := sockets(t)
+	_ = proxy.SetWriteBuffer(8 << 10)
+	_ = app.SetReadBuffer(8 << 10)
+	_ = app.CloseWrite() // nothing to say, all to hear
+	joined := make(chan error, 1)
+	pair := connect(t, func(ctx context.Context, r *hbone.ServerRequest) {
+		if s := accept(t, r); s != nil {
+			joined <- s.Join(ctx, proxy, nil)
+		}
+	})
+	s := open(t, pair.Client)
+	within(t, "the client's part", func() {
+		_, _ = s.Write(make([]byte, size))
+		_ = s.CloseWrite()
+		if n, err := io.Copy(io.Discard, s); n != 0 || err != nil {
+			t.Errorf("read %d bytes: %v", n, err)
+		}
+	})
+	_ = s.Close()
+	pair.Client.Drain()
+	// As long as a tunnel that does not wait needs to be gone.
+	select {
+	case <-pair.Client.Done():
+	case <-time.After(500 * time.Millisecond):
+	}
+	within(t, "the application's part", func() {
+		if n, err := io.Copy(io.Discard, app); n != size || err != nil {
+			t.Errorf("the application received %d of %d bytes: %v", n, size, err)
+		}
+	})
+	if err := await(t, "Join", joined); err != nil {
+		t.Errorf("Join: %v", err)
+	}
 	await(t, "the end of the tunnel", pair.Client.Done())
 }
 

@@ -53,7 +53,9 @@ func Dial(ctx context.Context, udp net.PacketConn, addr net.Addr, tlsConfig *tls
 	if cfg.ExpiresAt != nil {
 		t.expiresAt = cfg.ExpiresAt(qc.ConnectionState().TLS)
 	}
-	t.wg.Go(t.acceptUni)
+	if err = t.openControl(maxResponseFieldsBytes); err == nil {
+		t.wg.Go(t.acceptUni)
+	}
 	go func() {
 		<-qc.Context().Done()
 		t.wg.Wait()
@@ -62,7 +64,7 @@ func Dial(ctx context.Context, udp net.PacketConn, addr net.Addr, tlsConfig *tls
 		t.err = t.tunnelError()
 		close(t.done)
 	}()
-	if _, err := t.openControl(maxResponseFieldsBytes); err != nil {
+	if err != nil {
 		t.Close()
 		return nil, fmt.Errorf("dial %v over QUIC: %w", addr, err)
 	}
@@ -147,7 +149,9 @@ func (t *Tunnel) openError(s *stream, err error) error {
 	}
 	if se, ok := errors.AsType[*quic.StreamError](err); ok {
 		if se.Remote && code(se.ErrorCode) == codeRequestRejected {
-			// The server did nothing with it (RFC 9114 section 4.1.1), so that another tunnel may.
+			// The server did nothing with it (RFC 9114 section 4.1.1), so that another tunnel
+			// may. Its GOAWAY is perhaps still on the way.
+			t.Drain()
 			return hbone.ErrDraining
 		}
 		return toStreamError(err)
@@ -243,8 +247,20 @@ func (t *Tunnel) Err() error {
 // Drain implements hbone.Tunnel.
 func (t *Tunnel) Drain() {
 	if t.beginDrain() {
-		go t.closeWhenIdle()
+		go t.goodbye()
 	}
+}
+
+// goodbye waits for the last stream and then leaves it to the server to close:
+// our GOAWAY tells that everything for us has arrived, and the server knows when
+// its applications have taken everything from us.
+func (t *Tunnel) goodbye() {
+	if !t.untilIdle() {
+		return
+	}
+	t.sendGoAway(0) // a client's names a push, of which there are none
+	t.untilEnd(nil)
+	t.close(codeNoError, "")
 }
 
 // Close implements hbone.Tunnel. It waits until the socket is closed.

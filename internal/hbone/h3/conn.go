@@ -16,6 +16,8 @@ import (
 // streams.
 type conn struct {
 	qc *quic.Conn
+	// control is our control stream.
+	control *quic.SendStream
 	// onGoAway handles a GOAWAY of the peer.
 	onGoAway func(id uint64) error
 	// fromServer tells that the peer is the server.
@@ -30,8 +32,7 @@ type conn struct {
 	// draining tells that no further stream is wanted.
 	draining bool
 	// idle is closed when draining and without streams.
-	idle     chan struct{}
-	lastDone time.Time
+	idle chan struct{}
 	// excluded is the id of the last GOAWAY received, nil before.
 	excluded *uint64
 	seenUni  map[uint64]bool
@@ -79,7 +80,6 @@ func (c *conn) remove(s *stream) {
 		return
 	}
 	delete(c.streams, s.qs.StreamID())
-	c.lastDone = time.Now()
 	if c.draining && len(c.streams) == 0 {
 		close(c.idle)
 	}
@@ -105,44 +105,44 @@ func (c *conn) streamCount() int {
 	return len(c.streams)
 }
 
-// closeWhenIdle waits for the last stream of a draining connection, then as
-// long as its last bytes may need to arrive, and closes the connection.
-func (c *conn) closeWhenIdle() {
+// untilIdle waits for the last stream of a draining connection; false means that
+// the connection ended first.
+func (c *conn) untilIdle() bool {
 	select {
 	case <-c.idle:
+		return true
 	case <-c.qc.Context().Done():
-		return
+		return false
 	}
-	stats := c.qc.ConnectionStats()
-	// The probe timeout of RFC 9002 section 6.2.1 with the default max_ack_delay of 25 ms.
-	pto := stats.SmoothedRTT + max(4*stats.MeanDeviation, time.Millisecond) + 25*time.Millisecond
-	linger := min(max(lingerPTOs*pto, minLinger), maxLinger)
-	c.mu.Lock()
-	if c.lastDone.IsZero() {
-		linger = 0
-	} else {
-		linger -= time.Since(c.lastDone)
-	}
-	c.mu.Unlock()
-	timer := time.NewTimer(linger)
+}
+
+// untilEnd waits until the connection has ended or signal is closed, at most
+// goodbyeTimeout.
+func (c *conn) untilEnd(signal <-chan struct{}) {
+	timer := time.NewTimer(goodbyeTimeout)
 	defer timer.Stop()
 	select {
-	case <-timer.C:
+	case <-signal:
 	case <-c.qc.Context().Done():
-		return
+	case <-timer.C:
 	}
-	c.close(codeNoError, "")
+}
+
+// sendGoAway says on the control stream that id and what comes after it is not
+// taken (RFC 9114 section 5.2). A peer that grants no credit is left in the dark.
+func (c *conn) sendGoAway(id uint64) {
+	c.control.SetWriteDeadline(time.Now().Add(controlWriteTimeout))
+	c.control.Write(appendGoAway(nil, id))
 }
 
 // openControl opens our control stream and sends SETTINGS on it.
-func (c *conn) openControl(maxFieldSectionBytes uint64) (*quic.SendStream, error) {
-	control, err := c.qc.OpenUniStream()
-	if err != nil {
-		return nil, err
+func (c *conn) openControl(maxFieldSectionBytes uint64) (err error) {
+	if c.control, err = c.qc.OpenUniStream(); err != nil {
+		return err
 	}
-	control.SetWriteDeadline(time.Now().Add(controlWriteTimeout))
-	_, err = control.Write(appendSettings([]byte{uniControl}, maxFieldSectionBytes))
-	return control, err
+	c.control.SetWriteDeadline(time.Now().Add(controlWriteTimeout))
+	_, err = c.control.Write(appendSettings([]byte{uniControl}, maxFieldSectionBytes))
+	return err
 }
 
 // acceptUni handles the peer's unidirectional streams until the connection ends.

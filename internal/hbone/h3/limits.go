@@ -63,11 +63,9 @@ const (
 	// a peer that grants no flow control credit there.
 	controlWriteTimeout = 5 * time.Second
 
-	// lingerPTOs, minLinger and maxLinger say how long a drained connection stays
-	// after its last stream: CONNECTION_CLOSE discards what is not acknowledged
-	// (RFC 9000 section 10.2), and quic-go does not tell when everything is. Six
-	// probe timeouts leave room for two repetitions of the last packet.
-	lingerPTOs = 6
-	minLinger  = 100 * time.Millisecond
-	maxLinger  = 2 * time.Second
+	// goodbyeTimeout is how long a drained connection without streams waits for the
+	// other end, which may still be handing over what it received: CONNECTION_CLOSE
+	// discards that (RFC 9000 section 10.2). Our own ends need a round trip, or as
+	// long as their application takes to read; a foreign one may never say goodbye.
+	goodbyeTimeout = 10 * time.Second
 )

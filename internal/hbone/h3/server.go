@@ -169,7 +169,9 @@ type serverConn struct {
 	server  *Server
 	info    hbone.Conn
 	expires time.Time
-	control *quic.SendStream
+	// goodbye is closed when the client has said that it is done.
+	goodbye    chan struct{}
+	sayGoodbye func()
 	// next is the id after that of the newest request taken, guarded by mu.
 	next quic.StreamID
 }
@@ -182,9 +184,15 @@ func (s *Server) serveConn(ctx context.Context, qc *quic.Conn) {
 		qc.CloseWithError(quic.ApplicationErrorCode(codeNoError), "")
 	})
 	defer stop()
-	c := &serverConn{server: s}
-	// A GOAWAY of the client limits pushes, which do not exist.
-	c.conn.init(qc, false, func(uint64) error { return nil })
+	c := &serverConn{server: s, goodbye: make(chan struct{})}
+	c.sayGoodbye = sync.OnceFunc(func() { close(c.goodbye) })
+	c.conn.init(qc, false, func(uint64) error {
+		c.sayGoodbye()
+		if c.beginDrain() {
+			c.wg.Go(c.closeAfterGoodbye)
+		}
+		return nil
+	})
 	log := s.cfg.Logger.With(zap.Stringer("src.addr", qc.RemoteAddr()))
 	if err := c.attach(); err != nil {
 		log.Debug("QUIC connection refused", zap.Error(err))
@@ -208,8 +216,7 @@ func (c *serverConn) attach() error {
 			return err
 		}
 	}
-	var err error
-	if c.control, err = c.openControl(maxRequestFieldsBytes); err != nil {
+	if err := c.openControl(maxRequestFieldsBytes); err != nil {
 		return err
 	}
 	c.server.remember(c)
@@ -245,9 +252,18 @@ func (c *serverConn) drain() {
 	c.mu.Lock()
 	next := c.next
 	c.mu.Unlock()
-	c.control.SetWriteDeadline(time.Now().Add(controlWriteTimeout))
-	c.control.Write(appendGoAway(nil, uint64(next)))
-	c.closeWhenIdle()
+	c.sendGoAway(uint64(next))
+	c.closeAfterGoodbye()
+}
+
+// closeAfterGoodbye waits until all streams are done here and the client has said
+// that they are there, and closes the connection.
+func (c *serverConn) closeAfterGoodbye() {
+	if !c.untilIdle() {
+		return
+	}
+	c.untilEnd(c.goodbye)
+	c.close(codeNoError, "")
 }
 
 // acceptStreams takes requests until the connection ends.
