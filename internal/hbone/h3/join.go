@@ -21,7 +21,13 @@ func (s *stream) Join(ctx context.Context, sock *net.TCPConn, c *relay.Counters)
 		c = new(relay.Counters)
 	}
 	j := &joint{s: s, sock: sock, counters: c}
-	stopCtx := context.AfterFunc(ctx, func() { j.abort(context.Cause(ctx), codeRequestCancelled) })
+	stopCtx := context.AfterFunc(ctx, func() {
+		// The end of the last stream may end the connection, and ctx with it, before
+		// this returns; what the socket was given must stay with it then.
+		if !s.endedInOrder() {
+			j.abort(context.Cause(ctx), codeRequestCancelled)
+		}
+	})
 	defer stopCtx()
 	// A peer that stops reading shows nowhere else while sock is silent.
 	stopWrite := context.AfterFunc(s.qs.Context(), j.writeEnded)

@@ -27,6 +27,8 @@ type stream struct {
 
 	mu                  sync.Mutex
 	readDone, writeDone bool
+	// broken tells that a half did not end in order.
+	broken bool
 }
 
 func newStream(c *conn, qs *quic.Stream) *stream { return &stream{qs: qs, c: c} }
@@ -44,6 +46,13 @@ func (s *stream) finish(read, write bool) {
 		s.qs.ReleaseStreamCredit()
 		s.c.remove(s)
 	}
+}
+
+// endedInOrder tells that both halves are done and none was reset.
+func (s *stream) endedInOrder() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.readDone && s.writeDone && !s.broken
 }
 
 func (s *stream) done() (read, write bool) {
@@ -155,6 +164,9 @@ func (s *stream) reset(c code) {
 	if read && write {
 		return
 	}
+	s.mu.Lock()
+	s.broken = true
+	s.mu.Unlock()
 	s.qs.CancelWrite(quic.StreamErrorCode(c))
 	s.qs.CancelRead(quic.StreamErrorCode(c))
 	s.finish(true, true)
