@@ -12,12 +12,10 @@ import (
 	"syscall"
 
 	"github.com/tulle-mesh/tulle/internal/logging"
+	"github.com/tulle-mesh/tulle/internal/telemetry"
 	"github.com/tulle-mesh/tulle/istiod-lite/app"
 	"github.com/tulle-mesh/tulle/istiod-lite/config"
 )
-
-// version is set by the linker.
-var version = "dev"
 
 func main() {
 	if err := run(os.Args[1:]); err != nil && !errors.Is(err, flag.ErrHelp) {
@@ -42,7 +40,7 @@ func run(args []string) error {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
-	a, err := app.New(cfg, app.Options{Logger: logger, Levels: levels, Version: version})
+	a, err := app.New(cfg, app.Options{Logger: logger, Levels: levels, Version: telemetry.Version})
 	if err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/tulle-mesh/tulle/certs"
+	"github.com/tulle-mesh/tulle/internal/telemetry"
 	"github.com/tulle-mesh/tulle/ztunnel/conntrack"
 )
 
@@ -18,7 +19,7 @@ func (z *ztunnel) dump() any {
 		"policies":       mesh.Policies,
 		"stagedServices": mesh.StagedServices,
 		"staticConfig":   struct{}{},
-		"version":        map[string]string{"version": Version},
+		"version":        map[string]string{"version": telemetry.Version},
 		"config":         z.cfg.Dump(),
 		"certificates":   certs.Dumps(status),
 		"workloadState":  z.workloads(time.Now()),

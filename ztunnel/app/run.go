@@ -30,9 +30,6 @@ import (
 	"github.com/tulle-mesh/tulle/ztunnel/state"
 )
 
-// Version is the version of the build; the linker sets it.
-var Version = "dev"
-
 // errQuit is the cause of an end by the admin interface.
 var errQuit = errors.New("asked to quit by the admin interface")
 
@@ -79,7 +76,7 @@ type ztunnel struct {
 
 // build makes the parts; nothing runs yet.
 func build(cfg config.Config, log *zap.Logger) (*ztunnel, error) {
-	z := &ztunnel{cfg: cfg, log: log, ready: readiness.New(), registry: telemetry.NewRegistry("ztunnel", Version)}
+	z := &ztunnel{cfg: cfg, log: log, ready: readiness.New(), registry: telemetry.NewRegistry("ztunnel", telemetry.Version)}
 	z.store = state.New(state.Config{ClusterID: cfg.ClusterID, Logger: log.Named("state")})
 	roots := mtls.RootsFromFile(cfg.RootCert)
 	node, err := z.node()
@@ -121,7 +118,7 @@ func build(cfg config.Config, log *zap.Logger) (*ztunnel, error) {
 func (z *ztunnel) node() (*core.Node, error) {
 	return xdsclient.NewNode(xdsclient.Identity{
 		InstanceIP: z.cfg.InstanceIP, Name: z.cfg.PodName, Namespace: z.cfg.PodNamespace,
-		Node: z.cfg.Node, Version: Version, Environ: os.Environ(),
+		Node: z.cfg.Node, Version: telemetry.Version, Environ: os.Environ(),
 	})
 }
 
@@ -143,7 +140,7 @@ func (z *ztunnel) run(ctx context.Context, srv *admin.Server) error {
 	background.Go("xds", z.xds.Run)
 	background.Go("policies", z.pods.watchPolicies)
 	background.Go("memory", watchMemory)
-	z.log.Info("ztunnel started", zap.String("version", Version), zap.String("node", z.cfg.Node),
+	z.log.Info("ztunnel started", zap.String("version", telemetry.Version), zap.String("node", z.cfg.Node),
 		zap.String("xds", z.cfg.XDSAddress), zap.String("carrier", string(z.cfg.Carrier)))
 
 	served := make(chan error, 1)
