@@ -238,12 +238,14 @@ func (p *Pool) choose(e *entry, tried []*member) *member {
 	least, usable := 0, 0
 	var stillborn error
 	e.members = slices.DeleteFunc(e.members, func(m *member) bool {
+		// In this order: a tunnel that breaks between the two looks has ended.
+		fruitless := m.fruitless()
 		switch {
 		case m.ended():
 			if !m.proven {
 				stillborn = m.tunnel.Err()
 			}
-		case m.fruitless():
+		case fruitless:
 			stillborn = ErrTooManyStreams
 			m.tunnel.Drain()
 		default:
