@@ -232,6 +232,7 @@ func (p *pod) stop(removed bool) {
 
 // close releases what the pod held, after its last process has ended.
 func (p *pod) close() {
+	p.endStrays()
 	p.mu.Lock()
 	uid, release := p.planned.UID, p.removed && p.told
 	p.mu.Unlock()
