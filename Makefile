@@ -11,11 +11,11 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
-demo: build ## Run a two-node mesh on this machine and show what it does (KEEP=1 to look around)
+demo: build ## Run a mesh of two nodes and show what it does (KEEP=1 to look)
 	@KEEP='$(KEEP)' $(BIN)/demo
 
 .PHONY: test
-test: packages vet ## Run every test, with the race detector and real peers; installs what is missing as root
+test: packages vet ## Run every test, with real peers; as root, install what is missing
 	.ci/test.sh
 
 .PHONY: build
@@ -33,12 +33,12 @@ generate: ## Write the Go of api/*.proto anew with the pinned generators
 	cd api/generate && go run . ../.. ../..
 
 .PHONY: bench
-bench: build ## Measure speed and memory beside the baselines; writes out/bench.json (BENCH=-short for a quick look)
+bench: build ## Measure speed and memory beside baselines (BENCH=-short: a look)
 	@mkdir -p out
 	CGO_ENABLED=0 go run ./e2e/bench $(BENCH)
 
 .PHONY: packages
-packages: ## Install the Debian packages that the tests use, or say which are missing
+packages: ## Install the Debian packages that the tests use, or name them
 	@.ci/packages.sh
 
 .PHONY: clean
