@@ -15,7 +15,7 @@ import (
 )
 
 // metricName is what a string literal must look like to be the name of a metric.
-var metricName = regexp.MustCompile(`^(istio|pilot|citadel|workload_manager|tulle)_[a-z0-9]+(_[a-z0-9]+)*$`)
+var metricName = regexp.MustCompile(`^(istio|istiod|pilot|citadel|workload_manager|tulle)_[a-z0-9]+(_[a-z0-9]+)*$`)
 
 // notMetrics are literals of that look which name something else.
 var notMetrics = []string{"istio_converted_static_strict"}

@@ -178,19 +178,6 @@ func (t *Translator) translatePolicies(objects *source.Objects, mesh *Mesh) {
 	t.policies = memos
 }
 
-// sameObjects reports whether two maps hold the same pointers.
-func sameObjects[V comparable](a, b map[source.Name]V) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for name, v := range a {
-		if w, ok := b[name]; !ok || v != w {
-			return false
-		}
-	}
-	return true
-}
-
 // changedNamespaces adds the namespaces whose objects differ between two maps.
 func changedNamespaces[V comparable](a, b map[source.Name]V, dirty map[string]bool) {
 	for name, v := range b {

@@ -124,14 +124,9 @@ func (m *Mesh) Status(ctx context.Context) (control.Status, error) {
 }
 
 // Ztunnel asks the ztunnel of a node for a page of its admin interface
-// ("config_dump"); Metrics for its metrics.
+// ("config_dump").
 func (m *Mesh) Ztunnel(ctx context.Context, node, page string) ([]byte, error) {
 	return m.get(ctx, "/v1/nodes/"+node+"/ztunnel/"+page)
-}
-
-// Metrics returns the metrics page of a node's ztunnel.
-func (m *Mesh) Metrics(ctx context.Context, node string) ([]byte, error) {
-	return m.get(ctx, "/v1/nodes/"+node+"/ztunnel-metrics/metrics")
 }
 
 func (m *Mesh) get(ctx context.Context, path string) ([]byte, error) {

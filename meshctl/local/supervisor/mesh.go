@@ -17,11 +17,10 @@ import (
 
 // Ports of the components, which docs/architecture.md explains.
 const (
-	portXDS            = 15012
-	portIstiodAdmin    = 15014
-	portZtunnelAdmin   = 15000
-	portZtunnelMetrics = 15020
-	portZtunnelReady   = 15021
+	portXDS          = 15012
+	portIstiodAdmin  = 15014
+	portZtunnelAdmin = 15000
+	portZtunnelReady = 15021
 )
 
 // startComponents starts the control plane and, on every node, agent and

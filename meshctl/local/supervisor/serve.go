@@ -92,7 +92,7 @@ func (s *Supervisor) handler() http.Handler {
 // forward asks a component's own HTTP interface, which listens inside the mesh
 // only.
 func (s *Supervisor) forward(w http.ResponseWriter, r *http.Request) {
-	ports := map[string]int{"ztunnel": portZtunnelAdmin, "ztunnel-metrics": portZtunnelMetrics}
+	ports := map[string]int{"ztunnel": portZtunnelAdmin}
 	ns := s.home
 	port := portIstiodAdmin
 	if name := r.PathValue("node"); name != "control-plane" {
