@@ -31,7 +31,7 @@ var layers = []struct {
 		"istiod-lite/ca", "manifests",
 	}},
 	{4, []string{"ztunnel/app", "istiod-lite/app", "meshctl/cli", "meshctl/local/..."}},
-	{5, []string{"ztunnel", "ztunnel/agent", "istiod-lite", "meshctl", "e2e/...", "examples/...", "internal/repocheck"}},
+	{5, []string{"ztunnel", "ztunnel/agent", "istiod-lite", "meshctl", "e2e/...", "examples/...", "internal/repocheck", "manifests/generate"}},
 }
 
 // components never import each other.
