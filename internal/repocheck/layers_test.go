@@ -30,7 +30,7 @@ var layers = []struct {
 		"istiod-lite/config", "istiod-lite/source/...", "istiod-lite/translate", "istiod-lite/snapshot", "istiod-lite/xds",
 		"istiod-lite/ca", "manifests",
 	}},
-	{4, []string{"ztunnel/app", "istiod-lite/app", "meshctl/cli", "meshctl/local/..."}},
+	{4, []string{"ztunnel/app", "istiod-lite/app", "meshctl/cli", "meshctl/kube", "meshctl/local/..."}},
 	{5, []string{"ztunnel", "ztunnel/agent", "istiod-lite", "meshctl", "e2e/...", "examples/...", "internal/repocheck", "manifests/generate"}},
 }
 
