@@ -30,7 +30,7 @@ var layers = []struct {
 		"istiod-lite/config", "istiod-lite/source/...", "istiod-lite/translate", "istiod-lite/snapshot", "istiod-lite/xds",
 		"istiod-lite/ca", "manifests",
 	}},
-	{4, []string{"ztunnel/app", "istiod-lite/app", "meshctl/cli", "meshctl/kube", "meshctl/local/..."}},
+	{4, []string{"internal/kubetest", "ztunnel/app", "istiod-lite/app", "meshctl/cli", "meshctl/kube", "meshctl/local/..."}},
 	{5, []string{"ztunnel", "ztunnel/agent", "istiod-lite", "meshctl", "e2e/...", "examples/...", "internal/repocheck", "manifests/generate"}},
 }
 
@@ -73,7 +73,7 @@ var restricted = []struct {
 	{[]string{"k8s.io/client-go", "istio.io/client-go/pkg/clientset", "istio.io/client-go/pkg/informers", "istio.io/client-go/pkg/listers", "sigs.k8s.io/controller-runtime"},
 		[]string{
 			"istiod-lite/source/kube", "istiod-lite/ca", "istiod-lite/deploy", "istiod-lite/status", "istiod-lite/app",
-			"ztunnel/agent/...", "meshctl/...", "e2e/...",
+			"ztunnel/agent/...", "meshctl/...", "e2e/...", "internal/kubetest",
 		},
 		"Kubernetes clients cost tens of megabytes and never belong in a proxy"},
 	{[]string{"github.com/quic-go"}, []string{"internal/hbone/...", "ztunnel/app", "ztunnel/inbound", "ztunnel/outbound", "e2e/..."},
