@@ -31,6 +31,7 @@ vet: ## Run go vet
 .PHONY: generate
 generate: ## Write the Go of api/*.proto anew with the pinned generators
 	cd api/generate && go run . ../.. ../..
+	go generate ./manifests
 
 .PHONY: bench
 bench: build ## Measure speed and memory beside baselines (BENCH=-short: a look)

@@ -1,7 +1,8 @@
 // Command generate writes the files of manifests that are made of others: the
-// definitions of foreign kinds, from the modules that go.mod names. Run it with
-// `go generate ./manifests`; with an argument it writes below that folder instead
-// of ./chart, for the test that looks for drift.
+// definitions of foreign kinds, from the modules that go.mod names, and the
+// kustomize base, from the chart and its default values. Run it with
+// `go generate ./manifests`; with an argument it writes below that folder, for the
+// test that looks for drift.
 package main
 
 import (
@@ -13,6 +14,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/tulle-mesh/tulle/manifests"
 )
 
 // istioKinds are the definitions taken from istio.io/api: what istiod-lite reads
@@ -46,7 +49,10 @@ func generate(out string) error {
 	if err := gatewayAPI(dir); err != nil {
 		return err
 	}
-	return istio(dir)
+	if err := istio(dir); err != nil {
+		return err
+	}
+	return kustomize(out)
 }
 
 // header says where a file is from. Both projects are under the Apache License 2.0,
@@ -117,6 +123,52 @@ func istio(dir string) error {
 		return fmt.Errorf("%s %s defines %v of %v", module, version, found, istioKinds)
 	}
 	return nil
+}
+
+// kustomize writes two folders to build: the mesh (kustomize), and the mesh with the
+// definitions of kinds (the parent, since kustomize reads nothing outside of the
+// folder that it builds).
+func kustomize(out string) error {
+	const written = "# Written by `go generate ./manifests` from the chart and its default values: do not edit.\n"
+	dir := filepath.Join(out, "kustomize")
+	if err := os.RemoveAll(dir); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	values, err := manifests.Default()
+	if err != nil {
+		return err
+	}
+	files, err := manifests.RenderFiles(manifests.Release{Manager: "kustomize"}, values)
+	if err != nil {
+		return err
+	}
+	const head = written + "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources:\n"
+	base, whole := head, head
+	crds, err := filepath.Glob(filepath.Join(out, "chart/crds/*.yaml"))
+	if err != nil {
+		return err
+	}
+	for _, f := range crds {
+		whole += "  - chart/crds/" + filepath.Base(f) + "\n"
+	}
+	whole += "  - kustomize\n"
+	for _, f := range files {
+		text := strings.TrimSpace(f.Text)
+		if text == "" {
+			continue
+		}
+		base += "  - " + f.Name + "\n"
+		if err := os.WriteFile(filepath.Join(dir, f.Name), []byte(written+text+"\n"), 0o644); err != nil {
+			return err
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, "kustomization.yaml"), []byte(base), 0o644); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(out, "kustomization.yaml"), []byte(whole), 0o644)
 }
 
 func moduleDir(module string) (dir, version string, err error) {
