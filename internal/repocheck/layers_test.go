@@ -25,7 +25,7 @@ var layers = []struct {
 	{1, []string{"internal/workload", "internal/authz"}},
 	{2, []string{"certs/...", "internal/mtls", "internal/hbone/...", "internal/xdsclient", "internal/admin", "internal/accesslog"}},
 	{3, []string{
-		"ztunnel/config", "ztunnel/state", "ztunnel/nexthop", "ztunnel/outbound", "ztunnel/inbound", "ztunnel/conntrack",
+		"ztunnel/config", "ztunnel/state", "ztunnel/nexthop", "ztunnel/explain", "ztunnel/outbound", "ztunnel/inbound", "ztunnel/conntrack",
 		"ztunnel/metrics", "ztunnel/dns", "ztunnel/inpod", "ztunnel/redirect", "ztunnel/zds", "ztunnel/agent/...",
 		"istiod-lite/config", "istiod-lite/source/...", "istiod-lite/translate", "istiod-lite/snapshot", "istiod-lite/xds",
 		"istiod-lite/ca", "manifests",
@@ -39,7 +39,7 @@ var components = []string{"ztunnel", "waypoint", "istiod-lite", "meshctl"}
 
 // pureDeciders are what meshctl may import of the components: the decisions, and
 // the state of the mesh that the next hop is decided on.
-var pureDeciders = []string{"ztunnel/nexthop", "ztunnel/state", "waypoint/route", "istiod-lite/translate"}
+var pureDeciders = []string{"ztunnel/nexthop", "ztunnel/state", "ztunnel/explain", "waypoint/route", "istiod-lite/translate"}
 
 // forbidden lists edges that the layers allow and a reason forbids.
 var forbidden = []struct {
@@ -83,6 +83,7 @@ var restricted = []struct {
 // pure packages do no I/O: the same code explains decisions offline.
 var pure = map[string]string{
 	"ztunnel/nexthop":       "meshctl explain runs the very same decision",
+	"ztunnel/explain":       "an explanation is a function of the mesh's state",
 	"istiod-lite/translate": "translation is a function of the objects alone",
 	"internal/authz":        "a decision needs no socket",
 	"internal/workload":     "values are parsed without a socket",

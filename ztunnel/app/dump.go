@@ -24,6 +24,7 @@ func (z *ztunnel) dump() any {
 		"certificates":   certs.Dumps(status),
 		"workloadState":  z.workloads(time.Now()),
 		// Ours: more than Istio's keys can tell.
+		"node":              z.cfg.Node,
 		"certificateStatus": status,
 		"xds":               z.xds.Status(),
 	}

@@ -55,6 +55,7 @@ func Run(ctx context.Context, cfg config.Config) error {
 	if err != nil {
 		return err
 	}
+	z.explainPages(srv)
 	return z.run(ctx, srv)
 }
 

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/tulle-mesh/tulle/internal/authz"
+	"github.com/tulle-mesh/tulle/internal/workload"
 )
 
 // View is one connection as config_dump shows it. The first four keys are
@@ -15,8 +16,15 @@ type View struct {
 	ActualDst   string `json:"actualDst"`
 	Protocol    string `json:"protocol"`
 
-	SrcIdentity   string    `json:"srcIdentity,omitempty"`
-	DstIdentity   string    `json:"dstIdentity,omitempty"`
+	SrcIdentity string `json:"srcIdentity,omitempty"`
+	DstIdentity string `json:"dstIdentity,omitempty"`
+	// SrcWorkload and DstWorkload are "namespace/name", DstService
+	// "namespace/hostname": what the addresses belonged to when it was opened.
+	SrcWorkload string `json:"srcWorkload,omitempty"`
+	DstWorkload string `json:"dstWorkload,omitempty"`
+	DstService  string `json:"dstService,omitempty"`
+	// Policy is the ALLOW policy that permitted an inbound connection.
+	Policy        string    `json:"policy,omitempty"`
 	BytesSent     uint64    `json:"bytesSent"`
 	BytesReceived uint64    `json:"bytesReceived"`
 	Opened        time.Time `json:"opened"`
@@ -39,7 +47,8 @@ func views(list []*Live, now time.Time) []View {
 	for _, l := range list {
 		v := View{
 			Src: l.Src.String(), OriginalDst: l.OriginalDst.String(), ActualDst: l.ActualDst.String(),
-			Protocol: string(l.Protocol), Opened: l.Opened.UTC(), Age: now.Sub(l.Opened).Round(time.Millisecond).String(),
+			Protocol: string(l.Protocol), SrcWorkload: nameOf(l.SrcWorkload), DstWorkload: nameOf(l.DstWorkload),
+			Policy: l.Policy, Opened: l.Opened.UTC(), Age: now.Sub(l.Opened).Round(time.Millisecond).String(),
 		}
 		v.BytesSent, v.BytesReceived = l.Bytes()
 		if !l.SrcIdentity.IsZero() {
@@ -48,9 +57,19 @@ func views(list []*Live, now time.Time) []View {
 		if !l.DstIdentity.IsZero() {
 			v.DstIdentity = l.DstIdentity.String()
 		}
+		if l.DstService != nil {
+			v.DstService = l.DstService.Key().String()
+		}
 		out = append(out, v)
 	}
 	return out
+}
+
+func nameOf(w *workload.Workload) string {
+	if w == nil {
+		return ""
+	}
+	return w.Namespace + "/" + w.Name
 }
 
 func incomplete(err error) bool {

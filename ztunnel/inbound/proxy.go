@@ -111,6 +111,8 @@ type request struct {
 	host string
 	// received is when the connection or request arrived.
 	received time.Time
+	// rehearsal is set when there is no connection: nothing is logged.
+	rehearsal bool
 }
 
 // Refusal is why a connection does not reach the application, for another
@@ -182,7 +184,7 @@ func (p *Proxy) decide(ctx context.Context, r request) (conntrack.Connection, au
 	permit, dry, err := policies.Authorize(c.Attributes)
 	c.Policy = permit.Policy()
 	for _, d := range dry {
-		if d.WouldDeny {
+		if d.WouldDeny && !r.rehearsal {
 			p.log.Info("dry-run policy would deny", zap.String("policy", d.Policy), zap.Stringer("src.addr", r.source),
 				zap.Stringer("src.identity", r.identity), zap.Stringer("dst.addr", r.target))
 		}

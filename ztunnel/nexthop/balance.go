@@ -136,23 +136,30 @@ func (b *balancer) scan(ranked bool) (*workload.Workload, netip.AddrPort, string
 func (b *balancer) why() string {
 	out := fmt.Sprintf("none of its endpoints can serve port %d", b.port.Service)
 	sep := ": "
-	for _, c := range []struct {
-		n    int
-		what string
-	}{
-		{b.unhealthy, "not healthy"},
-		{b.weightless, "without capacity"},
-		{b.elsewhere, "in another network"},
-		{b.portless, "without this port"},
-		{b.addressless, "without an address (names are not resolved)"},
-		{b.far, "outside the strict routing preference"},
-	} {
+	for _, c := range b.failures() {
 		if c.n > 0 {
 			out += fmt.Sprintf("%s%d %s", sep, c.n, c.what)
 			sep = ", "
 		}
 	}
 	return out
+}
+
+// failure counts endpoints that are not fit for one reason.
+type failure struct {
+	n    int
+	what string
+}
+
+func (b *balancer) failures() []failure {
+	return []failure{
+		{b.unhealthy, "not healthy"},
+		{b.weightless, "without capacity"},
+		{b.elsewhere, "in another network"},
+		{b.portless, "without this port"},
+		{b.addressless, "without an address (names are not resolved)"},
+		{b.far, "outside the strict routing preference"},
+	}
 }
 
 // affinity counts the leading scopes of the preference that w shares with the

@@ -87,6 +87,11 @@ func (c *chooser) toService(svc *workload.Service) Decision {
 	if w == nil {
 		return deny("%s", why)
 	}
+	return c.toEndpoint(svc, w, upstream)
+}
+
+// toEndpoint reaches the endpoint w of a service at upstream.
+func (c *chooser) toEndpoint(svc *workload.Service, w *workload.Workload, upstream netip.AddrPort) Decision {
 	d := c.toWorkload(w, upstream)
 	d.Service = svc
 	if d.Kind.Tunnelled() {
