@@ -72,6 +72,39 @@ func Verify(ns *netns.NS, cfg Config) ([]string, error) {
 	return append(diffs, routing...), nil
 }
 
+// Release ends the capture of new connections in one transaction, while those
+// that were captured go on: the redirecting rules go, and what carries
+// established connections stays. The kernel keeps a connection's translation in
+// its entry of connection tracking, and applies it as long as a chain of type nat
+// is there, for which an empty one does, and connections are tracked, for which
+// the expressions of the mangle rules do; those rules and the policy routing also
+// lead the answers on connections with a spoofed source. It does nothing where no
+// table is. Apply captures again; Remove follows when no captured connection is
+// left.
+func Release(ns *netns.NS, cfg Config) error {
+	if err := cfg.validate(); err != nil {
+		return fmt.Errorf("redirection: %w", err)
+	}
+	conn, err := open(ns)
+	if err != nil {
+		return err
+	}
+	defer conn.CloseLasting()
+	have, err := list(conn)
+	if err != nil {
+		return fmt.Errorf("redirection in %v: %w", ns.ID(), err)
+	}
+	want := released(cfg)
+	if len(have) == 0 || len(diffTables(want, have)) == 0 {
+		return nil
+	}
+	replace(conn, want, have)
+	if err := conn.Flush(); err != nil {
+		return fmt.Errorf("redirection in %v: empty nftables rules: %w", ns.ID(), err)
+	}
+	return nil
+}
+
 // Remove takes away all that Apply may have made. New connections are no
 // longer captured; established ones that were captured break, because the
 // translation of their addresses ends. It does nothing where nothing is left.

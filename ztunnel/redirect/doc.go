@@ -11,6 +11,7 @@
 //
 //	if err := redirect.Apply(ns, redirect.Config{}); err != nil { … }  // captured from here on
 //	diffs, err := redirect.Verify(ns, redirect.Config{})               // none, until somebody flushes
+//	err = redirect.Release(ns, redirect.Config{})                      // new connections pass by, captured ones go on
 //	err = redirect.Remove(ns)                                          // nothing is left
 //
 // What is captured. TCP to anywhere but loopback leaves the pod through port

@@ -121,6 +121,21 @@ func desired(cfg Config) []table {
 	return slices.DeleteFunc(all, func(t table) bool { return len(t.chains) == 0 })
 }
 
+// released is desired without what redirects. The chains of type nat stay, though
+// empty: without one, the kernel would stop translating established connections.
+func released(cfg Config) []table {
+	all := desired(cfg)
+	for i := range all {
+		if all[i].name != tableNAT {
+			continue
+		}
+		for j := range all[i].chains {
+			all[i].chains[j].rules = nil
+		}
+	}
+	return all
+}
+
 // flat turns the chains into those of the kernel: each with its list of rules.
 func (t table) flat() []kernelChain {
 	var out []kernelChain

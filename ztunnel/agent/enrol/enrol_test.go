@@ -75,7 +75,7 @@ func (p *proxy) took() []string {
 func manager(t *testing.T, dir string, change ...func(*enrol.Config)) (*enrol.Manager, *proxy) {
 	t.Helper()
 	p := &proxy{}
-	cfg := enrol.Config{StateDir: dir, Proxies: p, Registerer: prometheus.NewRegistry()}
+	cfg := enrol.Config{StateDir: dir, Proxies: p, Registerer: prometheus.NewRegistry(), Parting: time.Millisecond}
 	for _, c := range change {
 		c(&cfg)
 	}
@@ -105,7 +105,7 @@ func captured(t *testing.T, ns *netns.NS) bool {
 	return len(diffs) == 0
 }
 
-func TestRulesComeBeforeTheProxyAndGoAfterIt(t *testing.T) {
+func TestRulesComeBeforeTheProxyAndItsTablesGoAfterIt(t *testing.T) {
 	w := podtest.New(t)
 	m, p := manager(t, t.TempDir())
 	p.check = func(zds.Request) {
@@ -114,8 +114,8 @@ func TestRulesComeBeforeTheProxyAndGoAfterIt(t *testing.T) {
 		}
 	}
 	p.onDel = func(string) error {
-		if !captured(t, w.Pod) {
-			t.Error("the rules went before the proxy heard of it")
+		if captured(t, w.Pod) || !hooked(t, w.Pod) {
+			t.Error("when the proxy hears that a pod leaves, new connections must pass it by and the tables be there")
 		}
 		return nil
 	}

@@ -22,6 +22,12 @@ const (
 	// settle is for how long after the enrolment connections may still appear that
 	// are older: handshakes that were under way.
 	settle = 10 * time.Second
+	// parting is for how long the proxy still takes connections of a pod whose
+	// capture has ended: the handshakes that were under way, so a few round trips.
+	parting = 500 * time.Millisecond
+	// drainDeadline bounds how long the connections of a pod that left are still
+	// translated. It is the proxy's own deadline that usually ends them.
+	drainDeadline = 5 * time.Minute
 	// StrictGrace is how long older connections may go on in a strict pod.
 	StrictGrace = 30 * time.Second
 	// maxPods bounds the list; kubelet's own limit is 110 by default, 500 in the

@@ -38,6 +38,13 @@ type Config struct {
 	// StrictGrace is how long connections older than the enrolment may go on in
 	// strict pods. Zero means 30 s.
 	StrictGrace time.Duration
+	// Parting is how long, after the capture of a leaving pod has ended, its proxy
+	// still takes what was on its way. Zero means 500 ms.
+	Parting time.Duration
+	// DrainDeadline is how long, after a pod left, its captured connections may go
+	// on. The proxy has a deadline of its own, which should not be longer. Zero
+	// means 5 min.
+	DrainDeadline time.Duration
 	// Logger may be nil.
 	Logger *zap.Logger
 	// Registerer takes the metrics; nil: none are kept.
@@ -75,6 +82,10 @@ type entry struct {
 
 	older       older
 	strictSince time.Time
+	// told: the proxy was told that the pod left. released is when new connections
+	// began to pass it by. Both belong to who has the pod's slot.
+	told     bool
+	released time.Time
 	// compared says until when the rules need no full comparison, as long as
 	// their generation stays. It belongs to who has the pod's slot.
 	compared struct {
@@ -93,6 +104,12 @@ func New(cfg Config) (*Manager, error) {
 	}
 	if cfg.StrictGrace == 0 {
 		cfg.StrictGrace = StrictGrace
+	}
+	if cfg.Parting == 0 {
+		cfg.Parting = parting
+	}
+	if cfg.DrainDeadline == 0 {
+		cfg.DrainDeadline = drainDeadline
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = zap.NewNop()
@@ -125,10 +142,11 @@ func (m *Manager) Close() error {
 	return m.store.close()
 }
 
-// Enrol takes a pod into the mesh and returns when the proxy has acknowledged
-// it. Enrolling a pod once more changes nothing; what changed is brought into
-// force. When Enrol fails, the pod is captured as far as that could be done, its
-// connections are refused, and the Manager goes on trying until Remove.
+// Enrol takes a pod into the mesh and returns when it is captured and the proxy
+// has acknowledged it. Enrolling a pod once more changes nothing; what changed is
+// brought into force. When Enrol fails, the Manager goes on trying until Remove;
+// meanwhile the pod is captured as far as that could be done and its connections
+// are refused, except for a pod that was Running, which stays as it was.
 func (m *Manager) Enrol(ctx context.Context, pod Pod) (err error) {
 	if err := pod.validate(); err != nil {
 		return err
@@ -140,15 +158,67 @@ func (m *Manager) Enrol(ctx context.Context, pod Pod) (err error) {
 		return err
 	}
 	e, err := m.admit(pod)
-	if err == nil {
+	if err == nil && !m.waitsForProxy(e) {
 		err = m.capture(e)
 	}
 	release() // waiting needs no slot: a Remove may come between
-	if err == nil {
-		err = m.acknowledged(ctx, e, pod)
+	for captured := false; err == nil && !captured; {
+		if err = m.acknowledged(ctx, e, pod); err == nil {
+			captured, err = m.join(ctx, e)
+		}
 	}
 	m.metrics.enrolment(err)
 	return err
+}
+
+// proxyFirst tells that the pod's rules wait for the proxy's ack; the caller
+// holds Manager.mu.
+func (e *entry) proxyFirst() bool { return e.Running && !e.Joined }
+
+func (m *Manager) waitsForProxy(e *entry) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return e.proxyFirst()
+}
+
+// join captures a running pod that the proxy has acknowledged. captured is false
+// when the ack does not count any more.
+func (m *Manager) join(ctx context.Context, e *entry) (captured bool, err error) {
+	m.mu.Lock()
+	captured = e.captured
+	m.mu.Unlock()
+	if captured {
+		return true, nil
+	}
+	release, err := m.ops.acquire(ctx, e.UID)
+	if err != nil {
+		return false, err
+	}
+	defer release()
+	return m.joinNow(e)
+}
+
+// joinNow is join for who has the pod's slot.
+func (m *Manager) joinNow(e *entry) (captured bool, err error) {
+	m.mu.Lock()
+	ready := m.pods[e.UID] == e && e.acked && m.connected
+	next := e.record
+	m.mu.Unlock()
+	if !ready {
+		return false, nil
+	}
+	if !next.Joined {
+		// On disk first: an agent that starts again must not wait for a proxy with
+		// rules that may be in force.
+		next.Joined, next.Since = true, time.Now()
+		if err := m.store.save(next); err != nil {
+			return false, err
+		}
+		m.mu.Lock()
+		e.Joined, e.Since = true, next.Since
+		m.mu.Unlock()
+	}
+	return true, m.capture(e)
 }
 
 // admit puts the pod on the list, on disk first. The caller has the pod's slot.
@@ -176,6 +246,7 @@ func (m *Manager) admit(pod Pod) (*entry, error) {
 	e.strictSince = e.Since
 	if known && old.NS == e.NS {
 		e.Since = old.Since
+		e.Joined = !m.waitsForProxy(old) // captured already
 	}
 	if err := m.store.save(e.record); err != nil {
 		ns.Close()
@@ -202,6 +273,7 @@ func (m *Manager) admit(pod Pod) (*entry, error) {
 
 // update brings what may change without a new start into a known pod.
 func (m *Manager) update(e *entry, pod Pod) error {
+	pod.Running = pod.Running && e.Running
 	if e.Pod == pod { // the slot is ours, so nobody writes it
 		return nil
 	}
@@ -215,7 +287,7 @@ func (m *Manager) update(e *entry, pod Pod) error {
 	if pod.Strict && !e.Strict {
 		e.strictSince = time.Now()
 	}
-	e.NetnsPath, e.Strict = pod.NetnsPath, pod.Strict // all that can differ here
+	e.NetnsPath, e.Strict, e.Running = pod.NetnsPath, pod.Strict, pod.Running // all that can differ here
 	return nil
 }
 
@@ -254,6 +326,7 @@ func (m *Manager) acknowledged(ctx context.Context, e *entry, pod Pod) error {
 	for {
 		m.mu.Lock()
 		changed, acked, refusal, connected := e.changed, e.acked && m.connected, e.refusal, m.connected
+		without := e.without()
 		gone := m.pods[pod.UID] != e
 		m.mu.Unlock()
 		switch {
@@ -268,81 +341,11 @@ func (m *Manager) acknowledged(ctx context.Context, e *entry, pod Pod) error {
 		case <-changed:
 		case <-ctx.Done():
 			if !connected {
-				return ErrNoProxy
+				return fmt.Errorf("%w; %s until one is", ErrNoProxy, without)
 			}
 			return fmt.Errorf("pod %s/%s: ztunnel has not acknowledged it: %w", pod.Namespace, pod.Name, context.Cause(ctx))
 		}
 	}
-}
-
-// Remove takes a pod out of the mesh: the proxy drains it, and its rules go. A
-// pod that is not enrolled is no error.
-func (m *Manager) Remove(ctx context.Context, uid string) error {
-	if !uidForm.MatchString(uid) {
-		return &InvalidError{Reason: fmt.Sprintf("uid %q is none", uid)}
-	}
-	release, err := m.ops.acquire(ctx, uid)
-	if err != nil {
-		return err
-	}
-	defer release()
-	m.mu.Lock()
-	e := m.pods[uid]
-	if e != nil {
-		delete(m.pods, uid)
-		m.leaving[uid] = e
-		e.change()
-	} else {
-		e = m.leaving[uid]
-	}
-	m.mu.Unlock()
-	if e == nil {
-		return m.store.forget(uid)
-	}
-	return m.release(ctx, e)
-}
-
-// release does the rest of a removal, also after a restart: the disk says that
-// the pod leaves until nothing is left of it.
-func (m *Manager) release(ctx context.Context, e *entry) error {
-	e.Leaving = true
-	if err := m.store.save(e.record); err != nil {
-		return err
-	}
-	dctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), deleteTimeout)
-	defer cancel()
-	if err := m.cfg.Proxies.Delete(dctx, e.UID); err != nil {
-		// It has heard of it, or will by the next list; the pod must not wait.
-		m.log.Warn("ztunnel did not confirm that the pod left", append(fields(e.Pod), zap.Error(err))...)
-	}
-	if e.ns != nil {
-		if !m.shared(e) {
-			if err := redirect.Remove(e.ns); err != nil {
-				return fmt.Errorf("pod %s/%s: %w", e.Namespace, e.Name, err)
-			}
-		}
-		e.ns.Close()
-	}
-	m.mu.Lock()
-	if m.leaving[e.UID] == e {
-		delete(m.leaving, e.UID)
-	}
-	m.mu.Unlock()
-	m.log.Info("pod released", fields(e.Pod)...)
-	return m.store.forget(e.UID)
-}
-
-// shared tells whether another pod on the list has the same namespace, whose
-// rules must then stay: a pod that came back under another UID.
-func (m *Manager) shared(e *entry) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for _, o := range m.pods {
-		if o != e && o.NS == e.NS {
-			return true
-		}
-	}
-	return false
 }
 
 // change wakes who waits for e; the caller holds Manager.mu.
@@ -391,11 +394,22 @@ func (m *Manager) state(e *entry) (State, string) {
 	case e.refusal != "":
 		return Failed, "ztunnel refused: " + e.refusal
 	case !m.connected:
-		return Pending, ErrNoProxy.Error()
+		return Pending, ErrNoProxy.Error() + "; " + e.without() + " until one is"
 	case !e.acked:
-		return Pending, "ztunnel has not acknowledged the pod yet"
+		return Pending, "ztunnel has not acknowledged the pod yet; " + e.without() + " until it does"
+	case !e.captured && e.ns != nil:
+		return Pending, "the pod is about to be captured"
 	}
 	return Enrolled, ""
+}
+
+// without says what happens to the pod's connections without a proxy; the caller
+// holds Manager.mu.
+func (e *entry) without() string {
+	if e.proxyFirst() {
+		return "the pod's connections go past the mesh"
+	}
+	return "the pod's connections are refused"
 }
 
 func fields(p Pod) []zap.Field {

@@ -33,7 +33,7 @@ func newMetrics(reg prometheus.Registerer, m *Manager) *metrics {
 		reg.MustRegister(s.enrolments, s.repairs, s.ended, &podCollector{
 			manager: m,
 			pods: prometheus.NewDesc("tulle_agent_pods",
-				"Pods on the list, by state: pending, enrolled, failed (unstable).", []string{"state"}, nil),
+				"Pods on the list, by state: pending, enrolled, failed, and leaving for those that left and still drain (unstable).", []string{"state"}, nil),
 			older: prometheus.NewDesc("tulle_agent_older_connections",
 				"Living connections that are older than their pod's enrolment and go past the proxy (unstable).", nil, nil),
 		})
@@ -68,6 +68,7 @@ func (c *podCollector) Collect(ch chan<- prometheus.Metric) {
 	counts := map[State]int{Pending: 0, Enrolled: 0, Failed: 0}
 	older := 0
 	m.mu.Lock()
+	counts[leaving] = len(m.leaving)
 	for _, e := range m.pods {
 		state, _ := m.state(e)
 		counts[state]++

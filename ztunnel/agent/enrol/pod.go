@@ -24,6 +24,12 @@ type Pod struct {
 	// Strict says that the pod's policy takes no plaintext, so that connections
 	// older than the enrolment are ended.
 	Strict bool `json:"strict"`
+	// Running says that the pod's programs run already, outside of the mesh. Such a
+	// pod is captured only once the proxy has acknowledged it, so that none of its
+	// connections is refused; until then they go as before, in plaintext. A pod that
+	// is not running yet is captured first: it has nothing to lose and must never
+	// talk past the mesh. It matters only for the first capture.
+	Running bool `json:"running,omitempty"`
 }
 
 func (p Pod) info() zds.Info {
@@ -62,14 +68,16 @@ func (p Pod) validate() error {
 type State string
 
 const (
-	// Pending: captured, and no proxy has acknowledged it; its connections are
-	// refused.
+	// Pending: no proxy has acknowledged it. Its connections are refused; those of a
+	// pod that was running before go past the mesh until it is captured.
 	Pending State = "pending"
 	// Enrolled: the proxy serves it.
 	Enrolled State = "enrolled"
 	// Failed: the rules could not be written, or the proxy refused the pod. The
 	// agent goes on trying.
 	Failed State = "failed"
+	// leaving is only counted: pods that left are not on the list.
+	leaving State = "leaving"
 )
 
 // Status is a pod's state for the operator.
@@ -104,7 +112,7 @@ const udpStatus = "not captured: UDP of this pod passes outside of the mesh, in 
 // Errors of Enrol that a caller decides on, besides *InvalidError.
 var (
 	// ErrNoProxy: no proxy is connected.
-	ErrNoProxy = errors.New("no ztunnel is connected to the node agent; the pod's connections are refused until one is")
+	ErrNoProxy = errors.New("no ztunnel is connected to the node agent")
 	// ErrTooMany: the node has too many pods.
 	ErrTooMany = errors.New("too many pods are enrolled on this node")
 )

@@ -13,13 +13,14 @@ import (
 // A Manager is the Source of a proxies.Server.
 var _ proxies.Source = (*Manager)(nil)
 
-// UIDs implements proxies.Source: the pods whose rules are in force.
+// UIDs implements proxies.Source: the pods whose rules are in force, and those
+// whose rules wait for the proxy.
 func (m *Manager) UIDs() []string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	uids := make([]string, 0, len(m.pods))
 	for uid, e := range m.pods {
-		if e.captured || e.ns == nil {
+		if e.captured || e.ns == nil || e.proxyFirst() {
 			uids = append(uids, uid)
 		}
 	}
@@ -28,14 +29,14 @@ func (m *Manager) UIDs() []string {
 }
 
 // Request implements proxies.Source. The proxy hears of a pod only when its
-// rules are in force. A pod whose namespace we do not hold since a restart can
+// rules are in force, unless they wait for its ack. A pod whose namespace we do not hold since a restart can
 // only be kept.
 func (m *Manager) Request(uid string) (zds.Request, func(error)) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	e := m.pods[uid]
 	switch {
-	case e == nil, e.ns != nil && !e.captured:
+	case e == nil, e.ns != nil && !e.captured && !e.proxyFirst():
 		return nil, nil
 	case e.ns == nil:
 		return &zds.Keep{UID: uid}, func(err error) { m.answered(e, err) }
@@ -63,10 +64,10 @@ func (m *Manager) answered(e *entry, err error) {
 		if errors.As(err, &refused) {
 			e.refusal = refused.Reason
 		}
-		m.log.Warn("ztunnel refused a pod; its connections are refused until it does not", append(fields(e.Pod), zap.String("reason", e.refusal))...)
+		m.log.Warn("ztunnel refused a pod", append(fields(e.Pod), zap.String("reason", e.refusal), zap.Bool("captured", e.captured))...)
 	} else {
 		if !e.acked {
-			m.log.Info("pod enrolled", fields(e.Pod)...)
+			m.log.Info("pod acknowledged by ztunnel", append(fields(e.Pod), zap.Bool("captured", e.captured))...)
 		}
 		e.acked, e.refusal = true, ""
 	}

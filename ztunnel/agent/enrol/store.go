@@ -22,8 +22,16 @@ type record struct {
 	// after the pod is gone.
 	NS    netns.ID  `json:"netns"`
 	Since time.Time `json:"since"`
+	// Joined: the proxy had acknowledged the pod when its rules came into force for
+	// the first time, so a Running pod stays captured from here on, whatever the
+	// proxy does.
+	Joined bool `json:"joined,omitempty"`
 	// Leaving: the pod was taken out, and its rules may still be there.
 	Leaving bool `json:"leaving,omitempty"`
+	// Gone: it leaves because it was deleted, so nothing of it needs time.
+	Gone bool `json:"gone,omitempty"`
+	// Left is when it began to leave.
+	Left time.Time `json:"left,omitzero"`
 	// Boot is the kernel's boot id: after a reboot neither namespaces nor rules
 	// are there.
 	Boot string `json:"boot"`

@@ -43,8 +43,25 @@ func (m *Manager) Restore(ctx context.Context) {
 			m.check(ctx, e)
 		}
 	}
+	m.releaseLeaving()
 	if len(records) > 0 {
 		m.log.Info("pods of before the restart are captured", zap.Int("pods", len(records)))
+	}
+}
+
+// releaseLeaving ends the capture of pods that were leaving when the agent ended,
+// before a proxy gets a list on which they are not. When that fails, the tick
+// tries again.
+func (m *Manager) releaseLeaving() {
+	for _, e := range m.leaving { // nobody else is there yet
+		if m.deserted(e) || m.shared(e) {
+			continue
+		}
+		if err := redirect.Release(e.ns, m.cfg.Rules); err != nil {
+			m.log.Warn("rules of a pod that leaves stay for now", append(fields(e.Pod), zap.Error(err))...)
+			continue
+		}
+		e.released = time.Now()
 	}
 }
 
@@ -112,6 +129,10 @@ func (m *Manager) check(ctx context.Context, e *entry) {
 	if e.ns == nil && !m.regain(e) {
 		return
 	}
+	if m.waitsForProxy(e) {
+		m.checkJoin(ctx, e)
+		return
+	}
 	diffs, err := m.compare(e)
 	if err != nil {
 		m.log.Warn("cannot compare the pod's rules", append(fields(e.Pod), zap.Error(err))...)
@@ -142,6 +163,17 @@ func (m *Manager) check(ctx context.Context, e *entry) {
 	now := time.Now()
 	m.lookForOlder(e, now)
 	m.endOlder(e, now)
+}
+
+// checkJoin goes on with a running pod that is not captured yet.
+func (m *Manager) checkJoin(ctx context.Context, e *entry) {
+	captured, err := m.joinNow(e)
+	switch {
+	case err != nil:
+		m.log.Error("the pod is not captured", append(fields(e.Pod), zap.Error(err))...)
+	case !captured && ctx.Err() == nil:
+		m.cfg.Proxies.Send(e.UID)
+	}
 }
 
 // compare tells how the pod's rules differ from ours. It looks only at the

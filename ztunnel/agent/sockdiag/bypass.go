@@ -3,11 +3,34 @@ package sockdiag
 import (
 	"net/netip"
 
+	"github.com/tulle-mesh/tulle/internal/netns"
 	"github.com/tulle-mesh/tulle/internal/sockopt"
 )
 
-// portOutbound is where the application's captured connections arrive.
-const portOutbound = 15001
+// Where the captured connections of the application, and those to it, arrive.
+const (
+	portOutbound = 15001
+	portInbound  = 15006
+)
+
+// Proxied lists the proxy's own sockets in the namespace, tunnels too, until
+// their end is agreed on: while there are any, established connections need the
+// redirection's translation of addresses and its routes.
+func Proxied(ns *netns.NS) ([]Socket, error) {
+	all, err := list(ns, Established, FinWait1, FinWait2, CloseWait, lastAck, closing)
+	if err != nil {
+		return nil, err
+	}
+	var out []Socket
+	for _, s := range all {
+		switch port := s.Local.Port(); {
+		// Some by their port: what the kernel keeps of closed ones has no mark.
+		case s.Mark&sockopt.MarkMask == sockopt.MarkProxy, port == portOutbound, port == portInbound:
+			out = append(out, s)
+		}
+	}
+	return out, nil
+}
 
 // Bypassing returns those connections of a list that do not go through the proxy
 // although they leave or enter the pod, half-closed ones too: they may carry data

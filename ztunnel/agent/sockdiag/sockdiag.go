@@ -23,6 +23,10 @@ const (
 	FinWait1    State = 4
 	FinWait2    State = 5
 	CloseWait   State = 8
+
+	// lastAck and closing have only their end to agree on.
+	lastAck State = 9
+	closing State = 11
 )
 
 // String is the name that ss(8) prints.
@@ -78,6 +82,14 @@ var ErrUnsupported = errors.New("the kernel cannot end connections of others (CO
 // List returns the namespace's TCP connections of both families, without
 // listeners and what is only opening or already closed.
 func List(ns *netns.NS) ([]Socket, error) {
+	return list(ns, Established, FinWait1, FinWait2, CloseWait)
+}
+
+func list(ns *netns.NS, states ...State) ([]Socket, error) {
+	var mask uint32
+	for _, s := range states {
+		mask |= 1 << s
+	}
 	conn, err := open(ns)
 	if err != nil {
 		return nil, err
@@ -87,7 +99,7 @@ func List(ns *netns.NS) ([]Socket, error) {
 	for _, family := range []byte{unix.AF_INET, unix.AF_INET6} {
 		messages, err := conn.Execute(netlink.Message{
 			Header: netlink.Header{Type: unix.SOCK_DIAG_BY_FAMILY, Flags: netlink.Request | netlink.Dump},
-			Data:   encode(id{family: family}, 1<<Established|1<<FinWait1|1<<FinWait2|1<<CloseWait),
+			Data:   encode(id{family: family}, mask),
 		})
 		if err != nil {
 			return nil, fmt.Errorf("list connections in %v: %w", ns.ID(), err)
