@@ -381,7 +381,7 @@ func (m *Manager) Pod(uid string) (Status, bool) {
 }
 
 func (m *Manager) status(e *entry, now time.Time) Status {
-	s := Status{Pod: e.Pod, Since: e.Since, UDP: udpStatus}
+	s := Status{Pod: e.Pod, Captured: e.captured, NetNS: e.NS, Since: e.Since, UDP: udpStatus}
 	s.State, s.Reason = m.state(e)
 	s.OlderConnections, s.OlderCount = e.older.list(int(now.Sub(e.Since).Seconds()))
 	return s

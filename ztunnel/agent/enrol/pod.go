@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tulle-mesh/tulle/internal/netns"
 	"github.com/tulle-mesh/tulle/ztunnel/zds"
 )
 
@@ -86,6 +87,10 @@ type Status struct {
 	State State `json:"state"`
 	// Reason says why the state is not Enrolled.
 	Reason string `json:"reason,omitempty"`
+	// Captured: the rules are in force, as far as is known.
+	Captured bool `json:"captured"`
+	// NetNS is the namespace that NetnsPath led to when the pod was enrolled.
+	NetNS netns.ID `json:"netns"`
 	// Since is when the rules were first in force.
 	Since time.Time `json:"since"`
 	// OlderConnections go past the proxy because they are older than Since. At
