@@ -7,8 +7,8 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io/fs"
 	"math/big"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -62,121 +62,40 @@ func (c AuthorityConfig) withDefaults() (AuthorityConfig, error) {
 // Authority signs certificates of one trust domain. It is safe for concurrent
 // use.
 type Authority struct {
-	cfg    AuthorityConfig
-	state  *state
-	root   *issuer
-	bundle []byte // the root in PEM
-
-	issuer atomic.Pointer[issuer]
-
-	renewal    sync.Mutex // held while the intermediate is replaced
-	retryAfter time.Time  // guarded by renewal
-	closed     bool       // guarded by renewal
+	cfg     AuthorityConfig
+	inForce atomic.Pointer[signer]
+	// directory renews what signs; nil when that is given from outside, for
+	// then only Replace can bring another.
+	directory *directory
+	replacing sync.Mutex // held by Replace
 }
 
-// OpenAuthority opens the authority whose state is in dir, and makes a new one
-// when dir is empty or missing. It fails when another process has it open
-// ([ErrInUse]), when a key file may be read by others ([*ModeError]), when the
-// root is unreadable, expired or another trust domain's. Close it after use.
-func OpenAuthority(dir string, cfg AuthorityConfig) (*Authority, error) {
-	cfg, err := cfg.withDefaults()
-	if err != nil {
-		return nil, err
-	}
-	s, err := openState(dir, cfg.disk)
-	if err != nil {
-		return nil, fmt.Errorf("authority: %w", err)
-	}
-	a := &Authority{cfg: cfg, state: s}
-	if err := a.open(); err != nil {
-		_ = s.close()
-		return nil, fmt.Errorf("authority in %s: %w", dir, err)
-	}
-	return a, nil
+// signer is what signs at a moment, with what its certificates need to be
+// believed. Immutable.
+type signer struct {
+	issuer *issuer
+	chain  []*x509.Certificate // what is sent after a leaf: issuer and above, without the root
+	root   *x509.Certificate   // where the chain ends
+	roots  []*x509.Certificate // all to trust
+	// notAfter is the first end of all of these: what is signed must not outlive it.
+	notAfter time.Time
+	chainPEM []string
+	bundle   []byte
 }
 
-func (a *Authority) open() error {
-	now := a.cfg.Now()
-	root, err := a.state.load(rootFile)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		if root, err = newRoot(a.cfg, now); err != nil {
-			return err
+// newSigner takes the path from the issuer's certificate to a root, both
+// included, and all roots that are to be trusted.
+func newSigner(i *issuer, path, roots []*x509.Certificate) *signer {
+	s := &signer{issuer: i, chain: path[:len(path)-1], root: path[len(path)-1], roots: roots, bundle: EncodeChain(roots...), notAfter: i.cert.NotAfter}
+	for _, cert := range s.chain {
+		s.chainPEM = append(s.chainPEM, string(EncodeChain(cert)))
+	}
+	for _, cert := range path {
+		if cert.NotAfter.Before(s.notAfter) {
+			s.notAfter = cert.NotAfter
 		}
-		if err := a.state.save(rootFile, root); err != nil {
-			return err
-		}
-		a.cfg.Logger.Info("root made", issuerFields(root)...)
-	case err != nil:
-		return err
 	}
-	if err := a.checkRoot(root, now); err != nil {
-		return fmt.Errorf("%s: %w", rootFile, err)
-	}
-	a.root, a.bundle = root, EncodeChain(root.cert)
-	if err := a.state.publish(a.bundle); err != nil {
-		return err
-	}
-
-	intermediate, err := a.state.load(intermediateFile)
-	var mode *ModeError
-	switch {
-	case errors.As(err, &mode):
-		return err
-	case err == nil:
-		if err = a.checkIntermediate(intermediate, now); err == nil {
-			a.issuer.Store(intermediate)
-			// Due or not is decided at the first signature.
-			return nil
-		}
-		a.cfg.Logger.Warn("intermediate is replaced", append(issuerFields(intermediate), zap.Error(err))...)
-	case !errors.Is(err, fs.ErrNotExist):
-		a.cfg.Logger.Warn("intermediate is replaced", zap.String("file", a.state.path(intermediateFile)), zap.Error(err))
-	}
-	return a.renewIntermediate(now)
-}
-
-func (a *Authority) checkRoot(root *issuer, now time.Time) error {
-	td := a.cfg.TrustDomain
-	if uris := root.cert.URIs; len(uris) != 1 || uris[0].String() != td.IDString() {
-		return fmt.Errorf("the root is for %v, want %s: the trust domain of an authority cannot be changed, use another directory", uris, td.IDString())
-	}
-	if err := root.cert.CheckSignatureFrom(root.cert); err != nil {
-		return fmt.Errorf("the root is not self-signed: %w", err)
-	}
-	if now.Before(root.cert.NotBefore) {
-		return fmt.Errorf("the root is valid only from %s on: is the clock right?", root.cert.NotBefore.UTC().Format(time.RFC3339))
-	}
-	if now.After(root.cert.NotAfter) {
-		return fmt.Errorf("the root expired at %s", root.cert.NotAfter.UTC().Format(time.RFC3339))
-	}
-	return nil
-}
-
-func (a *Authority) checkIntermediate(i *issuer, now time.Time) error {
-	if err := i.cert.CheckSignatureFrom(a.root.cert); err != nil {
-		return fmt.Errorf("the intermediate is not signed by the root: %w", err)
-	}
-	if now.Before(i.cert.NotBefore) {
-		// Made while the clock was ahead.
-		return fmt.Errorf("the intermediate is valid only from %s on", i.cert.NotBefore.UTC().Format(time.RFC3339))
-	}
-	if now.After(i.cert.NotAfter) {
-		return fmt.Errorf("the intermediate expired at %s", i.cert.NotAfter.UTC().Format(time.RFC3339))
-	}
-	return nil
-}
-
-// Close releases the directory. Signing goes on to work with what is in memory
-// but nothing is renewed any more.
-func (a *Authority) Close() error {
-	a.renewal.Lock()
-	defer a.renewal.Unlock()
-	if a.closed {
-		return nil
-	}
-	a.closed = true
-	return a.state.close()
+	return s
 }
 
 // TrustDomain returns the trust domain that the authority signs for.
@@ -184,16 +103,17 @@ func (a *Authority) TrustDomain() spiffeid.TrustDomain { return a.cfg.TrustDomai
 
 // Bundle returns the roots to trust, a copy of the caller's own.
 func (a *Authority) Bundle() *x509bundle.Bundle {
-	return x509bundle.FromX509Authorities(a.cfg.TrustDomain, []*x509.Certificate{a.root.cert})
+	return x509bundle.FromX509Authorities(a.cfg.TrustDomain, slices.Clone(a.inForce.Load().roots))
 }
 
 // BundlePEM returns the roots to trust as one PEM text.
-func (a *Authority) BundlePEM() []byte { return bytes.Clone(a.bundle) }
+func (a *Authority) BundlePEM() []byte { return bytes.Clone(a.inForce.Load().bundle) }
 
-// Chain returns the authority's own certificates: the intermediate that signs
-// now, and the root.
+// Chain returns the authority's own certificates: first the one that signs now,
+// last the root where it ends. A root that signs by itself stands alone.
 func (a *Authority) Chain() []*x509.Certificate {
-	return []*x509.Certificate{a.issuer.Load().cert, a.root.cert}
+	s := a.inForce.Load()
+	return append(slices.Clone(s.chain), s.root)
 }
 
 // Issued is a certificate with what an audit needs to know of it.
@@ -231,89 +151,37 @@ func (a *Authority) Issue(csrPEM []byte, id spiffeid.ID, ttl time.Duration) (*Is
 	case id.TrustDomain() != a.cfg.TrustDomain:
 		return nil, refuse(ReasonTrustDomain, nil, "%s is not in the trust domain %s", id, a.cfg.TrustDomain)
 	}
-	leaf, issuer, err := a.sign(leafTemplate(id), req.PublicKey, ttl)
+	leaf, by, err := a.sign(leafTemplate(id), req.PublicKey, ttl)
 	if err != nil {
 		return nil, fmt.Errorf("sign %s: %w", id, err)
 	}
-	return &Issued{
-		Chain: []string{string(EncodeChain(leaf)), string(EncodeChain(issuer.cert)), string(a.bundle)},
-		Leaf:  leaf,
-	}, nil
+	chain := make([]string, 0, len(by.chainPEM)+2)
+	chain = append(chain, string(EncodeChain(leaf)))
+	chain = append(chain, by.chainPEM...)
+	return &Issued{Chain: append(chain, string(by.bundle)), Leaf: leaf}, nil
 }
 
-// sign fills in the template's serial and times and signs it with the
-// intermediate, which it renews first when that is due.
-func (a *Authority) sign(template *x509.Certificate, key crypto.PublicKey, ttl time.Duration) (*x509.Certificate, *issuer, error) {
+// sign fills in the template's serial and times and signs it with what is in
+// force, which is renewed first when that is due and the authority's to do.
+func (a *Authority) sign(template *x509.Certificate, key crypto.PublicKey, ttl time.Duration) (*x509.Certificate, *signer, error) {
 	now := a.cfg.Now()
-	issuer, err := a.current(now)
+	s, err := a.current(now)
 	if err != nil {
 		return nil, nil, err
 	}
 	if ttl <= 0 {
 		ttl = a.cfg.LeafTTL
 	}
-	ttl = min(max(ttl, MinLeafTTL), a.cfg.MaxLeafTTL)
-	cert, err := issuer.sign(template, key, now, ttl)
-	return cert, issuer, err
+	ttl = min(max(ttl, MinLeafTTL), a.cfg.MaxLeafTTL, s.notAfter.Sub(now))
+	cert, err := s.issuer.sign(template, key, now, ttl)
+	return cert, s, err
 }
 
-// current returns the intermediate to sign with. One caller renews it when it
-// is due while the others sign on with the old one; only when that has expired
-// do they wait.
-func (a *Authority) current(now time.Time) (*issuer, error) {
-	i := a.issuer.Load()
-	if now.Before(a.renewAt(i)) {
-		return i, nil
+func (a *Authority) current(now time.Time) (*signer, error) {
+	if a.directory != nil {
+		return a.directory.current(a, now)
 	}
-	expired := !now.Before(i.cert.NotAfter)
-	if expired {
-		a.renewal.Lock()
-	} else if !a.renewal.TryLock() {
-		return i, nil
-	}
-	defer a.renewal.Unlock()
-	if i = a.issuer.Load(); now.Before(a.renewAt(i)) {
-		return i, nil // renewed meanwhile
-	}
-	if a.closed || now.Before(a.retryAfter) {
-		if expired {
-			return nil, fmt.Errorf("the intermediate expired at %s", i.cert.NotAfter.UTC().Format(time.RFC3339))
-		}
-		return i, nil
-	}
-	if err := a.renewIntermediate(now); err != nil {
-		a.retryAfter = now.Add(renewalRetry)
-		a.cfg.Logger.Error("intermediate cannot be renewed", append(issuerFields(i), zap.Error(err))...)
-		if expired {
-			return nil, err
-		}
-		return i, nil
-	}
-	return a.issuer.Load(), nil
-}
-
-// renewAt is when i should be replaced. One that ends with the root is used to
-// its end, since a new one would end then too.
-func (a *Authority) renewAt(i *issuer) time.Time {
-	if !i.cert.NotAfter.Before(a.root.cert.NotAfter) {
-		return i.cert.NotAfter
-	}
-	life := i.cert.NotAfter.Sub(i.cert.NotBefore.Add(Backdate))
-	return i.cert.NotAfter.Add(-life / renewalReserve)
-}
-
-// renewIntermediate makes a new intermediate, and uses it once it is on disk.
-func (a *Authority) renewIntermediate(now time.Time) error {
-	i, err := newIntermediate(a.cfg, a.root, now)
-	if err != nil {
-		return err
-	}
-	if err := a.state.save(intermediateFile, i); err != nil {
-		return err
-	}
-	a.issuer.Store(i)
-	a.cfg.Logger.Info("intermediate made", issuerFields(i)...)
-	return nil
+	return a.inForce.Load(), nil
 }
 
 func issuerFields(i *issuer) []zap.Field {

@@ -149,13 +149,13 @@ func (a *Authority) ServerCertificate(dnsNames []string, addresses []netip.Addr)
 	for _, addr := range addresses {
 		template.IPAddresses = append(template.IPAddresses, addr.Unmap().AsSlice())
 	}
-	leaf, issuer, err := a.sign(template, key.Public(), 0)
+	leaf, by, err := a.sign(template, key.Public(), 0)
 	if err != nil {
 		return nil, fmt.Errorf("server certificate: %w", err)
 	}
-	return &tls.Certificate{
-		Certificate: [][]byte{leaf.Raw, issuer.cert.Raw},
-		PrivateKey:  key,
-		Leaf:        leaf,
-	}, nil
+	cert := &tls.Certificate{Certificate: [][]byte{leaf.Raw}, PrivateKey: key, Leaf: leaf}
+	for _, above := range by.chain {
+		cert.Certificate = append(cert.Certificate, above.Raw)
+	}
+	return cert, nil
 }

@@ -9,8 +9,8 @@ import (
 )
 
 // ServerSource hands out the control plane's own certificate and makes a new
-// one when half of its life is over, on the handshake that finds it so. It is
-// safe for concurrent use.
+// one when half of its life is over or another issuer is in force, on the
+// handshake that finds it so. It is safe for concurrent use.
 type ServerSource struct {
 	authority *Authority
 	dnsNames  []string
@@ -18,6 +18,7 @@ type ServerSource struct {
 
 	mu      sync.Mutex
 	current *tls.Certificate
+	by      *signer // in force when current was made
 	renewAt time.Time
 }
 
@@ -33,7 +34,8 @@ func (s *ServerSource) Certificate() (*tls.Certificate, error) {
 	now := s.authority.cfg.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.current != nil && now.Before(s.renewAt) {
+	by := s.authority.inForce.Load()
+	if s.current != nil && s.by == by && now.Before(s.renewAt) {
 		return s.current, nil
 	}
 	fresh, err := s.authority.ServerCertificate(s.dnsNames, s.addresses)
@@ -43,7 +45,7 @@ func (s *ServerSource) Certificate() (*tls.Certificate, error) {
 		}
 		return nil, err
 	}
-	s.current = fresh
+	s.current, s.by = fresh, by
 	s.renewAt = now.Add(fresh.Leaf.NotAfter.Sub(now) / 2)
 	return fresh, nil
 }

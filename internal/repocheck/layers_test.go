@@ -28,9 +28,9 @@ var layers = []struct {
 		"ztunnel/config", "ztunnel/state", "ztunnel/nexthop", "ztunnel/explain", "ztunnel/outbound", "ztunnel/inbound", "ztunnel/conntrack",
 		"ztunnel/metrics", "ztunnel/dns", "ztunnel/inpod", "ztunnel/redirect", "ztunnel/zds", "ztunnel/agent/...",
 		"istiod-lite/config", "istiod-lite/source/...", "istiod-lite/translate", "istiod-lite/snapshot", "istiod-lite/xds",
-		"istiod-lite/ca", "manifests",
+		"istiod-lite/ca", "istiod-lite/authority", "istiod-lite/leader", "istiod-lite/rootcert", "istiod-lite/status", "manifests",
 	}},
-	{4, []string{"internal/kubetest", "ztunnel/app", "istiod-lite/app", "meshctl/cli", "meshctl/kube", "meshctl/local/..."}},
+	{4, []string{"internal/kubetest", "ztunnel/app", "istiod-lite/app", "meshctl/cli", "meshctl/kube", "meshctl/mesh", "meshctl/local/..."}},
 	{5, []string{"ztunnel", "ztunnel/agent", "istiod-lite", "meshctl", "e2e/...", "examples/...", "internal/repocheck", "manifests/generate"}},
 }
 
@@ -72,7 +72,8 @@ var restricted = []struct {
 		"gRPC is for the control plane's streams and stays off the data path"},
 	{[]string{"k8s.io/client-go", "istio.io/client-go/pkg/clientset", "istio.io/client-go/pkg/informers", "istio.io/client-go/pkg/listers", "sigs.k8s.io/controller-runtime"},
 		[]string{
-			"istiod-lite/source/kube", "istiod-lite/ca", "istiod-lite/deploy", "istiod-lite/status", "istiod-lite/app",
+			"istiod-lite/source/kube", "istiod-lite/ca", "istiod-lite/authority", "istiod-lite/leader", "istiod-lite/rootcert",
+			"istiod-lite/deploy", "istiod-lite/status", "istiod-lite/app",
 			"ztunnel/agent/...", "meshctl/...", "e2e/...", "internal/kubetest",
 		},
 		"Kubernetes clients cost tens of megabytes and never belong in a proxy"},

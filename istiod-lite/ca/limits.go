@@ -14,6 +14,22 @@ const (
 	maxPlacementWaiters = 1024
 	// maxIdentityBytes bounds a SPIFFE ID (SPIFFE-ID standard, 2.3).
 	maxIdentityBytes = 2048
+	// reviewTTL is how long the answer about a token is believed without asking
+	// again: a node asks for a burst of certificates when its pods start. It is
+	// what a token of a deleted pod outlives it by; what such a caller can get
+	// is little, as its pod is looked up apart.
+	reviewTTL = 30 * time.Second
+	// refusedReviewTTL is the same for a refused token. A token does not become
+	// good by waiting, but who holds a bad one may ask often.
+	refusedReviewTTL = 5 * time.Second
+	// maxReviews bounds the answers that are kept: those of the tokens of ten
+	// thousand nodes.
+	maxReviews = 10_000
+	// maxReviewsUnderWay bounds the questions to the API server at a time; it
+	// answers one in about a millisecond.
+	maxReviewsUnderWay = 16
+	// maxTokenBytes bounds a token; those of service accounts have 1 to 2 KiB.
+	maxTokenBytes = 16 << 10
 	// authenticationTimeout bounds the check of one token.
 	authenticationTimeout = 10 * time.Second
 )

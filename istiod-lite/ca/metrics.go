@@ -1,6 +1,7 @@
 package ca
 
 import (
+	"crypto/x509"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -33,11 +34,16 @@ func newMetrics(registerer prometheus.Registerer, authority *certs.Authority) (*
 		return m, nil
 	}
 	collectors := []prometheus.Collector{m.requests, m.issued, m.failures}
-	for i, cert := range []struct{ timestamp, seconds, what string }{
-		{"citadel_server_cert_chain_expiry_timestamp", "citadel_server_cert_chain_expiry_seconds", "the intermediate that signs"},
-		{"citadel_server_root_cert_expiry_timestamp", "citadel_server_root_cert_expiry_seconds", "the root certificate"},
+	for _, cert := range []struct {
+		timestamp, seconds, what string
+		of                       func(chain []*x509.Certificate) *x509.Certificate
+	}{
+		{"citadel_server_cert_chain_expiry_timestamp", "citadel_server_cert_chain_expiry_seconds", "the certificate that signs",
+			func(chain []*x509.Certificate) *x509.Certificate { return chain[0] }},
+		{"citadel_server_root_cert_expiry_timestamp", "citadel_server_root_cert_expiry_seconds", "the root certificate",
+			func(chain []*x509.Certificate) *x509.Certificate { return chain[len(chain)-1] }},
 	} {
-		notAfter := func() time.Time { return authority.Chain()[i].NotAfter }
+		notAfter := func() time.Time { return cert.of(authority.Chain()).NotAfter }
 		collectors = append(collectors,
 			prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 				Name: cert.timestamp,

@@ -35,10 +35,24 @@ type Placement interface {
 	RunsOnNode(node, namespace, serviceAccount string) bool
 }
 
+// Pods knows the pods that tokens are bound to.
+type Pods interface {
+	// Pod returns a pod and whether there is one that has not ended. It does
+	// not block.
+	Pod(namespace, name string) (Pod, bool)
+}
+
+// Pod is what a token says of its pod, as the cluster knows it.
+type Pod struct{ UID, ServiceAccount, Node string }
+
 // Config is what a [Server] needs. Authority and Placement must be set.
 type Config struct {
 	Authority *certs.Authority
 	Placement Placement
+	// Pods has the pod of a caller that asks for the identity of others looked
+	// up: it must be there, alive, and what the token says that it is. Nil
+	// takes the token's word, where tokens are made by who makes the pods.
+	Pods Pods
 	// NodeAccounts lists, as namespace/name, who may ask for the identities of
 	// pods on its node. Empty means DefaultNodeAccount.
 	NodeAccounts []string
@@ -102,6 +116,7 @@ const (
 	reasonNotNode         certs.Reason = "not_a_node_account"
 	reasonNoNode          certs.Reason = "token_without_node"
 	reasonNotPlaced       certs.Reason = "not_on_node"
+	reasonPod             certs.Reason = "caller_pod"
 	reasonCanceled        certs.Reason = "canceled"
 )
 
@@ -169,27 +184,49 @@ func (s *Server) grant(ctx context.Context, caller Caller, req *auth.IstioCertif
 	case asked.TrustDomain() != td:
 		return asked, deny(certs.ReasonTrustDomain, "%s is not in the trust domain %s", asked, td)
 	}
-	if err := s.awaitPlacement(ctx, caller.Node, ns, sa); err != nil {
+	if err := s.await(ctx, func() *refusal { return s.checkPlacement(caller, ns, sa) }); err != nil {
 		return asked, err
 	}
 	return asked, nil
 }
 
-// awaitPlacement returns nil once a pod of the service account is known to run
-// on the node, and a refusal when it is not within the configured wait.
-func (s *Server) awaitPlacement(ctx context.Context, node, ns, sa string) error {
-	if s.cfg.Placement.RunsOnNode(node, ns, sa) {
+// checkPlacement returns why the caller may not have the certificate of the
+// service account now, nil when it may.
+func (s *Server) checkPlacement(caller Caller, ns, sa string) *refusal {
+	if s.cfg.Pods != nil {
+		pod, ok := s.cfg.Pods.Pod(caller.Namespace, caller.PodName)
+		switch {
+		case !ok:
+			return deny(reasonPod, "no live pod %s/%s is known, to which the token of the caller is bound", caller.Namespace, caller.PodName)
+		case pod.UID != caller.PodUID:
+			return deny(reasonPod, "the pod %s/%s has the UID %s, the token is bound to one with %s", caller.Namespace, caller.PodName, pod.UID, caller.PodUID)
+		case pod.ServiceAccount != caller.ServiceAccount:
+			return deny(reasonPod, "the pod %s/%s runs under the service account %s, the token is of %s", caller.Namespace, caller.PodName, pod.ServiceAccount, caller.ServiceAccount)
+		case pod.Node != caller.Node:
+			return deny(reasonPod, "the pod %s/%s runs on the node %q, the token is of %q", caller.Namespace, caller.PodName, pod.Node, caller.Node)
+		}
+	}
+	if !s.cfg.Placement.RunsOnNode(caller.Node, ns, sa) {
+		return deny(reasonNotPlaced, "no pod with the service account %s/%s is known to run on node %s", ns, sa, caller.Node)
+	}
+	return nil
+}
+
+// await returns nil once check does, and its refusal when it does not within
+// the configured wait: a new pod may be known to its node before it is here.
+func (s *Server) await(ctx context.Context, check func() *refusal) error {
+	refused := check()
+	if refused == nil {
 		return nil
 	}
-	notPlaced := deny(reasonNotPlaced, "no pod with the service account %s/%s is known to run on node %s", ns, sa, node)
 	if s.cfg.PlacementWait < 0 {
-		return notPlaced
+		return refused
 	}
 	select {
 	case s.waiters <- struct{}{}:
 		defer func() { <-s.waiters }()
 	default:
-		return notPlaced
+		return refused
 	}
 	deadline := time.NewTimer(s.cfg.PlacementWait)
 	defer deadline.Stop()
@@ -200,9 +237,9 @@ func (s *Server) awaitPlacement(ctx context.Context, node, ns, sa string) error 
 		case <-ctx.Done():
 			return &refusal{reasonCanceled, codes.Canceled, context.Cause(ctx)}
 		case <-deadline.C:
-			return notPlaced
+			return refused
 		case <-poll.C:
-			if s.cfg.Placement.RunsOnNode(node, ns, sa) {
+			if refused = check(); refused == nil {
 				return nil
 			}
 		}
