@@ -14,18 +14,27 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 )
 
 // Checker holds what the checks depend on besides the object.
 type Checker struct {
 	// RootNamespace is where mesh-wide policies live. Required.
 	RootNamespace string
+	// Served objects come from an API server, which has validated them as far as
+	// it knows, and are there to stay: only what it does not validate is checked,
+	// and what is known and not supported is left to translate, which says so in
+	// a warning.
+	Served bool
 }
 
 // Check returns what is wrong with obj's values, none when it is good. It is
 // what an API server's validation would do, for the fields that Tulle reads,
 // and more where a value could never have the effect that its author wants.
 func (c Checker) Check(obj metav1.Object) field.ErrorList {
+	if c.Served {
+		return checkServed(obj)
+	}
 	meta := field.NewPath("metadata")
 	switch o := obj.(type) {
 	case *corev1.Namespace:
@@ -41,15 +50,39 @@ func (c Checker) Check(obj metav1.Object) field.ErrorList {
 	case *discoveryv1.EndpointSlice:
 		return append(checkMeta(&o.ObjectMeta, true, apivalidation.NameIsDNSSubdomain), checkEndpointSlice(o)...)
 	case *securityv1.AuthorizationPolicy:
-		return append(checkMeta(&o.ObjectMeta, true, apivalidation.NameIsDNSSubdomain), checkAuthorizationPolicy(o)...)
+		return append(checkMeta(&o.ObjectMeta, true, apivalidation.NameIsDNSSubdomain), checkAuthorizationPolicy(o, false)...)
 	case *securityv1.PeerAuthentication:
 		return append(checkMeta(&o.ObjectMeta, true, apivalidation.NameIsDNSSubdomain), checkPeerAuthentication(o)...)
 	case *networkingv1.ServiceEntry:
 		return append(checkMeta(&o.ObjectMeta, true, apivalidation.NameIsDNSSubdomain), checkServiceEntry(o)...)
+	case *gatewayv1.Gateway, *gatewayv1.HTTPRoute, *gatewayv1.GRPCRoute, *gatewayv1.GatewayClass:
+		return nil // their API server has checked them; translate reads a few names and labels
 	case *networkingv1.WorkloadEntry:
 		return append(checkMeta(&o.ObjectMeta, true, apivalidation.NameIsDNSSubdomain), checkWorkloadEntry(o)...)
 	}
 	panic(fmt.Sprintf("source: %T is no mesh object", obj))
+}
+
+// checkServed checks what an API server leaves unchecked.
+func checkServed(obj metav1.Object) field.ErrorList {
+	labels := field.NewPath("metadata", "labels")
+	switch o := obj.(type) {
+	case *corev1.Namespace:
+		return append(checkModeLabel(o.Labels, labels), checkTrafficAnnotation(o.Annotations)...)
+	case *corev1.Pod:
+		return checkModeLabel(o.Labels, labels)
+	case *corev1.Service:
+		return checkTrafficAnnotation(o.Annotations)
+	case *securityv1.AuthorizationPolicy:
+		return checkAuthorizationPolicy(o, true)
+	case *securityv1.PeerAuthentication:
+		return checkPeerAuthentication(o)
+	case *networkingv1.ServiceEntry:
+		return checkServiceEntry(o)
+	case *networkingv1.WorkloadEntry:
+		return checkWorkloadEntry(o)
+	}
+	return nil
 }
 
 func checkMeta(m *metav1.ObjectMeta, namespaced bool, name apivalidation.ValidateNameFunc) field.ErrorList {

@@ -13,22 +13,29 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
-func checkAuthorizationPolicy(ap *securityv1.AuthorizationPolicy) field.ErrorList {
+// checkAuthorizationPolicy leaves kinds of policies that are known and not
+// supported to translate when the policy is served.
+func checkAuthorizationPolicy(ap *securityv1.AuthorizationPolicy, served bool) field.ErrorList {
 	var errs field.ErrorList
 	path, spec := field.NewPath("spec"), &ap.Spec
-	if len(spec.TargetRefs) > 0 || spec.TargetRef != nil {
+	if (len(spec.TargetRefs) > 0 || spec.TargetRef != nil) && !served {
 		errs = append(errs, field.Forbidden(path.Child("targetRefs"), "policies at waypoints are not enforced yet; select workloads instead"))
 	}
 	switch spec.Action {
 	case security.AuthorizationPolicy_ALLOW, security.AuthorizationPolicy_DENY:
+	case security.AuthorizationPolicy_CUSTOM, security.AuthorizationPolicy_AUDIT:
+		if served {
+			break
+		}
+		fallthrough
 	default:
 		errs = append(errs, field.NotSupported(path.Child("action"), spec.Action.String(), []string{"ALLOW", "DENY"}))
 	}
-	if spec.GetActionDetail() != nil {
+	if spec.GetActionDetail() != nil && !served {
 		errs = append(errs, field.Forbidden(path.Child("provider"), "only action CUSTOM has a provider, and it is not enforced yet"))
 	}
 	errs = append(errs, checkSelector(spec.Selector, path.Child("selector"))...)
-	if spec.Action == security.AuthorizationPolicy_DENY && len(spec.Rules) == 0 {
+	if spec.Action == security.AuthorizationPolicy_DENY && len(spec.Rules) == 0 && !served {
 		errs = append(errs, field.Required(path.Child("rules"), "DENY without rules denies nothing; rules: [{}] denies everything"))
 	}
 	if n := len(spec.Rules); n > maxPolicyRules {

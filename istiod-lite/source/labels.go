@@ -28,4 +28,9 @@ const (
 	LabelZone              = "topology.kubernetes.io/zone"
 	LabelSubzone           = "topology.istio.io/subzone"
 	LabelServiceName       = "kubernetes.io/service-name"
+
+	// LabelSliceManagedBy on an EndpointSlice says who keeps it; those of
+	// EndpointSliceController follow the selector of their Service.
+	LabelSliceManagedBy     = "endpointslice.kubernetes.io/managed-by"
+	EndpointSliceController = "endpointslice-controller.k8s.io"
 )

@@ -18,4 +18,8 @@ const (
 	maxHosts     = 256
 	maxEndpoints = 1000
 	maxPorts     = 256
+
+	// maxHistory bounds the changes that a Store remembers, in changes: some
+	// seconds at a thousand a second. Who is further behind compares everything.
+	maxHistory = 8192
 )

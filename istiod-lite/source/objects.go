@@ -12,6 +12,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 )
 
 // Name is the namespace and name of an object; Namespace is empty for kinds
@@ -32,34 +33,38 @@ type Objects struct {
 	PeerAuthentications   map[Name]*securityv1.PeerAuthentication
 	ServiceEntries        map[Name]*networkingv1.ServiceEntry
 	WorkloadEntries       map[Name]*networkingv1.WorkloadEntry
+	Gateways              map[Name]*gatewayv1.Gateway
+	GatewayClasses        map[Name]*gatewayv1.GatewayClass
+	HTTPRoutes            map[Name]*gatewayv1.HTTPRoute
+	GRPCRoutes            map[Name]*gatewayv1.GRPCRoute
 
 	placementOnce sync.Once
-	placement     map[placementKey]struct{}
+	placement     placement
+
+	// Of a Store: where this state stands among its states.
+	history *history
+	serial  uint64
 }
 
 // Len counts the objects.
 func (o *Objects) Len() int {
-	return len(o.Namespaces) + len(o.Nodes) + len(o.Pods) + len(o.Services) + len(o.ServiceAccounts) + len(o.EndpointSlices) +
-		len(o.AuthorizationPolicies) + len(o.PeerAuthentications) + len(o.ServiceEntries) + len(o.WorkloadEntries)
+	n := 0
+	for _, count := range o.Counts() {
+		n += count
+	}
+	return n
 }
 
 // Counts returns the number of objects by kind, kinds without any left out.
 func (o *Objects) Counts() map[string]int {
-	counts := map[string]int{
-		"Namespace": len(o.Namespaces), "Node": len(o.Nodes), "Pod": len(o.Pods), "Service": len(o.Services),
-		"ServiceAccount": len(o.ServiceAccounts), "EndpointSlice": len(o.EndpointSlices),
-		"AuthorizationPolicy": len(o.AuthorizationPolicies), "PeerAuthentication": len(o.PeerAuthentications),
-		"ServiceEntry": len(o.ServiceEntries), "WorkloadEntry": len(o.WorkloadEntries),
-	}
-	for kind, n := range counts {
-		if n == 0 {
-			delete(counts, kind)
+	counts := map[string]int{}
+	for _, kind := range kindNames {
+		if n := o.count(kind); n > 0 {
+			counts[kind] = n
 		}
 	}
 	return counts
 }
-
-type placementKey struct{ node, namespace, serviceAccount string }
 
 // RunsOnNode reports whether a pod that has not ended runs on node under the
 // service account. The certificate authority asks it before it gives a node's
@@ -69,15 +74,15 @@ func (o *Objects) RunsOnNode(node, namespace, serviceAccount string) bool {
 		return false
 	}
 	o.placementOnce.Do(func() {
-		o.placement = make(map[placementKey]struct{})
-		for name, pod := range o.Pods {
-			if !Ended(pod) && pod.Spec.NodeName != "" {
-				o.placement[placementKey{pod.Spec.NodeName, name.Namespace, ServiceAccountOf(pod)}] = struct{}{}
-			}
+		if o.placement != nil {
+			return // a Store brings its own
+		}
+		o.placement = placement{}
+		for _, pod := range o.Pods {
+			o.placement.move(nil, pod)
 		}
 	})
-	_, ok := o.placement[placementKey{node, namespace, serviceAccount}]
-	return ok
+	return o.placement.runs(node, namespace, serviceAccount)
 }
 
 // Ended reports whether all of the pod's containers have ended for good.
@@ -126,20 +131,25 @@ type Builder struct {
 
 // NewBuilder returns an empty Builder.
 func NewBuilder() *Builder {
-	return &Builder{
-		objects: &Objects{
-			Namespaces:            map[Name]*corev1.Namespace{},
-			Nodes:                 map[Name]*corev1.Node{},
-			Pods:                  map[Name]*corev1.Pod{},
-			Services:              map[Name]*corev1.Service{},
-			ServiceAccounts:       map[Name]*corev1.ServiceAccount{},
-			EndpointSlices:        map[Name]*discoveryv1.EndpointSlice{},
-			AuthorizationPolicies: map[Name]*securityv1.AuthorizationPolicy{},
-			PeerAuthentications:   map[Name]*securityv1.PeerAuthentication{},
-			ServiceEntries:        map[Name]*networkingv1.ServiceEntry{},
-			WorkloadEntries:       map[Name]*networkingv1.WorkloadEntry{},
-		},
-		origins: map[Key]Origin{},
+	return &Builder{objects: newObjects(), origins: map[Key]Origin{}}
+}
+
+func newObjects() *Objects {
+	return &Objects{
+		Namespaces:            map[Name]*corev1.Namespace{},
+		Nodes:                 map[Name]*corev1.Node{},
+		Pods:                  map[Name]*corev1.Pod{},
+		Services:              map[Name]*corev1.Service{},
+		ServiceAccounts:       map[Name]*corev1.ServiceAccount{},
+		EndpointSlices:        map[Name]*discoveryv1.EndpointSlice{},
+		AuthorizationPolicies: map[Name]*securityv1.AuthorizationPolicy{},
+		PeerAuthentications:   map[Name]*securityv1.PeerAuthentication{},
+		ServiceEntries:        map[Name]*networkingv1.ServiceEntry{},
+		WorkloadEntries:       map[Name]*networkingv1.WorkloadEntry{},
+		Gateways:              map[Name]*gatewayv1.Gateway{},
+		GatewayClasses:        map[Name]*gatewayv1.GatewayClass{},
+		HTTPRoutes:            map[Name]*gatewayv1.HTTPRoute{},
+		GRPCRoutes:            map[Name]*gatewayv1.GRPCRoute{},
 	}
 }
 
@@ -168,6 +178,14 @@ func KeyOf(obj metav1.Object) Key {
 		kind = "ServiceEntry"
 	case *networkingv1.WorkloadEntry:
 		kind = "WorkloadEntry"
+	case *gatewayv1.Gateway:
+		kind = "Gateway"
+	case *gatewayv1.GatewayClass:
+		kind = "GatewayClass"
+	case *gatewayv1.HTTPRoute:
+		kind = "HTTPRoute"
+	case *gatewayv1.GRPCRoute:
+		kind = "GRPCRoute"
 	default:
 		panic(fmt.Sprintf("source: %T is no mesh object", obj))
 	}
@@ -187,28 +205,7 @@ func (b *Builder) Add(obj metav1.Object, origin Origin) *Problem {
 		return &Problem{File: origin.File, Line: origin.Line, Object: key.String(), Message: fmt.Sprintf("more than %d objects", MaxObjects)}
 	}
 	b.origins[key] = origin
-	switch o := obj.(type) {
-	case *corev1.Namespace:
-		b.objects.Namespaces[key.Name] = o
-	case *corev1.Node:
-		b.objects.Nodes[key.Name] = o
-	case *corev1.Pod:
-		b.objects.Pods[key.Name] = o
-	case *corev1.Service:
-		b.objects.Services[key.Name] = o
-	case *corev1.ServiceAccount:
-		b.objects.ServiceAccounts[key.Name] = o
-	case *discoveryv1.EndpointSlice:
-		b.objects.EndpointSlices[key.Name] = o
-	case *securityv1.AuthorizationPolicy:
-		b.objects.AuthorizationPolicies[key.Name] = o
-	case *securityv1.PeerAuthentication:
-		b.objects.PeerAuthentications[key.Name] = o
-	case *networkingv1.ServiceEntry:
-		b.objects.ServiceEntries[key.Name] = o
-	case *networkingv1.WorkloadEntry:
-		b.objects.WorkloadEntries[key.Name] = o
-	}
+	b.objects.table(key.Kind).put(key.Name, obj)
 	return nil
 }
 

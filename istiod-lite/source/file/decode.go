@@ -10,17 +10,11 @@ import (
 	"slices"
 	"strings"
 
-	networking "istio.io/api/networking/v1alpha3"
-	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
-	securityv1 "istio.io/client-go/pkg/apis/security/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	kjson "sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
 	goyaml "sigs.k8s.io/yaml/goyaml.v2"
-
-	"google.golang.org/protobuf/encoding/protojson"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/tulle-mesh/tulle/istiod-lite/source"
 )
@@ -134,11 +128,11 @@ func (d *decoder) object(raw []byte, size int, out *decoded) {
 	// Of two kinds in one JSON object the second would decide what is read; other
 	// fields that stand twice are found with the kind known.
 	double, err := kjson.UnmarshalStrict(raw, &h, kjson.DisallowDuplicateFields)
-	if i := slices.IndexFunc(double, func(err error) bool { return !strings.Contains(fieldOf(err), ".") }); err == nil && i >= 0 {
+	if i := slices.IndexFunc(double, func(err error) bool { return !strings.Contains(source.FieldOf(err), ".") }); err == nil && i >= 0 {
 		err = double[i]
 	}
 	if err != nil {
-		out.problems = append(out.problems, source.Problem{Field: fieldOf(err), Object: objectName(h), Message: "not a Kubernetes object: " + plain(err)})
+		out.problems = append(out.problems, source.Problem{Field: source.FieldOf(err), Object: objectName(h), Message: "not a Kubernetes object: " + source.Explain(err)})
 		return
 	}
 	name := objectName(h)
@@ -184,13 +178,13 @@ func (d *decoder) object(raw []byte, size int, out *decoded) {
 		return
 	}
 	obj := kind.New()
-	strict, err := unmarshal(raw, obj)
+	strict, err := source.Unmarshal(raw, obj)
 	if err != nil {
-		problem(fieldOf(err), "%s", plain(err))
+		problem(source.FieldOf(err), "%s", source.Explain(err))
 		return
 	}
 	for _, err := range strict {
-		problem(fieldOf(err), "%s", plain(err))
+		problem(source.FieldOf(err), "%s", source.Explain(err))
 	}
 	if !kind.Namespaced && obj.GetNamespace() != "" {
 		problem("metadata.namespace", "a %s lives in no namespace", h.Kind)
@@ -219,7 +213,7 @@ func (d *decoder) list(raw []byte, out *decoded) {
 		strict = append(strict, err)
 	}
 	for _, err := range strict {
-		out.problems = append(out.problems, source.Problem{Object: "List", Field: fieldOf(err), Message: plain(err)})
+		out.problems = append(out.problems, source.Problem{Object: "List", Field: source.FieldOf(err), Message: source.Explain(err)})
 	}
 	if len(strict) > 0 {
 		return
@@ -239,84 +233,4 @@ func objectName(h header) string {
 		return ""
 	}
 	return strings.TrimSpace(source.Key{Kind: h.Kind, Name: source.Name{Namespace: h.Metadata.Namespace, Name: h.Metadata.Name}}.String())
-}
-
-var (
-	unknownField   = regexp.MustCompile(`(?:unknown|duplicate) field "([^"]+)"`)
-	intoField      = regexp.MustCompile(`into Go struct field [A-Za-z]*\.(\S+) of type`)
-	protoFieldName = regexp.MustCompile(`for (?:\S+ )?field "?([A-Za-z0-9_.]+)"?`)
-)
-
-// fieldOf returns the path of the field at fault. The libraries' decoders say it
-// in their texts only.
-func fieldOf(err error) string {
-	var f *fieldError
-	if errors.As(err, &f) {
-		return f.path
-	}
-	for _, re := range []*regexp.Regexp{unknownField, intoField, protoFieldName} {
-		if m := re.FindStringSubmatch(err.Error()); m != nil {
-			return m[1]
-		}
-	}
-	return ""
-}
-
-// plain adds the way out of YAML's oldest trap.
-func plain(err error) string {
-	text := strings.TrimPrefix(err.Error(), "json: ")
-	if strings.Contains(text, "cannot unmarshal bool") || strings.HasPrefix(text, "true: want") || strings.HasPrefix(text, "false: want") {
-		text += " (YAML takes y, n, yes, no, on and off for true and false: quote them)"
-	}
-	return text
-}
-
-// istioObject is an Istio object with its spec still in JSON. Istio's own
-// UnmarshalJSON lets unknown fields pass, so the spec goes through protojson.
-type istioObject struct {
-	metav1.TypeMeta   `json:",inline"`
-	metav1.ObjectMeta `json:"metadata"`
-	Spec              json.RawMessage `json:"spec"`
-	// Status is written by controllers, in whatever version they have; nothing
-	// reads it.
-	Status json.RawMessage `json:"status"`
-}
-
-// unmarshal fills obj from JSON. strict holds the errors about fields that are
-// unknown or double; err one that stopped the decoding.
-func unmarshal(raw []byte, obj metav1.Object) (strict []error, err error) {
-	var spec proto.Message
-	var meta *metav1.ObjectMeta
-	switch o := obj.(type) {
-	case *securityv1.AuthorizationPolicy:
-		spec, meta = &o.Spec, &o.ObjectMeta
-	case *securityv1.PeerAuthentication:
-		spec, meta = &o.Spec, &o.ObjectMeta
-	case *networkingv1.ServiceEntry:
-		spec, meta = &o.Spec, &o.ObjectMeta
-	case *networkingv1.WorkloadEntry:
-		spec, meta = &o.Spec, &o.ObjectMeta
-	default:
-		return kjson.UnmarshalStrict(raw, obj)
-	}
-	var outer istioObject
-	if strict, err = kjson.UnmarshalStrict(raw, &outer); err != nil {
-		return strict, err
-	}
-	*meta = outer.ObjectMeta
-	if len(outer.Spec) == 0 || bytes.Equal(outer.Spec, []byte("null")) {
-		if _, ok := spec.(*networking.ServiceEntry); ok {
-			return strict, &fieldError{"spec", "is missing"}
-		}
-		return strict, nil
-	}
-	strict = append(strict, checkFields(outer.Spec, spec.ProtoReflect().Descriptor())...)
-	if len(strict) > 0 {
-		return strict, nil
-	}
-	if err := (protojson.UnmarshalOptions{}).Unmarshal(outer.Spec, spec); err != nil {
-		text := strings.ReplaceAll(err.Error(), "\u00a0", " ") // protobuf varies its spaces on purpose
-		return nil, fmt.Errorf("spec: %s", strings.TrimSpace(strings.TrimPrefix(text, "proto:")))
-	}
-	return nil, nil
 }

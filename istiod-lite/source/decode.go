@@ -1,0 +1,140 @@
+package source
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+
+	networking "istio.io/api/networking/v1alpha3"
+	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
+	securityv1 "istio.io/client-go/pkg/apis/security/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	kjson "sigs.k8s.io/json"
+
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+)
+
+var (
+	unknownField   = regexp.MustCompile(`(?:unknown|duplicate) field "([^"]+)"`)
+	intoField      = regexp.MustCompile(`into Go struct field [A-Za-z]*\.(\S+) of type`)
+	protoFieldName = regexp.MustCompile(`for (?:\S+ )?field "?([A-Za-z0-9_.]+)"?`)
+)
+
+// FieldOf returns the path of the field at fault. The libraries' decoders say it
+// in their texts only.
+func FieldOf(err error) string {
+	var f *fieldError
+	if errors.As(err, &f) {
+		return f.path
+	}
+	for _, re := range []*regexp.Regexp{unknownField, intoField, protoFieldName} {
+		if m := re.FindStringSubmatch(err.Error()); m != nil {
+			return m[1]
+		}
+	}
+	return ""
+}
+
+// Explain returns the error's text and adds the way out of YAML's oldest trap.
+func Explain(err error) string {
+	text := strings.TrimPrefix(err.Error(), "json: ")
+	if strings.Contains(text, "cannot unmarshal bool") || strings.HasPrefix(text, "true: want") || strings.HasPrefix(text, "false: want") {
+		text += " (YAML takes y, n, yes, no, on and off for true and false: quote them)"
+	}
+	return text
+}
+
+// istioObject is an Istio object with its spec still in JSON. Istio's own
+// UnmarshalJSON lets unknown fields pass, so the spec goes through protojson.
+type istioObject struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata"`
+	Spec              json.RawMessage `json:"spec"`
+	// Status is written by controllers, in whatever version they have. A file's
+	// is not read; see UnmarshalServed.
+	Status json.RawMessage `json:"status"`
+}
+
+// istioParts returns the parts of an Istio object, all nil for one of another kind.
+func istioParts(obj metav1.Object) (meta *metav1.ObjectMeta, spec, status proto.Message) {
+	switch o := obj.(type) {
+	case *securityv1.AuthorizationPolicy:
+		return &o.ObjectMeta, &o.Spec, &o.Status
+	case *securityv1.PeerAuthentication:
+		return &o.ObjectMeta, &o.Spec, &o.Status
+	case *networkingv1.ServiceEntry:
+		return &o.ObjectMeta, &o.Spec, &o.Status
+	case *networkingv1.WorkloadEntry:
+		return &o.ObjectMeta, &o.Spec, &o.Status
+	}
+	return nil, nil, nil
+}
+
+// Unmarshal fills obj, an empty object of an Acted kind, from JSON. strict holds
+// the errors about fields that are unknown or double; err one that stopped the
+// decoding.
+func Unmarshal(raw []byte, obj metav1.Object) (strict []error, err error) {
+	meta, spec, _ := istioParts(obj)
+	if meta == nil {
+		return kjson.UnmarshalStrict(raw, obj)
+	}
+	var outer istioObject
+	if strict, err = kjson.UnmarshalStrict(raw, &outer); err != nil {
+		return strict, err
+	}
+	*meta = outer.ObjectMeta
+	if len(outer.Spec) == 0 || bytes.Equal(outer.Spec, []byte("null")) {
+		if _, ok := spec.(*networking.ServiceEntry); ok {
+			return strict, &fieldError{"spec", "is missing"}
+		}
+		return strict, nil
+	}
+	strict = append(strict, checkFields(outer.Spec, spec.ProtoReflect().Descriptor())...)
+	if len(strict) > 0 {
+		return strict, nil
+	}
+	if err := (protojson.UnmarshalOptions{}).Unmarshal(outer.Spec, spec); err != nil {
+		text := strings.ReplaceAll(err.Error(), "\u00a0", " ") // protobuf varies its spaces on purpose
+		return nil, fmt.Errorf("spec: %s", strings.TrimSpace(strings.TrimPrefix(text, "proto:")))
+	}
+	return nil, nil
+}
+
+// UnmarshalServed fills obj, an empty object of one of Istio's kinds, from JSON
+// that an API server sent, as far as it is understood, and returns what is not.
+// With faults obj holds the rest; a Fault without a field says that nothing but
+// the metadata could be read.
+func UnmarshalServed(raw []byte, obj metav1.Object) []Fault {
+	meta, spec, status := istioParts(obj)
+	var outer istioObject
+	if err := json.Unmarshal(raw, &outer); err != nil {
+		return []Fault{{Message: "cannot be read: " + err.Error()}}
+	}
+	*meta = outer.ObjectMeta
+	lenient := protojson.UnmarshalOptions{DiscardUnknown: true}
+	if len(outer.Status) > 0 {
+		if lenient.Unmarshal(outer.Status, status) != nil {
+			proto.Reset(status) // written by whom Tulle does not know
+		}
+	}
+	if len(outer.Spec) == 0 || bytes.Equal(outer.Spec, []byte("null")) {
+		if _, ok := spec.(*networking.ServiceEntry); ok {
+			return []Fault{{Field: "spec", Message: "is missing"}}
+		}
+		return nil
+	}
+	var faults []Fault
+	for _, err := range checkFields(outer.Spec, spec.ProtoReflect().Descriptor()) {
+		faults = append(faults, Fault{Field: FieldOf(err), Message: err.Error()})
+	}
+	if err := lenient.Unmarshal(outer.Spec, spec); err != nil {
+		proto.Reset(spec)
+		text := strings.ReplaceAll(err.Error(), "\u00a0", " ")
+		faults = append([]Fault{{Message: "spec: " + strings.TrimSpace(strings.TrimPrefix(text, "proto:"))}}, faults...)
+	}
+	return faults
+}

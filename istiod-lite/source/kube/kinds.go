@@ -1,0 +1,127 @@
+package kube
+
+import (
+	"context"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+
+	"github.com/tulle-mesh/tulle/istiod-lite/source"
+)
+
+// kind is one kind that is watched.
+type kind struct {
+	name string
+	// crd is the name of the CustomResourceDefinition, empty for kinds that every
+	// cluster has.
+	crd string
+	// guards says that objects of the kind narrow what may be reached or name
+	// what they narrow: while they cannot be read, no first state comes into
+	// force. Without the others the mesh is only less of what it could be.
+	guards bool
+	list   func(context.Context, metav1.ListOptions) (runtime.Object, error)
+	watch  func(context.Context, metav1.ListOptions) (watch.Interface, error)
+	// expected is an empty object of what list and watch yield.
+	expected runtime.Object
+	// trim makes the object that is kept of one that was decoded, and tells what
+	// is wrong with it. A nil object is left out.
+	trim func(runtime.Object) (metav1.Object, []source.Problem)
+}
+
+// endedPods are not asked for: a pod that has run to its end leaves the watch
+// like one that was deleted.
+const livePods = "status.phase!=Succeeded,status.phase!=Failed"
+
+// otherSlices leaves out the EndpointSlices that Kubernetes's own controller
+// makes from the selectors of Services. They say what the selector says, later,
+// and in a large cluster they are most of the traffic of the API.
+const otherSlices = source.LabelSliceManagedBy + "!=" + source.EndpointSliceController
+
+func coreKinds(c kubernetes.Interface, check source.Checker) []*kind {
+	core, discovery := c.CoreV1().RESTClient(), c.DiscoveryV1().RESTClient()
+	return []*kind{
+		coreKind("Namespace", core, "namespaces", nil, &corev1.Namespace{}, check, trimNamespace),
+		coreKind("Node", core, "nodes", nil, &corev1.Node{}, check, trimNode),
+		coreKind("Pod", core, "pods", func(o *metav1.ListOptions) { o.FieldSelector = livePods }, &corev1.Pod{}, check, trimPod),
+		coreKind("Service", core, "services", nil, &corev1.Service{}, check, trimService),
+		coreKind("EndpointSlice", discovery, "endpointslices", func(o *metav1.ListOptions) { o.LabelSelector = otherSlices }, &discoveryv1.EndpointSlice{}, check, trimSlice),
+	}
+}
+
+func coreKind[T interface {
+	comparable
+	runtime.Object
+	metav1.Object
+}](name string, c rest.Interface, resource string, narrow func(*metav1.ListOptions), expected T, check source.Checker, trim func(T) T) *kind {
+	request := func(o *metav1.ListOptions) *rest.Request {
+		if narrow != nil {
+			narrow(o)
+		}
+		return c.Get().Resource(resource).VersionedParams(o, scheme.ParameterCodec)
+	}
+	return &kind{
+		name: name, guards: true, expected: expected,
+		list: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+			return request(&o).Do(ctx).Get()
+		},
+		watch: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+			o.Watch = true
+			return request(&o).Watch(ctx)
+		},
+		trim: func(obj runtime.Object) (metav1.Object, []source.Problem) {
+			o, ok := obj.(T)
+			if !ok {
+				return nil, []source.Problem{{Object: name, Message: fmt.Sprintf("the API server sent a %T", obj)}}
+			}
+			o = trim(o)
+			return o, problemsOf(o, check.Check(o))
+		},
+	}
+}
+
+// customKinds are defined by CustomResourceDefinitions. They are read as JSON:
+// their decoding must see fields that it does not know.
+func customKinds(c dynamic.Interface, check source.Checker) []*kind {
+	var kinds []*kind
+	for _, k := range []struct {
+		group, resource, kind string
+		guards                bool
+	}{
+		{"security.istio.io", "authorizationpolicies", "AuthorizationPolicy", true},
+		{"security.istio.io", "peerauthentications", "PeerAuthentication", true},
+		{"networking.istio.io", "serviceentries", "ServiceEntry", true},
+		{"networking.istio.io", "workloadentries", "WorkloadEntry", true},
+		{"gateway.networking.k8s.io", "gateways", "Gateway", false},
+		{"gateway.networking.k8s.io", "gatewayclasses", "GatewayClass", false},
+		{"gateway.networking.k8s.io", "httproutes", "HTTPRoute", false},
+		{"gateway.networking.k8s.io", "grpcroutes", "GRPCRoute", false},
+	} {
+		gvr := schema.GroupVersionResource{Group: k.group, Version: "v1", Resource: k.resource}
+		gvk := gvr.GroupVersion().WithKind(k.kind)
+		expected := &unstructured.Unstructured{}
+		expected.SetGroupVersionKind(gvk)
+		kinds = append(kinds, &kind{
+			name: k.kind, crd: k.resource + "." + k.group, guards: k.guards, expected: expected,
+			list: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+				return c.Resource(gvr).List(ctx, o)
+			},
+			watch: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+				return c.Resource(gvr).Watch(ctx, o)
+			},
+			trim: func(obj runtime.Object) (metav1.Object, []source.Problem) {
+				return decode(obj, gvk.Kind, check)
+			},
+		})
+	}
+	return kinds
+}

@@ -1,0 +1,187 @@
+package kube
+
+import (
+	"reflect"
+
+	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
+	securityv1 "istio.io/client-go/pkg/apis/security/v1"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/tulle-mesh/tulle/istiod-lite/source"
+)
+
+// trimMeta keeps of the metadata what anybody reads. The resource version stays
+// where conditions are written back.
+func trimMeta(m *metav1.ObjectMeta, version bool, annotations ...string) metav1.ObjectMeta {
+	out := metav1.ObjectMeta{
+		Name: m.Name, Namespace: m.Namespace, UID: m.UID, Labels: m.Labels,
+		CreationTimestamp: m.CreationTimestamp, DeletionTimestamp: m.DeletionTimestamp,
+	}
+	if version {
+		out.ResourceVersion, out.Generation = m.ResourceVersion, m.Generation
+	}
+	for _, key := range annotations {
+		if v, ok := m.Annotations[key]; ok {
+			if out.Annotations == nil {
+				out.Annotations = map[string]string{}
+			}
+			out.Annotations[key] = v
+		}
+	}
+	return out
+}
+
+func trimNamespace(ns *corev1.Namespace) *corev1.Namespace {
+	return &corev1.Namespace{ObjectMeta: trimMeta(&ns.ObjectMeta, false, source.AnnotationTrafficDistribution)}
+}
+
+// trimNode keeps the labels that say where the node is.
+func trimNode(node *corev1.Node) *corev1.Node {
+	out := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: node.Name, UID: node.UID}}
+	for _, key := range []string{source.LabelRegion, source.LabelZone, source.LabelSubzone} {
+		if v, ok := node.Labels[key]; ok {
+			if out.Labels == nil {
+				out.Labels = map[string]string{}
+			}
+			out.Labels[key] = v
+		}
+	}
+	return out
+}
+
+// trimPod copies what translate reads into a new object, so that the decoded one,
+// several times larger, is given back whole.
+func trimPod(pod *corev1.Pod) *corev1.Pod {
+	out := &corev1.Pod{
+		ObjectMeta: trimMeta(&pod.ObjectMeta, false, source.AnnotationRedirection, source.AnnotationSidecarStatus),
+		Spec: corev1.PodSpec{
+			ServiceAccountName: pod.Spec.ServiceAccountName,
+			NodeName:           pod.Spec.NodeName,
+			HostNetwork:        pod.Spec.HostNetwork,
+			Containers:         trimContainers(pod.Spec.Containers),
+			InitContainers:     trimContainers(pod.Spec.InitContainers),
+		},
+		Status: corev1.PodStatus{Phase: pod.Status.Phase, PodIP: pod.Status.PodIP},
+	}
+	if _, ok := out.Annotations[source.AnnotationSidecarStatus]; ok {
+		out.Annotations[source.AnnotationSidecarStatus] = "" // a page of JSON of which only the presence counts
+	}
+	if owner := metav1.GetControllerOfNoCopy(pod); owner != nil {
+		controller := true
+		out.OwnerReferences = []metav1.OwnerReference{{Kind: owner.Kind, Name: owner.Name, Controller: &controller}}
+	}
+	if ips := pod.Status.PodIPs; len(ips) > 1 || (len(ips) == 1 && ips[0].IP != pod.Status.PodIP) {
+		out.Status.PodIPs = ips // a lone address stands in PodIP already
+	}
+	for _, c := range pod.Status.Conditions {
+		if c.Type == corev1.PodReady {
+			out.Status.Conditions = []corev1.PodCondition{{Type: c.Type, Status: c.Status}}
+		}
+	}
+	return out
+}
+
+// trimContainers keeps named ports, which services refer to, of the containers
+// that have any.
+func trimContainers(list []corev1.Container) []corev1.Container {
+	var out []corev1.Container
+	for i := range list {
+		var ports []corev1.ContainerPort
+		for _, p := range list[i].Ports {
+			if p.Name != "" {
+				ports = append(ports, corev1.ContainerPort{Name: p.Name, ContainerPort: p.ContainerPort, Protocol: p.Protocol})
+			}
+		}
+		if len(ports) > 0 {
+			out = append(out, corev1.Container{Name: list[i].Name, Ports: ports, RestartPolicy: list[i].RestartPolicy})
+		}
+	}
+	return out
+}
+
+func trimService(svc *corev1.Service) *corev1.Service {
+	out := &corev1.Service{
+		ObjectMeta: trimMeta(&svc.ObjectMeta, true, source.AnnotationTrafficDistribution),
+		Spec: corev1.ServiceSpec{
+			Type: svc.Spec.Type, Ports: svc.Spec.Ports, Selector: svc.Spec.Selector, ClusterIP: svc.Spec.ClusterIP, ClusterIPs: svc.Spec.ClusterIPs,
+			IPFamilies: svc.Spec.IPFamilies, ExternalName: svc.Spec.ExternalName, PublishNotReadyAddresses: svc.Spec.PublishNotReadyAddresses,
+			InternalTrafficPolicy: svc.Spec.InternalTrafficPolicy, TrafficDistribution: svc.Spec.TrafficDistribution,
+		},
+		Status: corev1.ServiceStatus{Conditions: svc.Status.Conditions},
+	}
+	return out
+}
+
+func trimSlice(slice *discoveryv1.EndpointSlice) *discoveryv1.EndpointSlice {
+	out := &discoveryv1.EndpointSlice{ObjectMeta: trimMeta(&slice.ObjectMeta, false), AddressType: slice.AddressType, Ports: slice.Ports}
+	for i := range slice.Endpoints {
+		e := &slice.Endpoints[i]
+		trimmed := discoveryv1.Endpoint{Addresses: e.Addresses, Conditions: e.Conditions, NodeName: e.NodeName, Zone: e.Zone}
+		if e.TargetRef != nil {
+			trimmed.TargetRef = &corev1.ObjectReference{Kind: e.TargetRef.Kind, Name: e.TargetRef.Name, Namespace: e.TargetRef.Namespace}
+		}
+		out.Endpoints = append(out.Endpoints, trimmed)
+	}
+	return out
+}
+
+// trimCustom drops who wrote which field.
+func trimCustom(m *metav1.ObjectMeta) {
+	m.ManagedFields = nil
+	delete(m.Annotations, corev1.LastAppliedConfigAnnotation)
+	if len(m.Annotations) == 0 {
+		m.Annotations = nil
+	}
+}
+
+// same reports whether two trimmed objects say the same but for the resource
+// version. Then the older one stays in force, and nothing is computed anew: most
+// updates of a pod, and all heartbeats of a node, end here.
+func same(a, b metav1.Object) bool {
+	if a == nil || b == nil {
+		return false
+	}
+	switch a := a.(type) {
+	case *corev1.Pod:
+		return reflect.DeepEqual(a, b)
+	case *securityv1.AuthorizationPolicy:
+		b := b.(*securityv1.AuthorizationPolicy)
+		return sameMeta(&a.ObjectMeta, &b.ObjectMeta) && proto.Equal(&a.Spec, &b.Spec) && proto.Equal(&a.Status, &b.Status)
+	case *securityv1.PeerAuthentication:
+		b := b.(*securityv1.PeerAuthentication)
+		return sameMeta(&a.ObjectMeta, &b.ObjectMeta) && proto.Equal(&a.Spec, &b.Spec) && proto.Equal(&a.Status, &b.Status)
+	case *networkingv1.ServiceEntry:
+		b := b.(*networkingv1.ServiceEntry)
+		return sameMeta(&a.ObjectMeta, &b.ObjectMeta) && proto.Equal(&a.Spec, &b.Spec) && proto.Equal(&a.Status, &b.Status)
+	case *networkingv1.WorkloadEntry:
+		b := b.(*networkingv1.WorkloadEntry)
+		return sameMeta(&a.ObjectMeta, &b.ObjectMeta) && proto.Equal(&a.Spec, &b.Spec) && proto.Equal(&a.Status, &b.Status)
+	case *corev1.Service:
+		b := b.(*corev1.Service)
+		return sameMeta(&a.ObjectMeta, &b.ObjectMeta) && reflect.DeepEqual(&a.Spec, &b.Spec) && reflect.DeepEqual(&a.Status, &b.Status)
+	case *gatewayv1.Gateway:
+		b := b.(*gatewayv1.Gateway)
+		return sameMeta(&a.ObjectMeta, &b.ObjectMeta) && reflect.DeepEqual(&a.Spec, &b.Spec) && reflect.DeepEqual(&a.Status, &b.Status)
+	case *gatewayv1.GatewayClass:
+		b := b.(*gatewayv1.GatewayClass)
+		return sameMeta(&a.ObjectMeta, &b.ObjectMeta) && reflect.DeepEqual(&a.Spec, &b.Spec) && reflect.DeepEqual(&a.Status, &b.Status)
+	case *gatewayv1.HTTPRoute:
+		b := b.(*gatewayv1.HTTPRoute)
+		return sameMeta(&a.ObjectMeta, &b.ObjectMeta) && reflect.DeepEqual(&a.Spec, &b.Spec) && reflect.DeepEqual(&a.Status, &b.Status)
+	case *gatewayv1.GRPCRoute:
+		b := b.(*gatewayv1.GRPCRoute)
+		return sameMeta(&a.ObjectMeta, &b.ObjectMeta) && reflect.DeepEqual(&a.Spec, &b.Spec) && reflect.DeepEqual(&a.Status, &b.Status)
+	}
+	return reflect.DeepEqual(a, b)
+}
+
+func sameMeta(a, b *metav1.ObjectMeta) bool {
+	x, y := *a, *b
+	x.ResourceVersion, y.ResourceVersion = "", ""
+	return reflect.DeepEqual(&x, &y)
+}
