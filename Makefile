@@ -24,6 +24,25 @@ build: ## Build the binaries into bin/
 	@$(GO_BUILD) -o $(BIN)/ ./meshctl ./istiod-lite ./ztunnel ./examples/shop/...
 	@$(GO_BUILD) -o $(BIN)/tulle-agent ./ztunnel/agent
 
+CLUSTER := $(BIN)/cluster --source $(CURDIR)/e2e/cluster
+
+.PHONY: cluster
+cluster: # The program that runs the cluster of the end-to-end tests
+	@mkdir -p $(BIN)
+	@CGO_ENABLED=0 go -C e2e/cluster build -trimpath -o $(CURDIR)/$(BIN)/cluster ./cmd/cluster
+
+.PHONY: images
+images: build cluster ## Make OCI images, and load them into a running cluster
+	@$(CLUSTER) images --bin $(BIN) --version '$(VERSION)' --out out/images
+
+.PHONY: cluster-up
+cluster-up: images ## Start a Kubernetes cluster of three nodes (as root)
+	@$(CLUSTER) up out/images/*.tar
+
+.PHONY: cluster-down
+cluster-down: cluster ## End the Kubernetes cluster and remove all of it
+	@$(CLUSTER) down
+
 .PHONY: vet
 vet: ## Run go vet
 	CGO_ENABLED=0 go vet ./...

@@ -9,7 +9,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"text/template"
@@ -17,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tulle-mesh/tulle/e2e/cluster/daemon"
+	"github.com/tulle-mesh/tulle/e2e/cluster/image"
 	"github.com/tulle-mesh/tulle/e2e/cluster/machine"
 	"github.com/tulle-mesh/tulle/e2e/cluster/topology"
 )
@@ -219,13 +219,27 @@ func (c *Cluster) NodeCommand(name string, args ...string) ([]string, error) {
 	return append([]string{"nsenter", "-t", fmt.Sprint(pid), "-m", "-p", "-n", "-u", "-i", "--"}, args...), nil
 }
 
-// baseImages are what the cluster itself runs; they are kept with the binaries.
-func baseImages(binaries string) ([]string, error) {
-	images, err := filepath.Glob(filepath.Join(binaries, "images", "*.tar"))
-	if err == nil && len(images) == 0 {
-		err = fmt.Errorf("%s: %w; build the binaries with `cluster binaries`", filepath.Join(binaries, "images", "*.tar"), fs.ErrNotExist)
+// Images that the cluster itself runs.
+const (
+	PauseImage   = "tulle.test/pause:1"
+	CoreDNSImage = "tulle.test/coredns:1"
+)
+
+// writeBaseImages makes the images that a node has before its kubelet starts.
+func (c *Cluster) writeBaseImages(binaries string) ([]string, error) {
+	var archives []string
+	for _, i := range []struct{ name, program string }{{PauseImage, "pause"}, {CoreDNSImage, "coredns"}} {
+		f, at := image.NewFiles(), "/"+i.program
+		if err := f.Copy(at, filepath.Join(binaries, i.program)); err != nil {
+			return nil, err
+		}
+		archive := c.path("images", i.program+".tar")
+		if err := image.Write(archive, image.Spec{Name: i.name, Entrypoint: []string{at}, Files: f}); err != nil {
+			return nil, err
+		}
+		archives = append(archives, archive)
 	}
-	return images, err
+	return archives, nil
 }
 
 // LoadImages imports OCI archives into every running node, the nodes at the same time.

@@ -16,12 +16,6 @@ import (
 	"github.com/tulle-mesh/tulle/e2e/cluster/topology"
 )
 
-// Images that the cluster itself runs, as package image makes them.
-const (
-	PauseImage   = "tulle.test/pause:1"
-	CoreDNSImage = "tulle.test/coredns:1"
-)
-
 // programs are what a node needs of the host, with the Debian packages that have them.
 var programs = []struct{ name, pkg string }{
 	{"runc", "runc"}, {"nft", "nftables"}, {"iptables", "iptables"}, {"conntrack", "conntrack"}, {"nsenter", "util-linux"},
@@ -64,7 +58,7 @@ func (c *Cluster) up(ctx context.Context, t topology.Topology, images []string) 
 	if err != nil {
 		return err
 	}
-	base, err := baseImages(binaries)
+	base, err := c.writeBaseImages(binaries)
 	if err != nil {
 		return err
 	}

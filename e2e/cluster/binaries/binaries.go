@@ -10,7 +10,6 @@
 //	containerd/               containerd, containerd-shim-runc-v2, ctr
 //	cni/                      the plugins of a bridge network
 //	pause
-//	images/                   the images that the cluster itself runs
 //
 // and the link `current` beside the sets leads to the last one that was asked for.
 package binaries
@@ -29,9 +28,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/tulle-mesh/tulle/e2e/cluster"
-	"github.com/tulle-mesh/tulle/e2e/cluster/image"
 )
 
 // kubernetesVersion is of k8s.io/kubernetes in build/kube/go.mod; the programs only know it by the linker.
@@ -122,7 +118,7 @@ func key(ctx context.Context, module string) (string, error) {
 	}
 	fmt.Fprintf(h, "%s\n%v\n%v\n", version, targets(), links)
 	var sources []string
-	for _, pattern := range []string{"build/*/go.mod", "build/*/go.sum", "build/*/*.go", "pause/*.go", "image/*.go", "binaries/*.go"} {
+	for _, pattern := range []string{"build/*/go.mod", "build/*/go.sum", "build/*/*.go", "pause/*.go"} {
 		found, err := filepath.Glob(filepath.Join(module, pattern))
 		if err != nil {
 			return "", err
@@ -168,21 +164,10 @@ func build(ctx context.Context, module, bin string, t target, output io.Writer) 
 	return nil
 }
 
-// finish adds the links and the cluster's own images.
+// finish adds the links.
 func finish(bin string) error {
 	for _, name := range links {
 		if err := point(filepath.Join(bin, name), "kube"); err != nil {
-			return err
-		}
-	}
-	for _, i := range []struct{ name, program, at string }{
-		{cluster.PauseImage, "pause", "/pause"}, {cluster.CoreDNSImage, "coredns", "/coredns"},
-	} {
-		files := image.NewFiles()
-		if err := files.Copy(i.at, filepath.Join(bin, i.program)); err != nil {
-			return err
-		}
-		if err := image.Write(filepath.Join(bin, "images", i.program+".tar"), image.Spec{Name: i.name, Entrypoint: []string{i.at}, Files: files}); err != nil {
 			return err
 		}
 	}

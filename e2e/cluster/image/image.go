@@ -29,7 +29,7 @@ type Spec struct {
 	Name string
 	// Entrypoint and Command are the container's defaults.
 	Entrypoint, Command []string
-	// Env adds to PATH.
+	// Env is the environment; without a PATH it gets the usual one.
 	Env []string
 	// User is "uid", "uid:gid" or a name of the image's /etc/passwd; "" is root.
 	User string
@@ -140,6 +140,14 @@ type descriptor struct {
 	Annotations map[string]string `json:"annotations,omitempty"`
 }
 
+// env has a PATH, the image's own or every system's.
+func (s Spec) env() []string {
+	if slices.ContainsFunc(s.Env, func(e string) bool { return strings.HasPrefix(e, "PATH=") }) {
+		return s.Env
+	}
+	return append([]string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}, s.Env...)
+}
+
 // epoch is the time of everything in an image, so that equal content is equal bytes.
 var epoch = time.Unix(0, 0).UTC()
 
@@ -193,7 +201,7 @@ func (s Spec) assemble(w io.Writer, layer io.Reader, layerDesc descriptor) error
 		"architecture": platform["architecture"], "os": platform["os"], "created": epoch,
 		"config": map[string]any{
 			"Entrypoint": s.Entrypoint, "Cmd": s.Command, "User": s.User, "WorkingDir": "/",
-			"Env": append([]string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}, s.Env...),
+			"Env": s.env(),
 		},
 		"rootfs": map[string]any{"type": "layers", "diff_ids": []string{layerDesc.Digest}},
 	})

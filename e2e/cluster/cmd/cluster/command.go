@@ -9,13 +9,16 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/tulle-mesh/tulle/e2e/cluster"
 	"github.com/tulle-mesh/tulle/e2e/cluster/binaries"
+	"github.com/tulle-mesh/tulle/e2e/cluster/catalog"
 	"github.com/tulle-mesh/tulle/e2e/cluster/machine"
 	"github.com/tulle-mesh/tulle/e2e/cluster/topology"
 )
@@ -55,7 +58,7 @@ func command() *cobra.Command {
 	root.PersistentFlags().StringVar(&s.state, "state-dir", cluster.DefaultState(), "where the cluster keeps its files, nodes' disks included ($TULLE_CLUSTER_STATE)")
 	root.PersistentFlags().StringVar(&s.source, "source", "", "the directory e2e/cluster of a checkout; where this program was compiled if not given")
 	root.PersistentFlags().StringVar(&s.binaries, "binaries", os.Getenv("TULLE_CLUSTER_BIN"), "use the programs in this directory instead of building them ($TULLE_CLUSTER_BIN)")
-	root.AddCommand(upCommand(s), downCommand(s), binariesCommand(s), statusCommand(s), loadCommand(s), kubectlCommand(s),
+	root.AddCommand(upCommand(s), downCommand(s), binariesCommand(s), imagesCommand(s), statusCommand(s), loadCommand(s), kubectlCommand(s),
 		execCommand(s), shellCommand(s), nodeCommand(s), serviceCommand(s), netCommand(s), logsCommand(s), initCommand(), forwardCommand())
 	return root
 }
@@ -107,6 +110,39 @@ func binariesCommand(s *settings) *cobra.Command {
 			return err
 		},
 	}
+}
+
+func imagesCommand(s *settings) *cobra.Command {
+	var bin, version, out string
+	cmd := &cobra.Command{
+		Use:   "images [NAME]...",
+		Short: "Make images, and load them into the nodes if the cluster is up",
+		Long:  "Make images (all if none is named) and load them into the nodes if the cluster is up.\nNames: " + strings.Join(catalog.Names(), ", "),
+		RunE: func(cmd *cobra.Command, names []string) error {
+			begun := time.Now()
+			module, err := binaries.Module(s.source)
+			if err != nil {
+				return err
+			}
+			archives, err := catalog.Build(cmd.Context(), catalog.Sources{Module: module, Bin: bin, Version: version}, out, names)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "%7.1f s  %d images in %s\n", time.Since(begun).Seconds(), len(archives), out)
+			err = s.cluster(nil).LoadImages(cmd.Context(), archives)
+			if errors.Is(err, cluster.ErrDown) {
+				return nil
+			}
+			if err == nil {
+				fmt.Fprintf(cmd.OutOrStdout(), "%7.1f s  loaded into the nodes\n", time.Since(begun).Seconds())
+			}
+			return err
+		},
+	}
+	cmd.Flags().StringVar(&bin, "bin", "bin", "where the product's binaries are")
+	cmd.Flags().StringVar(&version, "version", "dev", "tag of the product's images: the version that the binaries tell")
+	cmd.Flags().StringVar(&out, "out", "out/images", "where the archives are written")
+	return cmd
 }
 
 func statusCommand(s *settings) *cobra.Command {
