@@ -12,6 +12,10 @@ import (
 //go:embed all:chart
 var chart embed.FS
 
+// BundleVersion is the annotation that says which version of istio.io/api one of its
+// definitions is from. The Gateway API's have an annotation of their own for this.
+const BundleVersion = "tulle-mesh.github.io/istio-api-version"
+
 // CRDs returns the definitions of the kinds that a mesh reads, one YAML document
 // each: the standard channel of the Gateway API, and of Istio's kinds those that
 // Tulle enforces. A kind that it would ignore, such as RequestAuthentication, is

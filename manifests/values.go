@@ -56,6 +56,23 @@ func Merge(base, over Values) Values {
 	return out
 }
 
+// Override returns base with what over says in its place, as [Merge] does, but keeps
+// null, which a later Merge into the defaults needs to take them away.
+func Override(base, over Values) Values {
+	out := maps.Clone(base)
+	if out == nil {
+		out = Values{}
+	}
+	for key, value := range over {
+		if m, ok := value.(map[string]any); ok {
+			old, _ := out[key].(map[string]any)
+			value = map[string]any(Override(old, m))
+		}
+		out[key] = value
+	}
+	return out
+}
+
 // Set reads an assignment such as istiod.replicas=3 and returns it as values. As with
 // Helm, true, false, null and whole numbers are what they look like, all else is
 // text, and a dot that belongs to a key is written \. ; lists, maps and quoted texts

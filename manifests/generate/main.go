@@ -114,7 +114,9 @@ func istio(dir string) error {
 		}
 		found = append(found, m[1])
 		plural, group, _ := strings.Cut(m[1], ".")
-		text := header(module, version, "labels of its Helm chart taken out") + strings.TrimSpace(helmLabels.ReplaceAllString(doc, "")) + "\n"
+		doc = helmLabels.ReplaceAllString(doc, "")
+		doc = strings.Replace(doc, "\n  annotations:\n", "\n  annotations:\n    "+manifests.BundleVersion+": "+version+"\n", 1)
+		text := header(module, version, "labels of its Helm chart taken out, its version written down") + strings.TrimSpace(doc) + "\n"
 		if err := os.WriteFile(filepath.Join(dir, group+"_"+plural+".yaml"), []byte(text), 0o644); err != nil {
 			return err
 		}
