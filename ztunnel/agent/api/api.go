@@ -13,6 +13,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/tulle-mesh/tulle/ztunnel/agent/cni"
 	"github.com/tulle-mesh/tulle/ztunnel/agent/enrol"
 )
 
@@ -20,8 +21,29 @@ import (
 type Pods interface {
 	Enrol(ctx context.Context, pod enrol.Pod) error
 	Remove(ctx context.Context, uid string) error
+	Gone(ctx context.Context, uid string) error
 	Pods() []enrol.Status
 	Pod(uid string) (enrol.Status, bool)
+}
+
+// CNI answers the CNI plugin; *kube.Controller is one.
+type CNI interface {
+	Add(ctx context.Context, q cni.Request) (cni.Answer, error)
+	Delete(ctx context.Context, q cni.Request) (cni.Answer, error)
+	Check(ctx context.Context, q cni.Request) (cni.Answer, error)
+}
+
+// Config makes a Server. Socket, Pods and Ready are required.
+type Config struct {
+	// Socket is the path of the unix socket.
+	Socket string
+	Pods   Pods
+	// CNI may be nil: no plugin is answered then.
+	CNI CNI
+	// Ready answers /healthz/ready.
+	Ready http.Handler
+	// Logger may be nil.
+	Logger *zap.Logger
 }
 
 // Server serves the interface. Make it with Listen.
@@ -33,9 +55,13 @@ type Server struct {
 	log  *zap.Logger
 }
 
-// Listen makes the socket at path, for the owner only, in place of what a dead
-// agent left there. ready answers /healthz/ready.
-func Listen(path string, pods Pods, ready http.Handler, logger *zap.Logger) (*Server, error) {
+// Listen makes the socket, for the owner only, in place of what a dead agent
+// left there.
+func Listen(cfg Config) (*Server, error) {
+	if cfg.Logger == nil {
+		cfg.Logger = zap.NewNop()
+	}
+	path := cfg.Socket
 	fail := func(err error) (*Server, error) { return nil, fmt.Errorf("API socket %s: %w", path, err) }
 	// Bound under another name until its permissions are set, so that there is no
 	// moment in which others may connect.
@@ -45,7 +71,7 @@ func Listen(path string, pods Pods, ready http.Handler, logger *zap.Logger) (*Se
 		return fail(err)
 	}
 	ln.SetUnlinkOnClose(false)
-	s := &Server{ln: ln, path: path, log: logger}
+	s := &Server{ln: ln, path: path, log: cfg.Logger}
 	if err = os.Chmod(temporary, 0o600); err == nil {
 		s.made, err = os.Lstat(temporary)
 	}
@@ -58,8 +84,8 @@ func Listen(path string, pods Pods, ready http.Handler, logger *zap.Logger) (*Se
 		return fail(err)
 	}
 	s.http = &http.Server{
-		Handler: Handler(pods, ready), ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout,
-		ErrorLog: zap.NewStdLog(logger),
+		Handler: Handler(cfg), ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout,
+		ErrorLog: zap.NewStdLog(cfg.Logger),
 	}
 	return s, nil
 }
@@ -94,20 +120,15 @@ func (s *Server) Close() {
 }
 
 // Handler is the interface without its socket.
-func Handler(pods Pods, ready http.Handler) http.Handler {
+func Handler(cfg Config) http.Handler {
+	pods := cfg.Pods
 	mux := http.NewServeMux()
 	mux.HandleFunc("PUT /v1/pods/{uid}", func(w http.ResponseWriter, r *http.Request) { enrolPod(w, r, pods) })
-	mux.HandleFunc("DELETE /v1/pods/{uid}", func(w http.ResponseWriter, r *http.Request) {
-		if err := pods.Remove(r.Context(), r.PathValue("uid")); err != nil {
-			refuse(w, err)
-			return
-		}
-		answer(w, http.StatusOK, struct{}{})
-	})
+	mux.HandleFunc("DELETE /v1/pods/{uid}", func(w http.ResponseWriter, r *http.Request) { removePod(w, r, pods) })
 	mux.HandleFunc("GET /v1/pods/{uid}", func(w http.ResponseWriter, r *http.Request) {
 		status, ok := pods.Pod(r.PathValue("uid"))
 		if !ok {
-			answer(w, http.StatusNotFound, refusal{"the pod is not enrolled"})
+			answer(w, http.StatusNotFound, refusal{Reason: "the pod is not enrolled"})
 			return
 		}
 		answer(w, http.StatusOK, status)
@@ -117,18 +138,55 @@ func Handler(pods Pods, ready http.Handler) http.Handler {
 			Pods []enrol.Status `json:"pods"`
 		}{pods.Pods()})
 	})
-	mux.Handle("GET /healthz/ready", ready)
+	mux.Handle("GET /healthz/ready", cfg.Ready)
+	if cfg.CNI != nil {
+		mux.HandleFunc("POST /v1/cni/add", plugin(cfg.CNI.Add))
+		mux.HandleFunc("POST /v1/cni/del", plugin(cfg.CNI.Delete))
+		mux.HandleFunc("POST /v1/cni/check", plugin(cfg.CNI.Check))
+	}
 	return mux
 }
 
-type refusal struct {
-	Reason string `json:"reason"`
+type refusal = cni.Refusal
+
+// plugin answers one kind of the plugin's requests.
+func plugin(do func(context.Context, cni.Request) (cni.Answer, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		q, err := cni.Decode(http.MaxBytesReader(w, r.Body, cni.MaxRequest))
+		if err != nil {
+			answer(w, http.StatusBadRequest, refusal{Reason: "request body: " + err.Error()})
+			return
+		}
+		a, err := do(r.Context(), q)
+		if err != nil {
+			refuse(w, err)
+			return
+		}
+		answer(w, http.StatusOK, a)
+	}
+}
+
+func removePod(w http.ResponseWriter, r *http.Request, pods Pods) {
+	remove := pods.Remove
+	switch s := r.URL.Query().Get("gone"); s {
+	case "true":
+		remove = pods.Gone
+	case "", "false":
+	default:
+		answer(w, http.StatusBadRequest, refusal{Reason: fmt.Sprintf("gone %q: want true or false", s)})
+		return
+	}
+	if err := remove(r.Context(), r.PathValue("uid")); err != nil {
+		refuse(w, err)
+		return
+	}
+	answer(w, http.StatusOK, struct{}{})
 }
 
 func enrolPod(w http.ResponseWriter, r *http.Request, pods Pods) {
 	pod, err := decode(http.MaxBytesReader(w, r.Body, maxBody))
 	if err != nil {
-		answer(w, http.StatusBadRequest, refusal{"request body: " + err.Error()})
+		answer(w, http.StatusBadRequest, refusal{Reason: "request body: " + err.Error()})
 		return
 	}
 	pod.UID = r.PathValue("uid")
@@ -136,7 +194,7 @@ func enrolPod(w http.ResponseWriter, r *http.Request, pods Pods) {
 	if s := r.URL.Query().Get("timeout"); s != "" {
 		d, err := time.ParseDuration(s)
 		if err != nil || d <= 0 || d > enrol.Timeout {
-			answer(w, http.StatusBadRequest, refusal{fmt.Sprintf("timeout %q: want a duration up to %v", s, enrol.Timeout)})
+			answer(w, http.StatusBadRequest, refusal{Reason: fmt.Sprintf("timeout %q: want a duration up to %v", s, enrol.Timeout)})
 			return
 		}
 		var cancel context.CancelFunc
@@ -149,7 +207,7 @@ func enrolPod(w http.ResponseWriter, r *http.Request, pods Pods) {
 	}
 	status, ok := pods.Pod(pod.UID)
 	if !ok {
-		answer(w, http.StatusServiceUnavailable, refusal{"the pod was removed meanwhile"})
+		answer(w, http.StatusServiceUnavailable, refusal{Reason: "the pod was removed meanwhile"})
 		return
 	}
 	answer(w, http.StatusOK, status)
@@ -161,7 +219,7 @@ func refuse(w http.ResponseWriter, err error) {
 	if errors.As(err, &invalid) {
 		code = http.StatusBadRequest
 	}
-	answer(w, code, refusal{err.Error()})
+	answer(w, code, refusal{Reason: err.Error()})
 }
 
 func answer(w http.ResponseWriter, code int, body any) {

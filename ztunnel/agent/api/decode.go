@@ -17,6 +17,7 @@ func decode(r io.Reader) (enrol.Pod, error) {
 		ServiceAccount string `json:"serviceAccount"`
 		NetnsPath      string `json:"netnsPath"`
 		Strict         bool   `json:"strict"`
+		Running        bool   `json:"running"`
 	}
 	d := json.NewDecoder(r)
 	d.DisallowUnknownFields()
@@ -28,6 +29,6 @@ func decode(r io.Reader) (enrol.Pod, error) {
 	}
 	return enrol.Pod{
 		Name: body.Name, Namespace: body.Namespace, ServiceAccount: body.ServiceAccount,
-		NetnsPath: body.NetnsPath, Strict: body.Strict,
+		NetnsPath: body.NetnsPath, Strict: body.Strict, Running: body.Running,
 	}, nil
 }

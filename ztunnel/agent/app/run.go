@@ -34,6 +34,9 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	defer func() { _ = log.Sync() }()
+	if cfg.Clean {
+		return clean(ctx, cfg, log)
+	}
 	for _, path := range []string{cfg.ZDSSocket, cfg.APISocket} {
 		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 			return fmt.Errorf("folder of socket %s: %w", path, err)
@@ -42,10 +45,16 @@ func Run(ctx context.Context, cfg Config) error {
 	registry := telemetry.NewRegistry("agent", telemetry.Version)
 	ready := readiness.New()
 	started := ready.Pending("pods of before the restart")
+	if cfg.Kubernetes != nil {
+		if err := writableSysctls(cfg.Kubernetes.Proc); err != nil {
+			return err
+		}
+	}
 
 	link := &link{}
 	pods, err := enrol.New(enrol.Config{
-		StateDir: cfg.StateDir, Proxies: link, Rules: cfg.Rules, Logger: log.Named("enrol"), Registerer: registry,
+		StateDir: cfg.StateDir, Proxies: link, Rules: cfg.Rules, DrainDeadline: cfg.DrainDeadline,
+		Logger: log.Named("enrol"), Registerer: registry,
 	})
 	if err != nil {
 		return err
@@ -59,12 +68,23 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	link.server = zds
-	local, err := api.Listen(cfg.APISocket, pods, ready.Handler(), log.Named("api"))
+	var node *node
+	apiConfig := api.Config{Socket: cfg.APISocket, Pods: pods, Ready: ready.Handler(), Logger: log.Named("api")}
+	if cfg.Kubernetes != nil {
+		if node, err = newNode(cfg, pods, ready, log, registry); err != nil {
+			zds.Close()
+			return err
+		}
+		apiConfig.CNI = node.controller
+	}
+	local, err := api.Listen(apiConfig)
 	if err != nil {
 		zds.Close()
 		return err
 	}
-	group := lifecycle.NewGroup(ctx)
+	// What serves pods outlives the signal: while the node is taken out of the
+	// mesh, the proxy must hear of it.
+	group := lifecycle.NewGroup(context.WithoutCancel(ctx))
 	group.Go("zds", func(ctx context.Context) error { return zds.Run(ctx, pods) })
 	group.Go("pods", pods.Run)
 	group.Go("api", local.Run)
@@ -72,12 +92,32 @@ func Run(ctx context.Context, cfg Config) error {
 		mux := http.NewServeMux()
 		mux.Handle("GET /metrics", telemetry.Handler(registry))
 		mux.Handle("GET /healthz/ready", ready.Handler())
+		if node != nil {
+			mux.HandleFunc("GET /status", node.status)
+		}
 		group.Go("metrics", func(ctx context.Context) error { return serve(ctx, cfg.MetricsAddr, mux) })
 	}
 	started()
 	log.Info("node agent started", zap.String("version", telemetry.Version), zap.String("zds", cfg.ZDSSocket),
 		zap.String("api", cfg.APISocket), zap.String("state", cfg.StateDir))
-	err = group.Wait()
+	released := false
+	if node != nil {
+		if err = node.run(ctx, group.Context()); err == nil && ctx.Err() != nil && node.owner.Uninstalled(group.Context()) {
+			node.release()
+			released = true
+		}
+	} else {
+		select {
+		case <-ctx.Done():
+		case <-group.Context().Done():
+		}
+	}
+	group.Stop(nil)
+	err = errors.Join(err, group.Wait())
+	if released {
+		log.Info("node agent ended; the node is out of the mesh", zap.Error(err))
+		return errors.Join(err, os.RemoveAll(cfg.StateDir))
+	}
 	log.Info("node agent ended; pods stay captured", zap.Int("pods", len(pods.Pods())), zap.Error(err))
 	return err
 }

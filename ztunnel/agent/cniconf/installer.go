@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
@@ -45,7 +46,39 @@ type Installer struct {
 	program   state
 	writes    int
 	last      time.Time
-	said      string
+
+	mu     sync.Mutex
+	status Status
+}
+
+// Status says how it stands with the plugin.
+type Status struct {
+	// OK: new pods of the node pass the plugin.
+	OK bool `json:"ok"`
+	// File is the configuration that chains it.
+	File string `json:"file"`
+	// Problem says what is wrong, empty when nothing is.
+	Problem string `json:"problem,omitempty"`
+}
+
+// Status is safe for concurrent use.
+func (i *Installer) Status() Status {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.status
+}
+
+// say keeps the status and tells whether the problem is a new one.
+func (i *Installer) say(err error) (news bool) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	next := Status{File: filepath.Join(i.cfg.ConfDir, FileName), OK: err == nil || i.installed}
+	if err != nil {
+		next.Problem = err.Error()
+	}
+	news = next.Problem != i.status.Problem
+	i.status = next
+	return news
 }
 
 // New makes an Installer.
@@ -120,15 +153,13 @@ func (i *Installer) sync() time.Duration {
 		return pause
 	}
 	changed, err := i.install()
+	first := err == nil && !i.installed
+	i.installed = i.installed || first
+	news := i.say(err)
 	switch {
-	case err == nil:
-		i.said = ""
-		if !i.installed {
-			i.installed = true
-			i.cfg.Installed()
-		}
-	case err.Error() != i.said: // once for each reason
-		i.said = err.Error()
+	case first:
+		i.cfg.Installed()
+	case err != nil && news:
 		i.log.Warn("CNI configuration is not up to date", zap.String("dir", i.cfg.ConfDir), zap.Error(err))
 	}
 	now := time.Now()

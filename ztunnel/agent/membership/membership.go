@@ -79,3 +79,25 @@ func RuntimeUID(pod *corev1.Pod) string {
 	}
 	return string(pod.UID)
 }
+
+// Labels and Annotations return those that this package or the agent reads, for
+// caches that keep nothing else.
+func Labels(all map[string]string) map[string]string { return only(all, Label) }
+
+// Annotations is Labels for annotations.
+func Annotations(all map[string]string) map[string]string {
+	return only(all, sidecarStatus, mirrorHash, Redirection)
+}
+
+func only(all map[string]string, keys ...string) map[string]string {
+	var some map[string]string
+	for _, k := range keys {
+		if v, ok := all[k]; ok {
+			if some == nil {
+				some = map[string]string{}
+			}
+			some[k] = v
+		}
+	}
+	return some
+}

@@ -114,6 +114,36 @@ func (f Finder) Find(uids []string) (map[string]Sandbox, error) {
 	return found, nil
 }
 
+// All lists every network namespace of the node but our own, once each: those
+// that are mounted and those that a process is in.
+func (f Finder) All() ([]Sandbox, error) {
+	own, err := netns.Current()
+	if err != nil {
+		return nil, fmt.Errorf("list network namespaces: %w", err)
+	}
+	defer own.Close()
+	all, err := f.mounts()
+	if err != nil {
+		return nil, err
+	}
+	processes, err := os.ReadDir(f.proc())
+	if err != nil {
+		return nil, fmt.Errorf("list network namespaces: %w", err)
+	}
+	for _, p := range processes {
+		path := filepath.Join(f.proc(), p.Name(), "ns", "net")
+		if id, err := identity(path); err == nil && all[id] == "" {
+			all[id] = path
+		}
+	}
+	delete(all, own.ID())
+	list := make([]Sandbox, 0, len(all))
+	for id, path := range all {
+		list = append(list, Sandbox{Path: path, ID: id})
+	}
+	return list, nil
+}
+
 // look takes the namespace of one process.
 func (f Finder) look(dir string, pod podOf, mounts map[netns.ID]string) (candidate, error) {
 	path := filepath.Join(dir, "ns", "net")
