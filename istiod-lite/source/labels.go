@@ -22,12 +22,21 @@ const (
 	LabelCanonicalName     = "service.istio.io/canonical-name"
 	LabelCanonicalRevision = "service.istio.io/canonical-revision"
 	LabelWorkloadName      = "service.istio.io/workload-name"
-	LabelTunnel            = "networking.istio.io/tunnel"
-	LabelNetwork           = "topology.istio.io/network"
-	LabelRegion            = "topology.kubernetes.io/region"
-	LabelZone              = "topology.kubernetes.io/zone"
-	LabelSubzone           = "topology.istio.io/subzone"
-	LabelServiceName       = "kubernetes.io/service-name"
+	// LabelUseWaypoint names the Gateway that traffic to the object, or to those
+	// of a namespace, goes through; "none" asks for none.
+	LabelUseWaypoint          = "istio.io/use-waypoint"
+	LabelUseWaypointNamespace = "istio.io/use-waypoint-namespace"
+	// LabelWaypointFor on a Gateway or its class is service, workload, all or none.
+	LabelWaypointFor = "istio.io/waypoint-for"
+	// LabelGatewayManaged marks what was made for a Gateway.
+	LabelGatewayManaged = "gateway.istio.io/managed"
+
+	LabelTunnel      = "networking.istio.io/tunnel"
+	LabelNetwork     = "topology.istio.io/network"
+	LabelRegion      = "topology.kubernetes.io/region"
+	LabelZone        = "topology.kubernetes.io/zone"
+	LabelSubzone     = "topology.istio.io/subzone"
+	LabelServiceName = "kubernetes.io/service-name"
 
 	// LabelSliceManagedBy on an EndpointSlice says who keeps it; those of
 	// EndpointSliceController follow the selector of their Service.

@@ -8,6 +8,7 @@ import (
 
 	networking "istio.io/api/networking/v1alpha3"
 	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
@@ -23,12 +24,13 @@ func entryWorkload(o Options, we *networkingv1.WorkloadEntry, ns *namespace) *ap
 		labels = map[string]string{}
 	}
 	maps.Copy(labels, we.Spec.Labels)
-	w := endpointWorkload(o, &we.Spec, we.Namespace, we.Name, labels, ns)
+	services := ns.selectors.find(labels)
+	w := endpointWorkload(o, &we.Spec, we.Namespace, we.Name, labels, ns, services)
 	w.Uid = workloadEntryUID(o.ClusterID, source.Name{Namespace: we.Namespace, Name: we.Name})
 	if we.Annotations[source.AnnotationRedirection] == "enabled" {
 		w.TunnelProtocol = apiworkload.TunnelProtocol_HBONE
 	}
-	for _, s := range ns.selectors.find(labels) {
+	for _, s := range services {
 		addEntryPorts(w, s, &we.Spec)
 	}
 	return w
@@ -44,7 +46,7 @@ func serviceEntryEndpoints(o Options, e serviceEntry, ns *namespace) []*Resource
 	if len(se.Spec.Endpoints) == 0 && dns && se.Spec.WorkloadSelector == nil {
 		for _, s := range e.services {
 			endpoint := &networking.WorkloadEntry{Address: s.proto.GetHostname()}
-			w := endpointWorkload(o, endpoint, se.Namespace, se.Name, se.Labels, ns)
+			w := endpointWorkload(o, endpoint, se.Namespace, se.Name, se.Labels, ns, []*service{s})
 			w.Uid = serviceEntryUID(o.ClusterID, name, endpoint.Address)
 			addEntryPorts(w, s, endpoint)
 			resources = append(resources, workloadResource(w))
@@ -58,7 +60,7 @@ func serviceEntryEndpoints(o Options, e serviceEntry, ns *namespace) []*Resource
 			labels = map[string]string{}
 		}
 		maps.Copy(labels, endpoint.GetLabels())
-		w := endpointWorkload(o, endpoint, se.Namespace, se.Name, labels, ns)
+		w := endpointWorkload(o, endpoint, se.Namespace, se.Name, labels, ns, e.services)
 		suffix := endpoint.GetAddress()
 		if n := seen[suffix]; n > 0 {
 			suffix += "/" + strconv.Itoa(n) // one address may stand there with several ports
@@ -75,7 +77,12 @@ func serviceEntryEndpoints(o Options, e serviceEntry, ns *namespace) []*Resource
 
 // endpointWorkload makes the workload of an endpoint that is no pod, but for
 // its UID and services.
-func endpointWorkload(o Options, e *networking.WorkloadEntry, namespace, name string, labels map[string]string, ns *namespace) *apiworkload.Workload {
+func endpointWorkload(o Options, e *networking.WorkloadEntry, namespace, name string, labels map[string]string, ns *namespace, services []*service) *apiworkload.Workload {
+	var bound []string
+	for _, s := range services {
+		bound = append(bound, s.policies...)
+	}
+	bound = append(bound, ns.gatewayPolicies(labels, namespace)...)
 	canonicalName, canonicalRevision := canonical(labels, name)
 	w := &apiworkload.Workload{
 		Name:                  name,
@@ -88,7 +95,7 @@ func endpointWorkload(o Options, e *networking.WorkloadEntry, namespace, name st
 		WorkloadName:          name,
 		WorkloadType:          apiworkload.WorkloadType_POD,
 		ClusterId:             o.ClusterID,
-		AuthorizationPolicies: ns.applied(labels),
+		AuthorizationPolicies: ns.applied(labels, bound),
 		Locality:              entryLocality(e.GetLocality()),
 	}
 	if a, err := netip.ParseAddr(e.GetAddress()); err == nil {
@@ -125,32 +132,32 @@ func addEntryPorts(w *apiworkload.Workload, s *service, e *networking.WorkloadEn
 }
 
 // sliceWorkload makes a workload of an EndpointSlice's endpoint that is no pod.
-func sliceWorkload(o Options, e otherEndpoint, uid string, ns *namespace) *apiworkload.Workload {
+func sliceWorkload(o Options, s *slice, e *discoveryv1.Endpoint, uid string, ns *namespace) *apiworkload.Workload {
 	w := &apiworkload.Workload{
 		Uid:               uid,
-		Name:              e.slice.name.Name,
-		Namespace:         e.slice.name.Namespace,
+		Name:              s.name.Name,
+		Namespace:         s.name.Namespace,
 		Network:           o.Network,
 		TrustDomain:       o.trustDomain(),
-		CanonicalName:     e.slice.service.Name,
+		CanonicalName:     s.service.Name,
 		CanonicalRevision: "latest",
-		WorkloadName:      e.slice.service.Name,
+		WorkloadName:      s.service.Name,
 		WorkloadType:      apiworkload.WorkloadType_POD,
 		ClusterId:         o.ClusterID,
 	}
-	for _, ip := range e.endpoint.Addresses[:1] { // the others are not to be used (discovery/v1)
+	for _, ip := range e.Addresses[:1] { // the others are not to be used (discovery/v1)
 		if a, err := netip.ParseAddr(ip); err == nil {
 			w.Addresses = append(w.Addresses, a.AsSlice())
 		}
 	}
-	if n := e.endpoint.NodeName; n != nil {
+	if n := e.NodeName; n != nil {
 		w.Node = *n
 	}
-	if r := e.endpoint.Conditions.Ready; r != nil && !*r {
+	if r := e.Conditions.Ready; r != nil && !*r {
 		w.Status = apiworkload.WorkloadStatus_UNHEALTHY
 	}
 	services := map[string]*apiworkload.PortList{}
-	addSlicePorts(services, e.slice, ns)
+	addSlicePorts(services, s, ns)
 	if len(services) > 0 {
 		w.Services = services
 	}

@@ -31,6 +31,8 @@ type Mesh struct {
 	Authorizations map[string]*Resource
 	// Warnings are about objects that are valid and do not do all they say.
 	Warnings []Warning
+
+	changes changes
 }
 
 // Warning is one thing that its author should know.

@@ -1,6 +1,7 @@
 package translate
 
 import (
+	"cmp"
 	"net/netip"
 	"regexp"
 	"strings"
@@ -33,6 +34,10 @@ func serviceEntryUID(cluster string, name source.Name, endpoint string) string {
 
 func endpointSliceUID(cluster string, name source.Name, endpoint string) string {
 	return cluster + "/discovery.k8s.io/EndpointSlice/" + name.Namespace + "/" + name.Name + "/" + endpoint
+}
+
+func compareNames(a, b source.Name) int {
+	return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
 }
 
 // canonical returns the names under which a workload's traffic is counted.

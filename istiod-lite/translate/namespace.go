@@ -2,7 +2,6 @@ package translate
 
 import (
 	"cmp"
-	"maps"
 	"slices"
 
 	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
@@ -26,6 +25,7 @@ type namespace struct {
 	converted  []*Resource // policies made from PeerAuthentications
 	endpoints  []*Resource // workloads that ServiceEntries define
 	warnings   []Warning
+	bindings   bindings
 }
 
 // namespace returns the namespace of that name, an empty one when no object of
@@ -48,37 +48,90 @@ type group struct {
 	peers    []*securityv1.PeerAuthentication
 }
 
-// translateNamespaces rebuilds the namespaces of which something changed.
-func (t *Translator) translateNamespaces(objects *source.Objects) {
-	dirty := map[string]bool{}
-	rootDirty := map[string]bool{}
-	changedNamespaces(t.prev.Services, objects.Services, dirty)
-	changedNamespaces(t.prev.ServiceEntries, objects.ServiceEntries, dirty)
-	changedNamespaces(t.prev.AuthorizationPolicies, objects.AuthorizationPolicies, rootDirty)
-	changedNamespaces(t.prev.PeerAuthentications, objects.PeerAuthentications, rootDirty)
-	for name, ns := range objects.Namespaces {
-		if t.prev.Namespaces[name] != ns {
-			dirty[name.Name] = true
+// updateNamespaces builds the namespaces anew of which something changed.
+func (t *Translator) updateNamespaces(u *update) {
+	if u.rebind || u.all {
+		next := bind(u.objects)
+		if !t.bindings.sameGateways(next) {
+			u.all = true
 		}
+		t.bindings = next
 	}
-	for name := range t.prev.Namespaces {
-		if objects.Namespaces[name] == nil {
-			dirty[name.Name] = true
-		}
-	}
-	for name := range t.slices.changedServices {
-		dirty[name.Namespace] = true
-	}
-	maps.Copy(dirty, rootDirty)
-	// Policies of the root namespace reach into every other.
-	all := t.namespaces == nil || rootDirty[t.options.RootNamespace]
-	if !all && len(dirty) == 0 {
+	if !u.all && len(u.namespaces) == 0 {
 		return
 	}
+	groups := t.collect(u)
+	if u.all {
+		t.root = group{}
+		if g := groups[t.options.RootNamespace]; g != nil {
+			t.root = *g
+		}
+		for name := range t.namespaces {
+			u.namespaces[name] = true
+		}
+		for name := range groups {
+			u.namespaces[name] = true
+		}
+	}
+	for name := range u.namespaces {
+		old := t.namespaces[name]
+		if g := groups[name]; g != nil {
+			t.namespaces[name] = t.build(name, *g, t.root)
+		} else {
+			delete(t.namespaces, name) // what is left of it finds an empty one
+		}
+		t.publishNamespace(old, t.namespaces[name])
+	}
+}
 
+// publishNamespace puts what the namespace itself defines in the place of what
+// it defined before; either may be nil.
+func (t *Translator) publishNamespace(old, ns *namespace) {
+	addresses, authorizations := ns.resources()
+	had, hadAuthorizations := old.resources()
+	for name, r := range addresses {
+		t.out.addresses.set(name, r)
+	}
+	for name := range had {
+		if addresses[name] == nil {
+			t.out.addresses.set(name, nil)
+		}
+	}
+	for name, r := range authorizations {
+		t.out.authorizations.set(name, r)
+	}
+	for name := range hadAuthorizations {
+		if authorizations[name] == nil {
+			t.out.authorizations.set(name, nil)
+		}
+	}
+	if (old != nil && len(old.warnings) > 0) || (ns != nil && len(ns.warnings) > 0) {
+		t.out.warned = true
+	}
+}
+
+func (ns *namespace) resources() (addresses, authorizations map[string]*Resource) {
+	if ns == nil {
+		return nil, nil
+	}
+	addresses, authorizations = map[string]*Resource{}, map[string]*Resource{}
+	for _, svc := range ns.services {
+		addresses[svc.resource.Name] = svc.resource
+	}
+	for _, r := range ns.endpoints {
+		addresses[r.Name] = r
+	}
+	for _, r := range ns.converted {
+		authorizations[r.Name] = r
+	}
+	return addresses, authorizations
+}
+
+// collect gathers the objects of the namespaces to build.
+func (t *Translator) collect(u *update) map[string]*group {
 	groups := map[string]*group{}
 	at := func(name string) *group {
-		if !all && !dirty[name] && name != t.options.RootNamespace {
+		if !u.all && !u.namespaces[name] {
 			return nil
 		}
 		g := groups[name]
@@ -88,6 +141,7 @@ func (t *Translator) translateNamespaces(objects *source.Objects) {
 		}
 		return g
 	}
+	objects := u.objects
 	collect(objects.Namespaces, func(n source.Name) string { return n.Name }, at, func(g *group, o *corev1.Namespace) { g.object = o })
 	inNamespace := func(n source.Name) string { return n.Namespace }
 	collect(objects.Services, inNamespace, at, func(g *group, o *corev1.Service) { g.services = append(g.services, o) })
@@ -104,35 +158,18 @@ func (t *Translator) translateNamespaces(objects *source.Objects) {
 			return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), cmp.Compare(a.Name, b.Name))
 		})
 	}
-	var root group
-	if g := groups[t.options.RootNamespace]; g != nil {
-		root = *g
-	}
-	next := make(map[string]*namespace, len(t.namespaces))
-	if !all {
-		for name, ns := range t.namespaces {
-			if !dirty[name] {
-				next[name] = ns
-			}
-		}
-	}
-	for name, g := range groups {
-		if all || dirty[name] {
-			next[name] = t.build(name, *g, root)
-		}
-	}
-	t.namespaces = next
-	if all {
-		t.root = root
-	}
+	return groups
 }
 
 func (t *Translator) build(name string, g, root group) *namespace {
-	ns := &namespace{name: name, object: g.object, byName: map[string]*service{}}
+	ns := &namespace{name: name, object: g.object, byName: map[string]*service{}, bindings: t.bindings}
+	if g.object != nil {
+		ns.warnWaypoint("Namespace "+name, g.object.Labels)
+	}
 	for _, svc := range g.services {
 		if s := kubernetesService(t.options, svc, g.object); s != nil {
-			ns.add(s)
-			if t.slices.services[source.Name{Namespace: name, Name: svc.Name}] == 0 {
+			ns.add(s, "Service", svc.Name, svc.Labels)
+			if t.options.Kubernetes || t.slices.services[source.Name{Namespace: name, Name: svc.Name}] == 0 {
 				ns.selectors.add(len(ns.services), s.selector, s)
 			}
 			ns.byName[svc.Name] = s
@@ -151,7 +188,7 @@ func (t *Translator) build(name string, g, root group) *namespace {
 				continue
 			}
 			taken[s.resource.Name] = object
-			ns.add(s)
+			ns.add(s, "ServiceEntry", se.Name, se.Labels)
 			ns.selectors.add(len(ns.services), s.selector, s)
 			if n := len(entries); n > 0 && entries[n-1].object == se {
 				entries[n-1].services = append(entries[n-1].services, s)
@@ -163,7 +200,7 @@ func (t *Translator) build(name string, g, root group) *namespace {
 	order := 0
 	addPolicies := func(policies []*securityv1.AuthorizationPolicy) {
 		for _, p := range policies {
-			if len(p.Spec.GetSelector().GetMatchLabels()) > 0 && enforced(p) == "" {
+			if len(p.Spec.GetSelector().GetMatchLabels()) > 0 && enforced(p) {
 				order++
 				ns.policies.add(order, p.Spec.GetSelector().GetMatchLabels(), p.Namespace+"/"+p.Name)
 			}
@@ -180,15 +217,20 @@ func (t *Translator) build(name string, g, root group) *namespace {
 	return ns
 }
 
-func (ns *namespace) add(s *service) { ns.services = append(ns.services, s) }
+// add takes in the service that an object of that kind and name defines.
+func (ns *namespace) add(s *service, kind, name string, labels map[string]string) {
+	ns.services = append(ns.services, s)
+	s.policies = slices.Concat(ns.bindings.services[source.Key{Kind: kind, Name: source.Name{Namespace: ns.name, Name: name}}], ns.gatewayPolicies(labels, ns.name))
+	ns.warnWaypoint(kind+" "+ns.name+"/"+name, labels)
+}
 
 // applied returns the names of the selector-scoped policies that hold for a
-// workload with these labels: authorization first, then what its
-// PeerAuthentication became.
-func (ns *namespace) applied(labels map[string]string) []string {
-	names := ns.policies.find(labels)
+// workload with these labels, with those that are bound to its services:
+// authorization first, then what its PeerAuthentication became.
+func (ns *namespace) applied(labels map[string]string, bound []string) []string {
+	names := append(ns.policies.find(labels), bound...)
 	slices.Sort(names)
-	return append(names, ns.strictness.policies(labels)...)
+	return append(slices.Compact(names), ns.strictness.policies(labels)...)
 }
 
 func collect[V any](objects map[source.Name]V, namespaceOf func(source.Name) string, at func(string) *group, put func(*group, V)) {

@@ -17,6 +17,12 @@ type Options struct {
 	RootNamespace string
 	// DomainSuffix ends the names of services; empty means cluster.local.
 	DomainSuffix string
+	// Kubernetes says that the objects come from a cluster whose controllers run,
+	// where files are the whole truth. In a cluster a pod is in the mesh when its
+	// node's agent has marked it, and a Service has the pods that its selector
+	// takes besides what EndpointSlices say. In files labels decide, and a
+	// Service that any EndpointSlice describes has no other endpoints.
+	Kubernetes bool
 }
 
 // DefaultTrustDomain is what an empty trust domain stands for, in objects and on

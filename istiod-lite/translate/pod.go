@@ -10,7 +10,7 @@ import (
 )
 
 // podWorkload returns nil for pods that have ended or have no address yet.
-func podWorkload(o Options, m *podMemo) *apiworkload.Workload {
+func podWorkload(o Options, m *podMemo, refs []sliceRef) *apiworkload.Workload {
 	pod := m.pod
 	if source.Ended(pod) {
 		return nil
@@ -30,6 +30,7 @@ func podWorkload(o Options, m *podMemo) *apiworkload.Workload {
 	if m.node != nil {
 		nodeLabels = m.node.Labels
 	}
+	services, bound := podServices(m, refs)
 	w := &apiworkload.Workload{
 		Uid:                   podUID(o.ClusterID, source.Name{Namespace: pod.Namespace, Name: pod.Name}),
 		Name:                  pod.Name,
@@ -44,8 +45,8 @@ func podWorkload(o Options, m *podMemo) *apiworkload.Workload {
 		WorkloadName:          name,
 		WorkloadType:          kind,
 		ClusterId:             o.ClusterID,
-		AuthorizationPolicies: m.namespace.applied(pod.Labels),
-		Services:              podServices(m),
+		AuthorizationPolicies: m.namespace.applied(pod.Labels, bound),
+		Services:              services,
 		Locality:              locality(pod.Labels, nodeLabels),
 	}
 	if !ready(pod) {
@@ -54,7 +55,7 @@ func podWorkload(o Options, m *podMemo) *apiworkload.Workload {
 	if pod.Spec.HostNetwork {
 		w.NetworkMode = apiworkload.NetworkMode_HOST_NETWORK
 	}
-	if Enrolled(pod, m.namespace.object) {
+	if o.enrolled(pod, m.namespace.object) {
 		w.TunnelProtocol = apiworkload.TunnelProtocol_HBONE
 	}
 	return w
@@ -80,6 +81,18 @@ func Enrolled(pod *corev1.Pod, namespace *corev1.Namespace) bool {
 		mode = namespace.Labels[source.LabelDataplaneMode]
 	}
 	return mode == source.ModeAmbient
+}
+
+// enrolled is Enrolled, but that in a cluster a pod is only when its node's agent
+// says so: the label alone announces what is still to come, and a peer that
+// believed it would knock at a port which nobody has opened yet. It stays
+// enrolled without its label, until the agent has let it go.
+func (o Options) enrolled(pod *corev1.Pod, namespace *corev1.Namespace) bool {
+	if !o.Kubernetes {
+		return Enrolled(pod, namespace)
+	}
+	_, sidecar := pod.Annotations[source.AnnotationSidecarStatus]
+	return pod.Annotations[source.AnnotationRedirection] == "enabled" && !pod.Spec.HostNetwork && !sidecar
 }
 
 // podIPs returns the pod's addresses, the primary one first.
@@ -111,9 +124,10 @@ func ready(pod *corev1.Pod) bool {
 	return false
 }
 
-// podServices maps the services that the pod is an endpoint of to its ports.
-func podServices(m *podMemo) map[string]*apiworkload.PortList {
-	services := map[string]*apiworkload.PortList{}
+// podServices maps the services that the pod is an endpoint of to its ports, and
+// lists the policies that are bound to them.
+func podServices(m *podMemo, refs []sliceRef) (services map[string]*apiworkload.PortList, bound []string) {
+	services = map[string]*apiworkload.PortList{}
 	for _, s := range m.namespace.selectors.find(m.pod.Labels) {
 		list := &apiworkload.PortList{}
 		for _, p := range s.ports {
@@ -126,22 +140,30 @@ func podServices(m *podMemo) map[string]*apiworkload.PortList {
 			}
 		}
 		services[s.resource.Name] = list
+		bound = append(bound, s.policies...)
 	}
-	for _, ref := range m.refs {
-		addSlicePorts(services, ref, m.namespace)
+	for _, ref := range refs {
+		if !ref.ready && ready(m.pod) {
+			continue // who keeps the slice wants no traffic for a pod that could take it
+		}
+		if s := addSlicePorts(services, ref.slice, m.namespace); s != nil {
+			bound = append(bound, s.policies...)
+		}
 	}
+	bound = append(bound, m.namespace.gatewayPolicies(m.pod.Labels, m.pod.Namespace)...)
 	if len(services) == 0 {
-		return nil
+		return nil, bound
 	}
-	return services
+	return services, bound
 }
 
-// addSlicePorts adds the ports that a slice gives its endpoints. A service has
-// several slices when its endpoints differ in their ports or families.
-func addSlicePorts(services map[string]*apiworkload.PortList, ref *slice, ns *namespace) {
+// addSlicePorts adds the ports that a slice gives its endpoints and returns the
+// service, nil when there is none. A service has several slices when its
+// endpoints differ in their ports or families.
+func addSlicePorts(services map[string]*apiworkload.PortList, ref *slice, ns *namespace) *service {
 	s := ns.byName[ref.service.Name]
 	if s == nil {
-		return
+		return nil
 	}
 	list := services[s.resource.Name]
 	if list == nil {
@@ -155,6 +177,7 @@ func addSlicePorts(services map[string]*apiworkload.PortList, ref *slice, ns *na
 		}
 		list.Ports = append(list.Ports, p.proto(target))
 	}
+	return s
 }
 
 func hasPort(list *apiworkload.PortList, number uint32) bool {

@@ -16,33 +16,27 @@ import (
 	"github.com/tulle-mesh/tulle/istiod-lite/source"
 )
 
-// enforced returns why no node proxy can enforce a policy, empty when one can.
-func enforced(ap *securityv1.AuthorizationPolicy) string {
-	if len(ap.Spec.TargetRefs) > 0 || ap.Spec.TargetRef != nil {
-		return "it is bound to waypoints by targetRefs, which are not supported yet; it is not enforced"
-	}
-	switch ap.Spec.Action {
-	case security.AuthorizationPolicy_ALLOW, security.AuthorizationPolicy_DENY:
-		return ""
-	}
-	return fmt.Sprintf("action %s is not supported; it is not enforced", ap.Spec.Action)
+// enforced reports whether node proxies enforce the policy. AUDIT denies nobody,
+// and nobody keeps the audit.
+func enforced(ap *securityv1.AuthorizationPolicy) bool {
+	return ap.Spec.Action != security.AuthorizationPolicy_AUDIT
 }
 
-// authorization returns nil and a warning for a policy that no node proxy can
-// enforce.
+// authorization returns nil and a warning for a policy that no node proxy
+// enforces.
 func authorization(o Options, ap *securityv1.AuthorizationPolicy) (*apisecurity.Authorization, []Warning) {
 	object := "AuthorizationPolicy " + ap.Namespace + "/" + ap.Name
-	if why := enforced(ap); why != "" {
-		return nil, []Warning{{Object: object, Message: why}}
+	if !enforced(ap) {
+		return nil, []Warning{{Object: object, Message: "action AUDIT has no effect: nobody keeps the audit, and no connection is denied for it"}}
 	}
 	a := &apisecurity.Authorization{Name: ap.Name, Namespace: ap.Namespace, Scope: apisecurity.Scope_NAMESPACE}
 	switch {
-	case len(ap.Spec.GetSelector().GetMatchLabels()) > 0:
+	case picks(ap):
 		a.Scope = apisecurity.Scope_WORKLOAD_SELECTOR
 	case ap.Namespace == o.RootNamespace:
 		a.Scope = apisecurity.Scope_GLOBAL
 	}
-	if ap.Spec.Action == security.AuthorizationPolicy_DENY {
+	if ap.Spec.Action != security.AuthorizationPolicy_ALLOW {
 		a.Action = apisecurity.Action_DENY
 	}
 	a.DryRun, _ = strconv.ParseBool(ap.Annotations[source.AnnotationDryRun])
@@ -53,6 +47,18 @@ func authorization(o Options, ap *securityv1.AuthorizationPolicy) (*apisecurity.
 		}
 	}
 	var warnings []Warning
+	if bound(ap) {
+		warnings = append(warnings, Warning{Object: object, Message: "it is bound by targetRefs to waypoints, which do not run yet: " +
+			"the node proxies enforce it for all connections to the pods behind its targets, and what only a waypoint can decide makes it stricter"})
+	}
+	switch ap.Spec.Action {
+	case security.AuthorizationPolicy_CUSTOM:
+		warnings = append(warnings, Warning{Object: object, Message: "external authorization is not supported yet: connections that its provider would be asked about are denied"})
+	case security.AuthorizationPolicy_DENY:
+		if len(ap.Spec.Rules) == 0 {
+			warnings = append(warnings, Warning{Object: object, Message: "DENY without rules denies nothing; rules: [{}] denies everything"})
+		}
+	}
 	if len(r.foreign) > 0 {
 		slices.Sort(r.foreign)
 		warnings = append(warnings, Warning{Object: object, Message: fmt.Sprintf("nobody has the principals %s: identities of this mesh are in the trust domain %s",

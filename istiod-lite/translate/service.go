@@ -21,6 +21,7 @@ type service struct {
 	resource *Resource
 	selector map[string]string
 	ports    []servicePort
+	policies []string // bound to the service or to its waypoint
 }
 
 // servicePort is one TCP port of a service.

@@ -1,11 +1,9 @@
 package translate
 
 import (
-	"slices"
-
-	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
-	corev1 "k8s.io/api/core/v1"
+
+	"google.golang.org/protobuf/proto"
 
 	"github.com/tulle-mesh/tulle/istiod-lite/source"
 )
@@ -15,39 +13,21 @@ func Translate(objects *source.Objects, options Options) *Mesh {
 	return New(options).Translate(objects)
 }
 
-// Translator translates successive states of one mesh and spares what has not
-// changed. It is not safe for concurrent use; what it returns is.
+// Translator translates successive states of one mesh. It computes what depends
+// on the objects that changed and keeps the rest, so that one changed pod costs
+// about what that pod's workload does. It is not safe for concurrent use; what
+// it returns is.
 type Translator struct {
 	options    Options
-	prev       *source.Objects
+	objects    *source.Objects // translated last
 	namespaces map[string]*namespace
-	root       group // of the root namespace, whose policies reach everywhere
-	slices     *sliceIndex
-	pods       map[source.Name]*podMemo
-	entries    map[source.Name]entryMemo
-	endpoints  map[string]endpointMemo
+	root       group    // of the root namespace, whose policies reach everywhere
+	bindings   bindings // of policies to waypoints and services
+	pods       podIndex
+	slices     sliceIndex
 	policies   map[source.Name]policyMemo
-}
 
-// podMemo is a translated pod and all that its translation read.
-type podMemo struct {
-	pod       *corev1.Pod
-	namespace *namespace
-	node      *corev1.Node
-	refs      []*slice
-	resource  *Resource // nil for a pod that is not on the network
-}
-
-type entryMemo struct {
-	entry     *networkingv1.WorkloadEntry
-	namespace *namespace
-	resource  *Resource
-}
-
-type endpointMemo struct {
-	slice     *slice
-	namespace *namespace
-	resource  *Resource
+	out output
 }
 
 type policyMemo struct {
@@ -58,136 +38,219 @@ type policyMemo struct {
 
 // New returns a Translator that has seen nothing.
 func New(options Options) *Translator {
-	return &Translator{options: options.withDefaults(), prev: &source.Objects{}, slices: newSliceIndex(nil, nil, nil)}
+	return &Translator{
+		options:    options.withDefaults(),
+		objects:    &source.Objects{},
+		namespaces: map[string]*namespace{},
+		pods:       newPodIndex(),
+		slices:     newSliceIndex(),
+		policies:   map[source.Name]policyMemo{},
+		out:        newOutput(),
+	}
+}
+
+// update is what one change of the mesh makes necessary.
+type update struct {
+	objects *source.Objects
+	// Objects that changed, by kind.
+	pods, slices, entries, policies []source.Name
+	nodes                           map[source.Name]bool
+	// namespaces to build anew, or all of them.
+	namespaces map[string]bool
+	all        bool
+	rebind     bool // a policy's binding or a gateway changed
+	// Found on the way: what depends on something that changed.
+	dirtyPods   map[source.Name]bool
+	dirtySlices map[*slice]bool
 }
 
 // Translate returns the mesh that objects describe. It does not keep time, so
 // a caller with many changes at hand should translate only the last state.
 func (t *Translator) Translate(objects *source.Objects) *Mesh {
-	mesh := &Mesh{
-		Addresses:      make(map[string]*Resource, len(objects.Pods)+len(objects.Services)),
-		Authorizations: make(map[string]*Resource, len(objects.AuthorizationPolicies)),
-	}
-	t.slices = newSliceIndex(t.slices, objects.EndpointSlices, objects.Pods)
-	t.translateNamespaces(objects)
-	for _, ns := range t.namespaces {
-		for _, svc := range ns.services {
-			mesh.Addresses[svc.resource.Name] = svc.resource
-		}
-		for _, r := range ns.endpoints {
-			mesh.Addresses[r.Name] = r
-		}
-		for _, r := range ns.converted {
-			mesh.Authorizations[r.Name] = r
-		}
-		mesh.Warnings = append(mesh.Warnings, ns.warnings...)
-	}
-	t.translatePods(objects, mesh)
-	t.translateSliceEndpoints(mesh)
-	t.translateEntries(objects, mesh)
-	t.translatePolicies(objects, mesh)
+	u := t.survey(objects)
+	t.updateSlices(u)
+	t.updatePods(u)
+	t.resolveSlices(u)
+	t.updateNamespaces(u)
+	t.spread(u)
+	t.objects = objects
+	t.translatePods(u)
+	t.translateSlices(u)
+	t.translateEntries(u)
+	t.translatePolicies(u)
+	strict := staticStrict(t.options)
 	if len(objects.PeerAuthentications) > 0 {
-		strict := staticStrict(t.options)
-		mesh.Authorizations[strict.Name] = strict
+		t.out.authorizations.set(strict.Name, strict)
+	} else {
+		t.out.authorizations.set(strict.Name, nil)
 	}
-	sortWarnings(mesh.Warnings)
-	t.prev = objects
-	return mesh
+	return t.out.mesh(t)
 }
 
-func (t *Translator) translatePods(objects *source.Objects, mesh *Mesh) {
-	if t.pods == nil {
-		t.pods = make(map[source.Name]*podMemo, len(objects.Pods))
+// survey sorts what changed by what it can have an effect on.
+func (t *Translator) survey(objects *source.Objects) *update {
+	u := &update{
+		objects: objects, nodes: map[source.Name]bool{}, namespaces: map[string]bool{},
+		dirtyPods: map[source.Name]bool{}, dirtySlices: map[*slice]bool{},
 	}
-	for name, pod := range objects.Pods {
-		ns, node, refs := t.namespace(name.Namespace), objects.Nodes[source.Name{Name: pod.Spec.NodeName}], t.slices.pods[name]
-		memo := t.pods[name]
+	for _, key := range objects.Changes(t.objects) {
+		was, is := t.objects.Object(key), objects.Object(key)
+		switch key.Kind {
+		case "Pod":
+			u.pods = append(u.pods, key.Name)
+		case "EndpointSlice":
+			u.slices = append(u.slices, key.Name)
+		case "WorkloadEntry":
+			u.entries = append(u.entries, key.Name)
+		case "Node":
+			u.nodes[key.Name] = true
+		case "Namespace":
+			u.namespaces[key.Name.Name] = true
+		case "Service", "ServiceEntry":
+			if !sameMeaning(was, is) {
+				u.namespaces[key.Namespace] = true
+			}
+		case "AuthorizationPolicy":
+			if sameMeaning(was, is) {
+				break
+			}
+			u.policies = append(u.policies, key.Name)
+			was, _ := was.(*securityv1.AuthorizationPolicy)
+			is, _ := is.(*securityv1.AuthorizationPolicy)
+			if picks(was) || picks(is) { // the others reach workloads by their scope
+				u.namespaces[key.Namespace] = true
+			}
+			u.rebind = u.rebind || bound(was) || bound(is)
+		case "PeerAuthentication":
+			if !sameMeaning(was, is) {
+				u.namespaces[key.Namespace] = true
+			}
+		case "Gateway", "GatewayClass":
+			u.rebind = true
+		}
+	}
+	// Policies of the root namespace reach into every other. So do changes of its
+	// other objects, which are few.
+	u.all = u.namespaces[t.options.RootNamespace]
+	return u
+}
+
+// spread finds the workloads that depend on a namespace or node that changed.
+func (t *Translator) spread(u *update) {
+	if len(u.namespaces) == 0 && len(u.nodes) == 0 && !u.all {
+		return
+	}
+	for name, memo := range t.pods.memos {
+		if u.all || u.namespaces[name.Namespace] || u.nodes[source.Name{Name: memo.pod.Spec.NodeName}] {
+			u.dirtyPods[name] = true
+		}
+	}
+	if len(u.namespaces) == 0 && !u.all {
+		return
+	}
+	for name, s := range t.slices.parsed {
+		if u.all || u.namespaces[name.Namespace] {
+			u.dirtySlices[s] = true
+		}
+	}
+	for name := range u.objects.WorkloadEntries {
+		if u.all || u.namespaces[name.Namespace] {
+			u.entries = append(u.entries, name)
+		}
+	}
+}
+
+func (t *Translator) translatePods(u *update) {
+	for name := range u.dirtyPods {
+		memo := t.pods.memos[name]
 		if memo == nil {
-			memo = &podMemo{}
-			t.pods[name] = memo
+			t.out.addresses.set(podUID(t.options.ClusterID, name), nil)
+			continue
 		}
-		if memo.pod != pod || memo.namespace != ns || memo.node != node || !slices.Equal(memo.refs, refs) {
-			*memo = podMemo{pod: pod, namespace: ns, node: node, refs: refs}
-			if w := podWorkload(t.options, memo); w != nil {
-				memo.resource = workloadResource(w)
+		memo.namespace = t.namespace(name.Namespace)
+		memo.node = u.objects.Nodes[source.Name{Name: memo.pod.Spec.NodeName}]
+		var r *Resource
+		if w := podWorkload(t.options, memo, t.slices.pods[name]); w != nil {
+			r = workloadResource(w)
+		}
+		t.out.addresses.set(podUID(t.options.ClusterID, name), r)
+	}
+}
+
+// translateSlices makes workloads of endpoints that are no known pod.
+func (t *Translator) translateSlices(u *update) {
+	gone, made := map[string]bool{}, map[string]bool{}
+	for s := range u.dirtySlices {
+		for _, uid := range s.made {
+			gone[uid] = true
+		}
+		s.made = nil
+		if t.slices.parsed[s.name] != s {
+			continue
+		}
+		ns := t.namespace(s.name.Namespace)
+		for _, e := range s.others {
+			uid := endpointSliceUID(t.options.ClusterID, s.name, e.Addresses[0])
+			if made[uid] {
+				continue
 			}
-		}
-		if memo.resource != nil {
-			mesh.Addresses[memo.resource.Name] = memo.resource
+			made[uid] = true
+			t.out.addresses.set(uid, workloadResource(sliceWorkload(t.options, s, e, uid, ns)))
+			s.made = append(s.made, uid)
 		}
 	}
-	if len(t.pods) > len(objects.Pods) {
-		for name := range t.pods {
-			if objects.Pods[name] == nil {
-				delete(t.pods, name)
-			}
+	for uid := range gone {
+		if !made[uid] {
+			t.out.addresses.set(uid, nil)
 		}
 	}
 }
 
-// translateSliceEndpoints makes workloads of endpoints that are no known pod.
-func (t *Translator) translateSliceEndpoints(mesh *Mesh) {
-	memos := make(map[string]endpointMemo, len(t.slices.others))
-	for _, e := range t.slices.others {
-		memo := endpointMemo{slice: e.slice, namespace: t.namespace(e.slice.name.Namespace)}
-		uid := endpointSliceUID(t.options.ClusterID, e.slice.name, e.endpoint.Addresses[0])
-		if old, ok := t.endpoints[uid]; ok && old.slice == memo.slice && old.namespace == memo.namespace {
-			memo.resource = old.resource
-		} else {
-			memo.resource = workloadResource(sliceWorkload(t.options, e, uid, memo.namespace))
+func (t *Translator) translateEntries(u *update) {
+	for _, name := range u.entries {
+		var r *Resource
+		if entry := u.objects.WorkloadEntries[name]; entry != nil {
+			r = workloadResource(entryWorkload(t.options, entry, t.namespace(name.Namespace)))
 		}
-		mesh.Addresses[uid] = memo.resource
-		memos[uid] = memo
+		t.out.addresses.set(workloadEntryUID(t.options.ClusterID, name), r)
 	}
-	t.endpoints = memos
 }
 
-func (t *Translator) translateEntries(objects *source.Objects, mesh *Mesh) {
-	memos := make(map[source.Name]entryMemo, len(objects.WorkloadEntries))
-	for name, entry := range objects.WorkloadEntries {
-		memo := entryMemo{entry: entry, namespace: t.namespace(name.Namespace)}
-		if old, ok := t.entries[name]; ok && old.entry == entry && old.namespace == memo.namespace {
-			memo.resource = old.resource
-		} else {
-			memo.resource = workloadResource(entryWorkload(t.options, entry, memo.namespace))
+func (t *Translator) translatePolicies(u *update) {
+	for _, name := range u.policies {
+		t.out.warned = t.out.warned || len(t.policies[name].warnings) > 0
+		policy := u.objects.AuthorizationPolicies[name]
+		if policy == nil {
+			delete(t.policies, name)
+			t.out.authorizations.set(name.Namespace+"/"+name.Name, nil)
+			continue
 		}
-		mesh.Addresses[memo.resource.Name] = memo.resource
-		memos[name] = memo
+		memo := policyMemo{policy: policy}
+		a, warnings := authorization(t.options, policy)
+		if memo.warnings = warnings; a != nil {
+			memo.resource = policyResource(a)
+		}
+		t.out.warned = t.out.warned || len(warnings) > 0
+		t.out.authorizations.set(name.Namespace+"/"+name.Name, memo.resource)
+		t.policies[name] = memo
 	}
-	t.entries = memos
 }
 
-func (t *Translator) translatePolicies(objects *source.Objects, mesh *Mesh) {
-	memos := make(map[source.Name]policyMemo, len(objects.AuthorizationPolicies))
-	for name, policy := range objects.AuthorizationPolicies {
-		memo, ok := t.policies[name]
-		if !ok || memo.policy != policy {
-			memo = policyMemo{policy: policy}
-			if a, warnings := authorization(t.options, policy); a != nil {
-				memo.resource, memo.warnings = policyResource(a), warnings
-			} else {
-				memo.warnings = warnings
-			}
-		}
-		if memo.resource != nil {
-			mesh.Authorizations[memo.resource.Name] = memo.resource
-		}
-		mesh.Warnings = append(mesh.Warnings, memo.warnings...)
-		memos[name] = memo
+// warnings gathers those of all parts.
+func (t *Translator) warnings() []Warning {
+	var all []Warning
+	for _, ns := range t.namespaces {
+		all = append(all, ns.warnings...)
 	}
-	t.policies = memos
+	for _, memo := range t.policies {
+		all = append(all, memo.warnings...)
+	}
+	sortWarnings(all)
+	return all
 }
 
-// changedNamespaces adds the namespaces whose objects differ between two maps.
-func changedNamespaces[V comparable](a, b map[source.Name]V, dirty map[string]bool) {
-	for name, v := range b {
-		if old, ok := a[name]; !ok || old != v {
-			dirty[name.Namespace] = true
-		}
-	}
-	for name := range a {
-		if _, ok := b[name]; !ok {
-			dirty[name.Namespace] = true
-		}
-	}
+// sameBody reports whether two resources say the same. Names, aliases and
+// services follow from the body.
+func sameBody(a, b *Resource) bool {
+	return a == b || (a != nil && b != nil && a.Name == b.Name && proto.Equal(a.Body, b.Body))
 }
