@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -27,7 +28,10 @@ type publisher interface {
 
 // pipeline carries changes from a source to a publisher. The first change of a
 // burst starts a window of fixed length, and its end publishes the newest state:
-// waiting for quiet would starve proxies under steady churn.
+// waiting for quiet would starve proxies under steady churn. There publications
+// keep a pause between them instead, since each costs every proxy a response and
+// an acknowledgement, and so a change never waits longer than the window or the
+// pause.
 type pipeline struct {
 	source     objectSource
 	publisher  publisher
@@ -77,6 +81,7 @@ func newPipelineMetrics(reg prometheus.Registerer) (*pipelineMetrics, error) {
 // run publishes until ctx ends.
 func (p *pipeline) run(ctx context.Context) error {
 	var last *source.Objects
+	var published time.Time
 	for {
 		select {
 		case <-ctx.Done():
@@ -84,21 +89,24 @@ func (p *pipeline) run(ctx context.Context) error {
 		case <-p.source.Changed():
 		}
 		since := time.Now()
-		if !p.wait(ctx) {
+		if !sleep(ctx, max(p.window, time.Until(published.Add(p.pause())))) {
 			return nil
 		}
-		// A change within the window has told of itself again.
+		// Changes meanwhile need no notice: the newest state is read now. One within
+		// the window has told of itself again, and is then found to be published.
 		if objects := p.source.Objects(); objects != last {
+			published = time.Now()
 			p.publish(objects, since)
 			last = objects
 		}
 	}
 }
 
-// wait lets the window pass. Changes meanwhile need no notice: the newest state
-// is read at its end.
-func (p *pipeline) wait(ctx context.Context) bool {
-	timer := time.NewTimer(p.window)
+// pause is how far apart publications begin at least.
+func (p *pipeline) pause() time.Duration { return min(pausePerWindow*p.window, maxPause) }
+
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
@@ -128,7 +136,9 @@ func (p *pipeline) publish(objects *source.Objects, since time.Time) {
 	before := p.warnings
 	p.current, p.warnings = next, mesh.Warnings
 	p.mu.Unlock()
-	p.tell(before, mesh.Warnings)
+	if !slices.Equal(before, mesh.Warnings) {
+		p.tell(before, mesh.Warnings)
+	}
 	defer p.serve(objects)
 	if prev != nil && change.Empty() {
 		p.log.Debug("change without effect on proxies", zap.Duration("took", took))
@@ -139,7 +149,11 @@ func (p *pipeline) publish(objects *source.Objects, since time.Time) {
 	for _, deltas := range change.Deltas {
 		changed += len(deltas)
 	}
-	p.log.Info("state published", zap.Uint64("serial", next.Serial), zap.Int("changed", changed), zap.Duration("took", took))
+	log := p.log.Debug
+	if prev == nil {
+		log = p.log.Info
+	}
+	log("state published", zap.Uint64("serial", next.Serial), zap.Int("changed", changed), zap.Duration("took", took))
 	if prev == nil {
 		p.published()
 	}
@@ -178,14 +192,9 @@ func (p *pipeline) behind() bool {
 }
 
 func (p *pipeline) count(next *snapshot.Snapshot, mesh *translate.Mesh) {
-	workloads := 0
-	for _, e := range next.Sets[snapshot.AddressType].Entries {
-		if e.IsWorkload() {
-			workloads++
-		}
-	}
-	p.metrics.workloads.Set(float64(workloads))
-	p.metrics.services.Set(float64(len(next.Sets[snapshot.AddressType].Entries) - workloads))
+	addresses := next.Sets[snapshot.AddressType]
+	p.metrics.workloads.Set(float64(addresses.Workloads))
+	p.metrics.services.Set(float64(len(addresses.Entries) - addresses.Workloads))
 	p.metrics.policies.Set(float64(len(next.Sets[snapshot.AuthorizationType].Entries)))
 	p.metrics.warnings.Set(float64(len(mesh.Warnings)))
 }

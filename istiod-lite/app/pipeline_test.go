@@ -94,6 +94,7 @@ func TestBehindUntilTheNewestObjectsAreServed(t *testing.T) {
 			if p.behind() {
 				t.Errorf("%d pods: still behind after the window", pods)
 			}
+			time.Sleep(p.pause())
 		}
 	})
 }
@@ -113,7 +114,7 @@ func TestANewWarningIsLoggedOnce(t *testing.T) {
 				Rules: []*security.Rule{{To: []*security.Rule_To{{Operation: &security.Operation{Paths: []string{path}}}}}}}}, source.Origin{})
 			c.objects.Store(b.Build())
 			c.changed <- struct{}{}
-			time.Sleep(2 * window)
+			time.Sleep(p.pause())
 		}
 		synctest.Wait()
 		var objects []string
@@ -126,27 +127,28 @@ func TestANewWarningIsLoggedOnce(t *testing.T) {
 	})
 }
 
-// TestSteadyChurnLeavesAWindowAfterTheFirstOfEachBurst changes something every
-// 5 ms for a second. A pipeline that waited for quiet would publish nothing.
-func TestSteadyChurnLeavesAWindowAfterTheFirstOfEachBurst(t *testing.T) {
+// TestSteadyChurnIsPublishedAtAPace changes something every 5 ms for a second. A
+// pipeline that waited for quiet would publish nothing, and one that waited for
+// the window alone would publish four times as often.
+func TestSteadyChurnIsPublishedAtAPace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		window := config.Default().Debounce
 		c := &churn{changed: make(chan struct{}, 1)}
-		stop := start(t, c, window)
+		p, stop := startPipeline(t, c, window)
 		began := time.Now()
 		for r := range 200 {
 			c.set(3, r)
 			time.Sleep(5 * time.Millisecond)
 		}
-		time.Sleep(window)
+		time.Sleep(p.pause())
 		stop()
 		if len(c.published) == 0 || c.published[0].Sub(began) != window {
 			t.Fatalf("first publication after %v, want %v", c.published, window)
 		}
 		last := c.published[0]
 		for _, at := range c.published[1:] {
-			if gap := at.Sub(last); gap > window+5*time.Millisecond || gap < window {
-				t.Errorf("%v between publications, want the window of %v", gap, window)
+			if gap := at.Sub(last); gap != 100*time.Millisecond {
+				t.Errorf("%v between publications, want 100ms", gap)
 			}
 			last = at
 		}

@@ -3,7 +3,12 @@ package snapshot_test
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
+
+	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
 
 	apisecurity "github.com/tulle-mesh/tulle/api/security"
 	apiworkload "github.com/tulle-mesh/tulle/api/workload"
@@ -95,6 +100,63 @@ func TestOnlyWhatDiffersIsAChange(t *testing.T) {
 	}
 }
 
+// TestWireIsAResponse reads entries as a proxy does, whatever their sizes.
+func TestWireIsAResponse(t *testing.T) {
+	for _, n := range []int{1, 40, 127, 128, 200, 20_000} {
+		r := workload("w", strings.Repeat("x", n))
+		r.Aliases = append(r.Aliases, "/2")
+		s, _ := next(t, nil, mesh(r))
+		e := s.Sets[snapshot.AddressType].Entries["w"]
+		var got discovery.DeltaDiscoveryResponse
+		if err := proto.Unmarshal(append(slices.Clone(e.Wire), e.Wire...), &got); err != nil {
+			t.Fatal(err)
+		}
+		body, err := anypb.New(r.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := &discovery.Resource{Name: "w", Version: e.Version, Aliases: r.Aliases, Resource: body}
+		for _, resource := range got.Resources {
+			into := &apiworkload.Address{}
+			if err := resource.Resource.UnmarshalTo(into); err != nil {
+				t.Fatal(err)
+			}
+			if !proto.Equal(into, r.Body) {
+				t.Errorf("%d bytes: body %v", n, into)
+			}
+			want.Resource.Value = e.Body()
+			if !proto.Equal(resource, want) {
+				t.Errorf("%d bytes: got %v", n, resource)
+			}
+		}
+		if len(got.Resources) != 2 || len(e.Version) != 32 {
+			t.Errorf("%d bytes: %d resources, version %q", n, len(got.Resources), e.Version)
+		}
+	}
+}
+
+// TestCountsFollowTheContent compares a set that came about change by change
+// with the same content made at once.
+func TestCountsFollowTheContent(t *testing.T) {
+	s, _ := next(t, nil, mesh(workload("a", "1"), workload("b", "2")))
+	s, _ = next(t, s, mesh(workload("a", "11111"), workload("c", "3"), workload("d", "4")))
+	s, _ = next(t, s, mesh(workload("a", "11111"), workload("d", "444")))
+	at, _ := next(t, nil, mesh(workload("a", "11111"), workload("d", "444")))
+	set, want := s.Sets[snapshot.AddressType], at.Sets[snapshot.AddressType]
+	if set.Bytes != want.Bytes || set.Workloads != 2 || len(set.Entries) != 2 {
+		t.Errorf("%d bytes of %d workloads in %d entries, want %d bytes", set.Bytes, set.Workloads, len(set.Entries), want.Bytes)
+	}
+}
+
+func TestATypeWithoutChangesKeepsItsSet(t *testing.T) {
+	policy := &translate.Resource{Name: "shop/p", Body: &apisecurity.Authorization{Name: "p", Namespace: "shop"}}
+	s1, _ := next(t, nil, mesh(workload("a", "1"), policy))
+	s2, _ := next(t, s1, mesh(workload("a", "2"), policy))
+	if s1.Sets[snapshot.AuthorizationType] != s2.Sets[snapshot.AuthorizationType] || s1.Sets[snapshot.AddressType] == s2.Sets[snapshot.AddressType] {
+		t.Error("sets do not follow what changed")
+	}
+}
+
 func TestLookups(t *testing.T) {
 	s, _ := next(t, nil, mesh(workload("a", "1"), workload("b", "1"), workload("c", "2")))
 	set := s.Sets[snapshot.AddressType]
@@ -106,8 +168,11 @@ func TestLookups(t *testing.T) {
 	if got := len(set.Members("shop/web")); got != 3 {
 		t.Errorf("Members found %d", got)
 	}
-	if e := set.Entries["a"]; !e.IsWorkload() || e.Size() < len(e.Body.GetValue()) {
+	if e := set.Entries["a"]; !e.IsWorkload() || e.Size() < len(e.Body()) {
 		t.Errorf("entry %+v", e)
+	}
+	if set.Workloads != 3 {
+		t.Errorf("%d workloads", set.Workloads)
 	}
 }
 

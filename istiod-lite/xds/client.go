@@ -13,7 +13,6 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/tulle-mesh/tulle/istiod-lite/snapshot"
 )
@@ -30,13 +29,17 @@ type client struct {
 
 	requests  chan *discovery.DeltaDiscoveryRequest
 	received  chan error // why receiving ended
-	responses chan *discovery.DeltaDiscoveryResponse
+	responses chan *response
 	failed    chan error    // why sending ended
-	wake      chan struct{} // something became dirty
+	wake      chan struct{} // something is pending
 	done      chan struct{} // closed when serve returns
+	begun     chan struct{} // closed when the client has its turn to start
+	turn      chan struct{} // holds one while it has it
+	expiry    time.Time     // of the caller's token; zero for none
 
 	mu         sync.Mutex
-	subscribed map[string]*watch // the same watches, for mark and Status
+	subscribed map[string]*watch  // the same watches, for mark and Status
+	latest     *snapshot.Snapshot // of which mark has told everything
 	status     ClientStatus
 }
 
@@ -48,32 +51,29 @@ func newClient(s *Server, stream deltaStream, id uint64, account, address string
 		watches:    map[string]*watch{},
 		requests:   make(chan *discovery.DeltaDiscoveryRequest),
 		received:   make(chan error, 1),
-		responses:  make(chan *discovery.DeltaDiscoveryResponse, len(shortTypes)),
+		responses:  make(chan *response, len(shortTypes)),
 		failed:     make(chan error, 1),
 		wake:       make(chan struct{}, 1),
 		done:       make(chan struct{}),
+		begun:      make(chan struct{}),
+		turn:       make(chan struct{}, 1),
 		subscribed: map[string]*watch{},
 		status:     ClientStatus{ID: id, Account: account, Address: address, Connected: time.Now()},
 	}
 }
 
-// mark notes what changed, if the client subscribes to it. Publish calls it.
-func (c *client) mark(change snapshot.Change, first bool, since time.Time) {
+// mark notes what a publication changed, if the client subscribes to it. The
+// server calls it under its own lock, so that latest and the marks agree.
+func (c *client) mark(snap *snapshot.Snapshot, updates map[string]*update, since, now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	marked := first
-	for url, deltas := range change.Deltas {
-		w := c.subscribed[url]
-		if w == nil {
-			continue
+	marked := c.latest == nil // it waits for the first state
+	c.latest = snap
+	for url, u := range updates {
+		if w := c.subscribed[url]; w != nil {
+			w.marked.add(u, since, now)
+			marked = true
 		}
-		if len(w.dirty) == 0 {
-			w.dirtySince = since
-		}
-		for _, d := range deltas {
-			w.dirty[d.Name] = struct{}{}
-		}
-		marked = true
 	}
 	if marked {
 		select {
@@ -81,6 +81,17 @@ func (c *client) mark(change snapshot.Change, first bool, since time.Time) {
 		default:
 		}
 	}
+}
+
+// collect takes over what was marked and returns the state up to which it was.
+func (c *client) collect() *snapshot.Snapshot {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, w := range c.watches {
+		w.todo.merge(&w.marked)
+		w.status.PendingNames = w.todo.count()
+	}
+	return c.latest
 }
 
 // serve runs the stream's state. The receiving and the sending goroutine end
@@ -96,17 +107,33 @@ func (c *client) serve() error {
 		c.log.Info("xds client left")
 	case errors.Is(err, errClosing):
 		c.log.Info("xds client sent away")
+	case errors.Is(err, errExpired):
+		c.log.Info("xds client must come again: its token has expired")
+		return nil // to the client it is a stream that has come to its end
 	default:
 		c.log.Warn("xds client cut off", zap.Error(err))
 	}
 	return err
 }
 
-var errClosing = status.Error(codes.Unavailable, "the control plane is shutting down")
+var (
+	errClosing = status.Error(codes.Unavailable, "the control plane is shutting down")
+	errExpired = errors.New("the caller's token has expired")
+)
 
 func (c *client) run() error {
 	overdue := time.NewTimer(0)
 	defer overdue.Stop()
+	turn := time.NewTimer(0)
+	turn.Stop()
+	defer turn.Stop()
+	begun := c.begun
+	var expired <-chan time.Time
+	if !c.expiry.IsZero() {
+		timer := time.NewTimer(time.Until(c.expiry))
+		defer timer.Stop()
+		expired = timer.C
+	}
 	for {
 		// gRPC takes a whole response into its buffer when the client's window is
 		// shut, so only the acknowledgement tells that it has left.
@@ -136,6 +163,13 @@ func (c *client) run() error {
 				return status.Errorf(codes.DeadlineExceeded, "response not acknowledged within %v", c.server.cfg.SendTimeout)
 			}
 		case <-c.wake:
+		case <-begun:
+			begun = nil
+			turn.Reset(maxTurn)
+		case <-turn.C:
+			c.started()
+		case <-expired:
+			return errExpired
 		case <-c.server.closing:
 			return errClosing
 		case <-c.stream.Context().Done():
@@ -160,8 +194,15 @@ func (c *client) deadline() time.Time {
 	return oldest.Add(c.server.cfg.SendTimeout)
 }
 
+// receive reads requests, from the moment on when there is a state to answer
+// them from: a proxy that comes again lists all that it holds, and lists of
+// many proxies must not wait here together.
 func (c *client) receive() {
 	defer c.server.workers.Done()
+	if !c.start() {
+		return
+	}
+	defer c.started()
 	for {
 		req, err := c.stream.Recv()
 		if err != nil {
@@ -176,12 +217,38 @@ func (c *client) receive() {
 	}
 }
 
+// start waits for the first state and for a turn, which started ends.
+func (c *client) start() bool {
+	select {
+	case <-c.server.published:
+	case <-c.done:
+		return false
+	}
+	select {
+	case c.server.turns <- struct{}{}:
+	case <-c.done:
+		return false
+	}
+	c.turn <- struct{}{}
+	close(c.begun)
+	return true
+}
+
+// started ends the client's turn, if it has one.
+func (c *client) started() {
+	select {
+	case <-c.turn:
+		<-c.server.turns
+	default:
+	}
+}
+
 func (c *client) send() {
 	defer c.server.workers.Done()
 	for {
 		select {
 		case resp := <-c.responses:
-			if err := c.stream.Send(resp); err != nil {
+			if err := c.stream.SendMsg(resp); err != nil {
 				c.failed <- err
 				return
 			}
@@ -211,7 +278,7 @@ func (c *client) request(req *discovery.DeltaDiscoveryRequest) error {
 	}
 	w, first := c.watches[url], false
 	if w == nil {
-		w, first = &watch{url: url, keys: map[string]bool{}, force: map[string]bool{}, absent: map[string]bool{}, dirty: map[string]struct{}{}}, true
+		w, first = newWatch(url), true
 		c.watches[url] = w
 	}
 	if nonce := req.GetResponseNonce(); nonce != "" && !first {
@@ -262,62 +329,37 @@ func (c *client) acknowledge(w *watch, short, nonce string, req *discovery.Delta
 // it does not have: it would refuse the workload's connections. So policies go
 // before workloads, and those that are gone after them.
 func (c *client) push() {
-	if c.server.current.Load() == nil {
+	snap := c.collect()
+	if snap == nil {
 		return // the first state is still to come; proxies wait for it
 	}
 	policies, addresses := c.watches[snapshot.AuthorizationType], c.watches[snapshot.AddressType]
-	blocked := policies != nil && policies.nonce != "" && c.due(policies)
-	c.pushType(policies, c.due(addresses))
+	blocked := policies != nil && policies.nonce != "" && policies.due()
+	c.pushType(snap, policies, addresses.due())
 	if !blocked {
-		c.pushType(addresses, false)
+		c.pushType(snap, addresses, false)
 	}
-	c.pushType(policies, c.due(addresses))
-}
-
-// due reports whether a type has something that is not sent yet.
-func (c *client) due(w *watch) bool {
-	if w == nil {
-		return false
+	c.pushType(snap, policies, addresses.due())
+	if addresses != nil && !addresses.full {
+		c.started()
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return len(w.dirty) > 0 || w.owes()
 }
 
 // pushType sends what the client lacks of one type, unless a response of it is
 // under way. With keep, what is gone stays for a later call.
-func (c *client) pushType(w *watch, keep bool) {
-	if w == nil || w.nonce != "" {
-		return
-	}
-	// The names first, the snapshot after: a change between the two is then
-	// sent now and found to be known later, never missed.
-	c.mu.Lock()
-	var dirty map[string]struct{}
-	since := w.dirtySince
-	if len(w.dirty) > 0 {
-		dirty, w.dirty, w.dirtySince = w.dirty, map[string]struct{}{}, time.Time{}
-	}
-	c.mu.Unlock()
-	if len(dirty) == 0 && !w.owes() {
+func (c *client) pushType(snap *snapshot.Snapshot, w *watch, keep bool) {
+	if !w.due() || w.nonce != "" {
 		return
 	}
 	short := shortTypes[w.url]
-	snap := c.server.current.Load()
-	started := time.Now()
-	resp, left := w.next(snap.Sets[w.url], dirty, keep)
+	started, since, queued := time.Now(), w.todo.since, w.todo.queued
+	b := w.next(snap.Sets[w.url], keep, c.server.whole)
 	c.server.metrics.pushTime.WithLabelValues(short).Observe(time.Since(started).Seconds())
 	version := strconv.FormatUint(snap.Serial, 10)
 	c.mu.Lock()
-	if len(left) > 0 && len(w.dirty) == 0 {
-		w.dirtySince = since
-	}
-	for name := range left {
-		w.dirty[name] = struct{}{}
-	}
-	w.status.Resources = len(w.known)
-	if resp == nil {
-		if len(left) == 0 {
+	w.status.Resources, w.status.PendingNames = w.known.len(), w.todo.count()
+	if b == nil {
+		if w.todo.empty() {
 			// Nothing of the change concerns this client: it is up to date.
 			w.status.SentVersion, w.status.AckedVersion = version, version
 		}
@@ -331,11 +373,15 @@ func (c *client) pushType(w *watch, keep bool) {
 	w.status.Responses++
 	c.mu.Unlock()
 
-	resp.SystemVersionInfo, resp.Nonce = version, w.nonce
+	resp := &response{url: w.url, version: version, nonce: w.nonce, body: b}
+	if !queued.IsZero() {
+		c.server.metrics.queueTime.Observe(started.Sub(queued).Seconds())
+	}
 	c.server.metrics.pushes.WithLabelValues(short).Inc()
-	c.server.metrics.resources.WithLabelValues(short, "changed").Add(float64(len(resp.Resources)))
-	c.server.metrics.resources.WithLabelValues(short, "removed").Add(float64(len(resp.RemovedResources)))
-	c.server.metrics.configSize.WithLabelValues(short).Observe(float64(proto.Size(resp)))
-	c.log.Debug("xds push", zap.String("type", w.url), zap.Int("resources", len(resp.Resources)), zap.Int("removed", len(resp.RemovedResources)), zap.Int("left", len(left)))
+	c.server.metrics.resources.WithLabelValues(short, "changed").Add(float64(b.resources))
+	c.server.metrics.resources.WithLabelValues(short, "removed").Add(float64(b.removed))
+	c.server.metrics.configSize.WithLabelValues(short).Observe(float64(resp.size()))
+	c.server.metrics.bytes.WithLabelValues(short).Add(float64(resp.size()))
+	c.log.Debug("xds push", zap.String("type", w.url), zap.Int("resources", b.resources), zap.Int("removed", b.removed), zap.Int("left", w.todo.count()))
 	c.responses <- resp // has room for one of each type
 }

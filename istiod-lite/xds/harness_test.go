@@ -14,6 +14,7 @@ import (
 	"go.uber.org/zap"
 	rpcstatus "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/proto"
 
 	apisecurity "github.com/tulle-mesh/tulle/api/security"
 	apiworkload "github.com/tulle-mesh/tulle/api/workload"
@@ -48,7 +49,16 @@ func (s *stream) Recv() (*discovery.DeltaDiscoveryRequest, error) {
 	}
 }
 
-func (s *stream) Send(r *discovery.DeltaDiscoveryResponse) error {
+// SendMsg decodes what would go on the wire.
+func (s *stream) SendMsg(m any) error {
+	encoded, err := xds.Codec().Marshal(m)
+	if err != nil {
+		return err
+	}
+	r := &discovery.DeltaDiscoveryResponse{}
+	if err := proto.Unmarshal(encoded.Materialize(), r); err != nil {
+		return err
+	}
 	select {
 	case s.responses <- r:
 		return nil
@@ -57,11 +67,11 @@ func (s *stream) Send(r *discovery.DeltaDiscoveryResponse) error {
 	}
 }
 
-func (s *stream) SetHeader(metadata.MD) error  { return nil }
-func (s *stream) SendHeader(metadata.MD) error { return nil }
-func (s *stream) SetTrailer(metadata.MD)       {}
-func (s *stream) SendMsg(any) error            { return errors.New("not used") }
-func (s *stream) RecvMsg(any) error            { return errors.New("not used") }
+func (s *stream) SetHeader(metadata.MD) error                  { return nil }
+func (s *stream) SendHeader(metadata.MD) error                 { return nil }
+func (s *stream) SetTrailer(metadata.MD)                       {}
+func (s *stream) Send(*discovery.DeltaDiscoveryResponse) error { return errors.New("not used") }
+func (s *stream) RecvMsg(any) error                            { return errors.New("not used") }
 
 // connect opens a stream; it ends with the test.
 func connect(t *testing.T, server *xds.Server) *stream {

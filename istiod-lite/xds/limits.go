@@ -28,6 +28,15 @@ const (
 	// needs as many.
 	defaultMaxClients = 10_000
 
+	// maxStarting bounds the streams whose first requests are read at a time: a
+	// proxy that comes again lists its versions, some 4 MiB for 10,000 resources
+	// once decoded, and after a restart all proxies come at once.
+	maxStarting = 4
+
+	// maxTurn bounds how long one of them may take before the next one begins,
+	// so that proxies which ask for nothing hold nobody up for long.
+	maxTurn = 250 * time.Millisecond
+
 	// defaultSendTimeout is how long a client may take to take and acknowledge a
 	// response. A whole mesh of 100 MiB passes in 60 s at 14 Mbit/s.
 	defaultSendTimeout = 60 * time.Second

@@ -11,8 +11,10 @@ type metrics struct {
 	pushes      *prometheus.CounterVec
 	resources   *prometheus.CounterVec
 	pushTime    *prometheus.HistogramVec
+	queueTime   prometheus.Histogram
 	convergence prometheus.Histogram
 	configSize  *prometheus.HistogramVec
+	bytes       *prometheus.CounterVec
 	rejects     *prometheus.CounterVec
 	expired     *prometheus.CounterVec
 	timeouts    prometheus.Counter
@@ -34,6 +36,10 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			Name: "pilot_xds_push_time", Help: "Seconds to build a response, by type.",
 			Buckets: []float64{.0001, .001, .01, .05, .1, .5, 1, 5},
 		}, []string{"type"}),
+		queueTime: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "pilot_proxy_queue_time", Help: "Seconds from a publication to the building of a proxy's response.",
+			Buckets: []float64{.0001, .001, .01, .05, .1, .5, 1, 3, 5, 10, 20, 30},
+		}),
 		convergence: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "pilot_proxy_convergence_time", Help: "Seconds from a change to its acknowledgement by a proxy.",
 			Buckets: []float64{.01, .05, .1, .2, .5, 1, 3, 5, 10, 20, 30},
@@ -41,6 +47,9 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		configSize: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "pilot_xds_config_size_bytes", Help: "Bytes of responses, by type.",
 			Buckets: []float64{1e3, 1e4, 1e5, 1e6, 4e6, 1e7, 4e7, 1e8},
+		}, []string{"type"}),
+		bytes: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "pilot_xds_send_bytes_total", Help: "Bytes of responses sent, by type.",
 		}, []string{"type"}),
 		rejects: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "pilot_total_xds_rejects", Help: "Responses that a proxy refused, by type.",
@@ -63,5 +72,6 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		return m, nil
 	}
 	return m, errors.Join(reg.Register(m.clients), reg.Register(m.pushes), reg.Register(m.resources), reg.Register(m.pushTime),
-		reg.Register(m.convergence), reg.Register(m.configSize), reg.Register(m.rejects), reg.Register(m.expired), reg.Register(m.timeouts), reg.Register(m.refused))
+		reg.Register(m.queueTime),
+		reg.Register(m.convergence), reg.Register(m.configSize), reg.Register(m.bytes), reg.Register(m.rejects), reg.Register(m.expired), reg.Register(m.timeouts), reg.Register(m.refused))
 }

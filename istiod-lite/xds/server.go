@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,6 +26,10 @@ type Config struct {
 	// Authorize returns the account behind a stream, as namespace/name, or why
 	// it may not subscribe; the error's text goes to the log only. Required.
 	Authorize func(ctx context.Context) (account string, err error)
+	// Expiry returns until when a stream's caller is who it proved to be, zero for
+	// ever. The stream ends then, in order, and the client comes again with a
+	// newer token. Nil is for ever.
+	Expiry func(ctx context.Context) time.Time
 	// SendTimeout is how long a client may take to acknowledge a response; zero
 	// means 60 s.
 	SendTimeout time.Duration
@@ -52,9 +58,21 @@ type Server struct {
 	closing chan struct{}
 	workers sync.WaitGroup // the goroutines of all streams
 
+	published chan struct{} // closed with the first Publish
+	turns     chan struct{} // one for each stream that starts
+
 	mu      sync.Mutex
 	clients map[*client]struct{}
 	closed  bool
+
+	wholeMu sync.Mutex
+	wholes  map[string]whole // by type
+}
+
+// whole is everything of a set in one body.
+type whole struct {
+	set  *snapshot.Set
+	body *body
 }
 
 var shortTypes = map[string]string{
@@ -83,7 +101,10 @@ func New(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("xds: register metrics: %w", err)
 	}
-	return &Server{cfg: cfg, log: cfg.Logger, metrics: m, closing: make(chan struct{}), clients: map[*client]struct{}{}}, nil
+	return &Server{
+		cfg: cfg, log: cfg.Logger, metrics: m, closing: make(chan struct{}), clients: map[*client]struct{}{},
+		published: make(chan struct{}), turns: make(chan struct{}, maxStarting), wholes: map[string]whole{},
+	}, nil
 }
 
 // Register makes r serve the discovery service.
@@ -95,12 +116,42 @@ func (s *Server) Register(r grpc.ServiceRegistrar) {
 // is when the first of the changes was seen. It does not wait for any client.
 // Snapshots must be published in their order, by one caller at a time.
 func (s *Server) Publish(snap *snapshot.Snapshot, change snapshot.Change, since time.Time) {
-	first := s.current.Swap(snap) == nil
+	now := time.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for c := range s.clients {
-		c.mark(change, first, since)
+	prev := s.current.Swap(snap)
+	updates := make(map[string]*update, len(change.Deltas))
+	for url, deltas := range change.Deltas {
+		var from *snapshot.Set
+		if prev != nil {
+			from = prev.Sets[url]
+		}
+		updates[url] = newUpdate(from, snap.Sets[url], deltas)
 	}
+	for c := range s.clients {
+		c.mark(snap, updates, since, now)
+	}
+	if prev == nil {
+		close(s.published)
+	}
+}
+
+// whole returns all of a set in one body, encoded once for the clients that
+// come while it is in force.
+func (s *Server) whole(set *snapshot.Set) *body {
+	s.wholeMu.Lock()
+	defer s.wholeMu.Unlock()
+	w := s.wholes[set.Type]
+	if w.set != set {
+		entries := make([]*snapshot.Entry, 0, len(set.Entries))
+		for _, e := range set.Entries {
+			entries = append(entries, e)
+		}
+		slices.SortFunc(entries, func(a, b *snapshot.Entry) int { return strings.Compare(a.Name, b.Name) })
+		w = whole{set, newBody(entries, nil)}
+		s.wholes[set.Type] = w
+	}
+	return w.body
 }
 
 // Snapshot returns the one in force, nil before the first.
@@ -135,6 +186,9 @@ func (s *Server) DeltaAggregatedResources(stream deltaStream) error {
 		return status.Error(codes.PermissionDenied, "this account may not subscribe")
 	}
 	c := newClient(s, stream, s.nextID.Add(1), account, address)
+	if s.cfg.Expiry != nil {
+		c.expiry = s.cfg.Expiry(ctx)
+	}
 	if err := s.add(c); err != nil {
 		s.metrics.refused.Inc()
 		s.log.Warn("xds stream refused", zap.String("peer", address), zap.String("account", account), zap.Error(err))
@@ -154,6 +208,7 @@ func (s *Server) add(c *client) error {
 		return status.Errorf(codes.ResourceExhausted, "already %d streams", len(s.clients))
 	}
 	s.clients[c] = struct{}{}
+	c.latest = s.current.Load()
 	s.metrics.clients.Set(float64(len(s.clients)))
 	s.workers.Add(3) // serve, receive, send
 	return nil

@@ -376,7 +376,8 @@ func TestRequestsThatBreakTheProtocol(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				server, _ := newServer(t, nil)
+				server, m := newServer(t, nil)
+				m.publish(nil)
 				c := connect(t, server)
 				c.send(req)
 				if err := <-c.ended; status.Code(err) != codes.InvalidArgument {
@@ -399,7 +400,8 @@ func TestRequestsThatBreakTheProtocol(t *testing.T) {
 	})
 	t.Run("too many subscriptions", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			server, _ := newServer(t, nil)
+			server, m := newServer(t, nil)
+			m.publish(nil)
 			c := connect(t, server)
 			keys := make([]string, 100_001)
 			for i := range keys {

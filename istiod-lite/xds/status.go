@@ -78,7 +78,7 @@ func (c *client) snapshotStatus() ClientStatus {
 	st.Types = make(map[string]WatchStatus, len(c.subscribed))
 	for url, w := range c.subscribed {
 		ws := w.status
-		ws.PendingNames = len(w.dirty)
+		ws.PendingNames += w.marked.count()
 		switch {
 		case ws.SentVersion == "":
 			ws.State = NotSent

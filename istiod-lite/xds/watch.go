@@ -2,7 +2,6 @@ package xds
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -12,16 +11,16 @@ import (
 	"github.com/tulle-mesh/tulle/istiod-lite/snapshot"
 )
 
-// watch is one client's subscription to one type. But for what mark touches,
-// under the client's mutex, it belongs to the stream's goroutine.
+// watch is one client's subscription to one type. But for marked and status,
+// which the client's mutex guards, it belongs to the stream's goroutine.
 type watch struct {
 	url      string
 	wildcard bool
 	keys     map[string]bool // asked for on demand
-	// known is what the client holds: the version by name.
-	known map[string]string
+	known    known
+	todo     pending // what marked has told of
 
-	// full is set while everything must be compared, not only dirty names.
+	// full is set while everything must be compared, not only pending names.
 	full bool
 	// force holds names to send again although the client has them, and absent
 	// keys to answer as removed if they name nothing: both were just asked for.
@@ -37,10 +36,12 @@ type watch struct {
 	since time.Time
 	sent  time.Time
 
-	// Guarded by the client's mutex.
-	dirty      map[string]struct{}
-	dirtySince time.Time
-	status     WatchStatus
+	marked pending
+	status WatchStatus
+}
+
+func newWatch(url string) *watch {
+	return &watch{url: url, keys: map[string]bool{}, force: map[string]bool{}, absent: map[string]bool{}}
 }
 
 // subscribe takes the changes of one request. first is set for the first request
@@ -56,10 +57,7 @@ func (w *watch) subscribe(req *discovery.DeltaDiscoveryRequest, first bool) erro
 		if len(req.GetInitialResourceVersions()) > maxKnown {
 			return fmt.Errorf("%d initial versions, at most %d are taken", len(req.GetInitialResourceVersions()), maxKnown)
 		}
-		w.known = maps.Clone(req.GetInitialResourceVersions())
-		if w.known == nil {
-			w.known = map[string]string{}
-		}
+		w.known = known{off: req.GetInitialResourceVersions()}
 		// The protocol's first form: asking for nothing by name asks for all.
 		w.wildcard = len(add) == 0
 		w.full, w.answer = true, true
@@ -91,6 +89,9 @@ func (w *watch) subscribe(req *discovery.DeltaDiscoveryRequest, first bool) erro
 	return nil
 }
 
+// due reports whether there is something to look at or to answer.
+func (w *watch) due() bool { return w != nil && (!w.todo.empty() || w.owes()) }
+
 // owes reports whether a response is due for another reason than a change.
 func (w *watch) owes() bool {
 	return w.full || w.answer || w.prune || len(w.force) > 0 || len(w.absent) > 0
@@ -121,84 +122,119 @@ func (w *watch) asked(e *snapshot.Entry) bool {
 	return w.keys[e.Name] || slices.ContainsFunc(e.Aliases, func(a string) bool { return w.keys[a] })
 }
 
-// next builds the response that brings the client from what it knows to set,
-// looking at the dirty names only unless everything is due. It returns nil when
-// there is nothing to say, and the names left over: with keep those that are
+// next returns what brings the client from what it knows to set, looking at
+// what is pending only unless everything is due: nil when there is nothing to
+// say. It leaves in todo what must be said later: with keep the names that are
 // gone, and the rest when the response is full.
-func (w *watch) next(set *snapshot.Set, dirty map[string]struct{}, keep bool) (resp *discovery.DeltaDiscoveryResponse, left map[string]struct{}) {
-	left = map[string]struct{}{}
-	resp = &discovery.DeltaDiscoveryResponse{TypeUrl: w.url}
+func (w *watch) next(set *snapshot.Set, keep bool, whole func(*snapshot.Set) *body) *body {
 	if w.prune {
-		maps.DeleteFunc(w.known, func(name, _ string) bool { return !w.wants(set, set.Entries[name]) })
+		w.known.keep(func(name string) bool { return w.wants(set, set.Entries[name]) })
 		w.prune = false
 	}
-	names := w.candidates(set, dirty)
-	size := 0
-	removed := map[string]bool{}
+	if b := w.shared(set, keep, whole); b != nil {
+		w.known, w.todo = known{base: set}, pending{}
+		w.full, w.answer = false, false
+		return b
+	}
+	w.todo.spill()
+	names := w.candidates(set)
+	left := map[string]struct{}{}
+	var entries []*snapshot.Entry
+	var removed []string
+	gone := map[string]bool{}
+	size, done := 0, true
 	for i, name := range names {
 		e := set.Entries[name]
-		_, has := w.known[name]
+		version, has := w.known.version(name)
 		switch {
 		case e == nil && has && keep:
 			left[name] = struct{}{}
+			continue
 		case e == nil && has:
-			delete(w.known, name)
-			if !removed[name] {
-				removed[name] = true
-				resp.RemovedResources = append(resp.RemovedResources, name)
+			w.known.drop(name)
+			gone[name] = true
+			removed = append(removed, name)
+			continue
+		case e == nil, !has && !w.wants(set, e), has && version == e.Version && !w.force[name]:
+			continue
+		}
+		if size > 0 && size+e.Size() > maxResponseBytes {
+			for _, name := range names[i:] {
+				left[name] = struct{}{}
 			}
-		case e == nil, !has && !w.wants(set, e):
-		case w.known[name] != e.Version || w.force[name]:
-			if size > 0 && size+e.Size() > maxResponseBytes {
-				for _, name := range names[i:] {
-					left[name] = struct{}{}
-				}
-				return w.filled(resp), left
+			done = false
+			break
+		}
+		size += e.Size()
+		w.known.set(name, e.Version)
+		delete(w.force, name)
+		entries = append(entries, e)
+	}
+	w.todo.names = left
+	if len(left) == 0 {
+		w.todo = pending{}
+	}
+	if done {
+		for key := range w.absent {
+			if len(set.Lookup(key)) == 0 && !gone[key] {
+				removed = append(removed, key)
 			}
-			size += e.Size()
-			w.known[name] = e.Version
-			delete(w.force, name)
-			resp.Resources = append(resp.Resources, &discovery.Resource{Name: name, Version: e.Version, Aliases: e.Aliases, Resource: e.Body})
+		}
+		clear(w.absent)
+		clear(w.force)
+		w.full = false
+		if w.wildcard && len(left) == 0 {
+			w.known = known{base: set}
+		}
+		if len(entries)+len(removed) == 0 && !w.answer {
+			return nil
 		}
 	}
-	for key := range w.absent {
-		if len(set.Lookup(key)) == 0 && !removed[key] {
-			resp.RemovedResources = append(resp.RemovedResources, key)
-		}
-	}
-	clear(w.absent)
-	clear(w.force)
-	w.full = false
-	if len(resp.Resources)+len(resp.RemovedResources) == 0 && !w.answer {
-		return nil, left
-	}
-	return w.filled(resp), left
+	w.answer = false
+	return newBody(entries, removed)
 }
 
-// filled sorts the removals, for the same change to look the same to all.
-func (w *watch) filled(resp *discovery.DeltaDiscoveryResponse) *discovery.DeltaDiscoveryResponse {
-	slices.Sort(resp.RemovedResources)
-	w.answer = false
-	return resp
+// shared returns the body that other clients in the same position are sent too:
+// that of the one update which is pending, or everything to who has nothing. It
+// returns nil when the client's position is its own.
+func (w *watch) shared(set *snapshot.Set, keep bool, whole func(*snapshot.Set) *body) *body {
+	if !w.wildcard || len(w.force)+len(w.absent) > 0 {
+		return nil
+	}
+	if w.full {
+		if w.known.empty() && set.Bytes <= maxResponseBytes {
+			return whole(set)
+		}
+		return nil
+	}
+	u := w.todo.update
+	if u == nil || u.to != set || !w.known.is(u.from) || keep && u.removes {
+		return nil
+	}
+	if b := u.encoded(); b.bytes <= maxResponseBytes {
+		return b
+	}
+	return nil
 }
 
 // candidates returns the names that next must look at, sorted.
-func (w *watch) candidates(set *snapshot.Set, dirty map[string]struct{}) []string {
-	names := make(map[string]struct{}, len(dirty)+len(w.force))
-	maps.Copy(names, dirty)
+func (w *watch) candidates(set *snapshot.Set) []string {
+	names := make(map[string]struct{}, len(w.todo.names)+len(w.force))
+	add := func(name string) { names[name] = struct{}{} }
+	for name := range w.todo.names {
+		add(name)
+	}
 	if w.full && w.wildcard {
 		for name := range set.Entries {
-			names[name] = struct{}{}
+			add(name)
 		}
 	}
 	if w.full {
-		for name := range w.known {
-			names[name] = struct{}{}
-		}
+		w.known.names(add)
 	}
-	keys := maps.Keys(w.force)
+	keys := w.force
 	if w.full {
-		keys = maps.Keys(w.keys)
+		keys = w.keys
 	}
 	if !w.wildcard || len(w.force) > 0 {
 		for key := range keys {
@@ -206,14 +242,19 @@ func (w *watch) candidates(set *snapshot.Set, dirty map[string]struct{}) []strin
 				if w.force[key] {
 					w.force[e.Name] = true
 				}
-				names[e.Name] = struct{}{}
+				add(e.Name)
 				for _, member := range set.Members(e.Name) {
-					names[member.Name] = struct{}{}
+					add(member.Name)
 				}
 			}
 		}
 	}
-	return slices.Sorted(maps.Keys(names))
+	sorted := make([]string, 0, len(names))
+	for name := range names {
+		sorted = append(sorted, name)
+	}
+	slices.Sort(sorted)
+	return sorted
 }
 
 // shorten bounds a text from a client and keeps it valid.
