@@ -5,14 +5,13 @@ import (
 )
 
 func newCert(s *streams) *cobra.Command {
-	flags := &localFlags{}
 	cmd := &cobra.Command{
 		Use:   "cert",
 		Short: "Look at the certificates of the mesh",
 		Args:  noSuchCommand,
 		RunE:  help,
 	}
-	flags.add(cmd)
-	cmd.AddCommand(newCertStatus(s, flags))
+	t := newTarget(s, cmd)
+	cmd.AddCommand(newCertStatus(s, t))
 	return cmd
 }

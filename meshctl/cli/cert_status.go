@@ -1,12 +1,12 @@
 package cli
 
 import (
-	"context"
-	"encoding/json"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"math/big"
+	"slices"
 	"sort"
 	"strings"
 	"time"
@@ -14,8 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tulle-mesh/tulle/certs"
-	"github.com/tulle-mesh/tulle/meshctl/local"
-	"github.com/tulle-mesh/tulle/meshctl/local/control"
+	"github.com/tulle-mesh/tulle/meshctl/mesh"
 )
 
 // certificate is one identity on one node, as `meshctl cert status -o json`
@@ -36,59 +35,51 @@ type certificate struct {
 	Pods  []string `json:"pods"`
 }
 
-func newCertStatus(s *streams, flags *localFlags) *cobra.Command {
+func newCertStatus(s *streams, t *targetFlags) *cobra.Command {
+	f := &proxyFlags{target: t}
 	output := outputFlag("table")
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show every workload's certificate, as the ztunnels hold it",
 		Long: `Asks the ztunnel of every node which certificates it holds, and shows identity,
-node, serial number, validity, time left and state; what needs attention comes
-first.`,
+node, time left and state; what needs attention comes first, with the reason below
+the table. -o wide adds serial number, validity and the pods that use each.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			mesh, err := flags.open(cmd.Context())
+			sel, err := f.choose(cmd.Context(), nil)
 			if err != nil {
 				return err
 			}
-			list, err := certificates(cmd.Context(), mesh)
+			answers, failed := sel.dumps(cmd.Context())
+			if len(answers) == 0 {
+				return failed
+			}
+			list, err := certificates(answers, time.Now())
 			if err != nil {
 				return err
 			}
-			if output == "json" {
-				return writeJSON(s.out, list)
+			if f.namespace != "" {
+				list = slices.DeleteFunc(list, func(c certificate) bool { return !strings.HasPrefix(shortIdentity(c.Identity), f.namespace+"/") })
 			}
-			printCertificates(s.out, list)
-			return nil
+			err = output.print(s.out, list, func() { printCertificates(s.out, list, output.wide()) })
+			return cmp.Or(failed, err)
 		},
 	}
-	cmd.Flags().VarP(&output, "output", "o", "table or json")
+	f.add(cmd, "show identities of this namespace only")
+	cmd.ValidArgsFunction = cobra.NoFileCompletions
+	cmd.Flags().VarP(&output, "output", "o", outputUsage)
 	return cmd
 }
 
-func certificates(ctx context.Context, mesh *local.Mesh) ([]certificate, error) {
-	st, err := mesh.Status(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if !st.Mesh {
-		return nil, errors.New("this local mesh was started with --no-mesh: there are no certificates")
-	}
+// certificates lists one entry for each identity and node.
+func certificates(answers []answer, now time.Time) ([]certificate, error) {
 	list := []certificate{}
-	var errs []error
-	for _, n := range st.Nodes {
-		dump, err := mesh.Ztunnel(ctx, n.Name, "config_dump")
+	for _, a := range answers {
+		of, err := certificatesOf(a.dump, a.from.Node, now)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("%s: its ztunnel does not answer: %w", n.Name, err))
-			continue
+			return nil, fmt.Errorf("%s: %w", a.from, err)
 		}
-		certs, err := parseDump(dump, n.Name, time.Now())
-		if err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", n.Name, err))
-		}
-		for i := range certs {
-			certs[i].Pods = podsOf(st.Pods, certs[i])
-		}
-		list = append(list, certs...)
+		list = append(list, of...)
 	}
 	sort.SliceStable(list, func(i, j int) bool {
 		a, b := list[i], list[j]
@@ -100,7 +91,7 @@ func certificates(ctx context.Context, mesh *local.Mesh) ([]certificate, error) 
 		}
 		return a.Node < b.Node
 	})
-	return list, errors.Join(errs...)
+	return list, nil
 }
 
 // rank sorts what needs attention to the top.
@@ -114,40 +105,24 @@ func rank(state string) int {
 	return 0
 }
 
-func podsOf(pods []control.Pod, c certificate) []string {
+// podsOf lists the pods that a ztunnel serves under an identity.
+func podsOf(d *mesh.Dump, identity string) []string {
 	list := []string{}
-	for _, p := range pods {
-		if p.Node == c.Node && p.Identity == c.Identity {
-			list = append(list, p.Namespace+"/"+p.Name)
+	for _, w := range d.WorkloadState {
+		if shortIdentity(identity) == w.Info.Namespace+"/"+w.Info.ServiceAccount {
+			list = append(list, w.Info.Namespace+"/"+w.Info.Name)
 		}
 	}
+	slices.Sort(list)
 	return list
 }
 
-// parseDump reads the certificates of a ztunnel's config_dump. Tulle's own tells
-// more in certificateStatus; a foreign one has only what Istio's has.
-func parseDump(data []byte, node string, now time.Time) ([]certificate, error) {
-	var dump struct {
-		CertificateStatus []struct {
-			Identity, State, Serial, LastError string
-			NotBefore, NotAfter                time.Time
-		} `json:"certificateStatus"`
-		Certificates []struct {
-			Identity  string `json:"identity"`
-			State     string `json:"state"`
-			CertChain []struct {
-				SerialNumber   string `json:"serialNumber"`
-				ValidFrom      string `json:"validFrom"`
-				ExpirationTime string `json:"expirationTime"`
-			} `json:"certChain"`
-		} `json:"certificates"`
-	}
-	if err := json.Unmarshal(data, &dump); err != nil {
-		return nil, fmt.Errorf("config_dump: %w", err)
-	}
+// certificatesOf reads the certificates of one ztunnel. Tulle's own tells more in
+// certificateStatus; a foreign one has only what Istio's has.
+func certificatesOf(dump *mesh.Dump, node string, now time.Time) ([]certificate, error) {
 	var list []certificate
 	for _, d := range dump.CertificateStatus {
-		list = append(list, certificate{Identity: d.Identity, Node: node, State: d.State, Serial: d.Serial,
+		list = append(list, certificate{Identity: d.Identity.String(), Node: node, State: string(d.State), Serial: d.Serial,
 			NotBefore: d.NotBefore, NotAfter: d.NotAfter, Error: d.LastError})
 	}
 	if dump.CertificateStatus == nil {
@@ -171,6 +146,7 @@ func parseDump(data []byte, node string, now time.Time) ([]certificate, error) {
 	}
 	for i := range list {
 		c := &list[i]
+		c.Pods = podsOf(dump, c.Identity)
 		if c.NotAfter.IsZero() {
 			continue
 		}
@@ -194,20 +170,26 @@ func istioState(text string) (state, reason string) {
 	}
 }
 
-func printCertificates(w io.Writer, list []certificate) {
+func printCertificates(w io.Writer, list []certificate, wide bool) {
 	if len(list) == 0 {
 		fmt.Fprintln(w, "no certificates: no pod is in the mesh (label its namespace istio.io/dataplane-mode=ambient)")
 		return
 	}
-	rows := [][]string{{"IDENTITY", "NODE", "SERIAL", "NOT BEFORE", "NOT AFTER", "LEFT", "STATE"}}
+	rows := [][]string{{"IDENTITY", "NODE", "LEFT", "STATE"}}
+	if wide {
+		rows[0] = append(rows[0], "SERIAL", "NOT BEFORE", "NOT AFTER", "PODS")
+	}
 	for _, c := range list {
-		row := []string{c.Identity, c.Node, shorten(c.Serial, 16), moment(c.NotBefore), moment(c.NotAfter), "", c.State}
+		row := []string{strings.TrimPrefix(c.Identity, "spiffe://"), c.Node, "", c.State}
 		switch {
 		case c.NotAfter.IsZero():
 		case c.LeftSeconds <= 0:
-			row[5] = "none"
+			row[2] = "none"
 		default:
-			row[5] = words(time.Duration(c.LeftSeconds) * time.Second)
+			row[2] = words(time.Duration(c.LeftSeconds) * time.Second)
+		}
+		if wide {
+			row = append(row, shorten(c.Serial, 16), moment(c.NotBefore), moment(c.NotAfter), strings.Join(c.Pods, ","))
 		}
 		rows = append(rows, row)
 	}

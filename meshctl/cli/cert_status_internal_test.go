@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/tulle-mesh/tulle/meshctl/mesh"
 )
 
 var now = time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
@@ -13,6 +15,14 @@ const foreignDump = `{"certificates":[
  {"identity":"spiffe://cluster.local/ns/a/sa/b","state":"Available","certChain":[{"serialNumber":"255","validFrom":"2026-11-21T11:00:00Z","expirationTime":"2026-11-22T11:00:00Z"}],"rootCerts":[]},
  {"identity":"spiffe://cluster.local/ns/a/sa/c","state":"Unavailable: failed: refused: not here","certChain":[]},
  {"identity":"spiffe://cluster.local/ns/a/sa/d","state":"Initializing","certChain":[]}]}`
+
+func parseDump(data []byte, node string, now time.Time) ([]certificate, error) {
+	d, err := mesh.ParseDump(data)
+	if err != nil {
+		return nil, err
+	}
+	return certificatesOf(d, node, now)
+}
 
 func TestCertificatesOfAForeignZtunnelAreRead(t *testing.T) {
 	list, err := parseDump([]byte(foreignDump), "node-1", now)
@@ -48,7 +58,7 @@ func TestACertificateThatIsOverIsExpiredWhateverItsHolderSays(t *testing.T) {
 func TestTheTableShowsWhatIsWrongBelowIt(t *testing.T) {
 	list, _ := parseDump([]byte(foreignDump), "node-1", now)
 	var b bytes.Buffer
-	printCertificates(&b, list)
+	printCertificates(&b, list, false)
 	for _, want := range []string{"IDENTITY", "23h00m", "valid", "spiffe://cluster.local/ns/a/sa/c on node-1: failed: refused: not here\n"} {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("no %q in:\n%s", want, b.String())

@@ -47,7 +47,7 @@ wire in plaintext.`,
 	cmd.Flags().StringVar(&link, "link", "eth0", "link to look at")
 	cmd.Flags().StringVar(&find, "find", "", "text to search for")
 	cmd.Flags().DurationVar(&period, "for", 0, "how long to look; 0 means until standard input ends or an interrupt")
-	cmd.Flags().VarP(&output, "output", "o", "table or json")
+	cmd.Flags().VarP(&output, "output", "o", outputUsage)
 	return cmd
 }
 
@@ -82,25 +82,25 @@ func captureHere(ctx context.Context, s *streams, link, find string, period time
 	if err != nil {
 		return err
 	}
-	if output == "json" {
-		return writeJSON(s.out, report)
-	}
+	return output.print(s.out, report, func() { printCapture(s.out, report, find) })
+}
+
+func printCapture(w io.Writer, report capture.Report, find string) {
 	rows := [][]string{{"PROTOCOL", "PORT", "PACKETS", "PAYLOAD BYTES"}}
 	for _, f := range report.Flows {
 		rows = append(rows, []string{f.Protocol, number(int(f.Port)), fmt.Sprint(f.Packets), fmt.Sprint(f.PayloadBytes)})
 	}
-	table(s.out, rows)
+	table(w, rows)
 	if report.Dropped > 0 {
-		fmt.Fprintf(s.out, "%d packets came too fast to be looked at\n", report.Dropped)
+		fmt.Fprintf(w, "%d packets came too fast to be looked at\n", report.Dropped)
 	}
 	switch {
 	case find == "":
 	case report.Found > 0:
-		fmt.Fprintf(s.out, "%q was seen in plaintext in %d packets; the first:\n  %s\n", find, report.Found, printable(report.Example))
+		fmt.Fprintf(w, "%q was seen in plaintext in %d packets; the first:\n  %s\n", find, report.Found, printable(report.Example))
 	default:
-		fmt.Fprintf(s.out, "%q was not seen\n", find)
+		fmt.Fprintf(w, "%q was not seen\n", find)
 	}
-	return nil
 }
 
 // printable shows bytes that may be anything on one line.

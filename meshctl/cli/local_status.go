@@ -26,14 +26,10 @@ func newStatus(s *streams, flags *localFlags) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if output == "json" {
-				return writeJSON(s.out, st)
-			}
-			printStatus(s.out, st)
-			return nil
+			return output.print(s.out, st, func() { printStatus(s.out, st) })
 		},
 	}
-	cmd.Flags().VarP(&output, "output", "o", "table or json")
+	cmd.Flags().VarP(&output, "output", "o", outputUsage)
 	return cmd
 }
 

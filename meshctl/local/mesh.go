@@ -123,14 +123,21 @@ func (m *Mesh) Status(ctx context.Context) (control.Status, error) {
 	return st, nil
 }
 
-// Ztunnel asks the ztunnel of a node for a page of its admin interface
-// ("config_dump").
-func (m *Mesh) Ztunnel(ctx context.Context, node, page string) ([]byte, error) {
-	return m.get(ctx, "/v1/nodes/"+node+"/ztunnel/"+page)
+// StateDir is the mesh's state folder.
+func (m *Mesh) StateDir() string { return string(m.dir) }
+
+// Admin asks for a page of the admin interface ("/config_dump?x=y") of the ztunnel
+// of a node, or of istiod-lite on the node "control-plane".
+func (m *Mesh) Admin(ctx context.Context, method, node, component, page string) ([]byte, error) {
+	return m.ask(ctx, method, "/v1/nodes/"+node+"/"+component+page)
 }
 
 func (m *Mesh) get(ctx context.Context, path string) ([]byte, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://mesh"+path, nil)
+	return m.ask(ctx, http.MethodGet, path)
+}
+
+func (m *Mesh) ask(ctx context.Context, method, path string) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, method, "http://mesh"+path, nil)
 	if err != nil {
 		return nil, err
 	}

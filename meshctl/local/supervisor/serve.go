@@ -86,6 +86,7 @@ func (s *Supervisor) handler() http.Handler {
 		s.ending()
 	})
 	mux.HandleFunc("GET /v1/nodes/{node}/{component}/{path...}", s.forward)
+	mux.HandleFunc("POST /v1/nodes/{node}/{component}/{path...}", s.forward)
 	return mux
 }
 
@@ -108,7 +109,7 @@ func (s *Supervisor) forward(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	url := fmt.Sprintf("http://127.0.0.1:%d/%s?%s", port, r.PathValue("path"), r.URL.RawQuery)
-	req, err := http.NewRequestWithContext(r.Context(), http.MethodGet, url, nil)
+	req, err := http.NewRequestWithContext(r.Context(), r.Method, url, nil)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return

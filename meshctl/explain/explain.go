@@ -1,0 +1,327 @@
+package explain
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/tulle-mesh/tulle/meshctl/mesh"
+	ztunnel "github.com/tulle-mesh/tulle/ztunnel/explain"
+)
+
+// run is one explanation in the making.
+type run struct {
+	ctx     context.Context
+	mesh    mesh.Mesh
+	proxies []*mesh.Component
+	client  mesh.Pod
+	target  target
+	out     *Explanation
+	// member is true when the client's own node proxy serves it.
+	member bool
+	// asked are the node proxies on the ways.
+	asked []*mesh.Component
+}
+
+// Explain says what would become of the connection.
+func Explain(ctx context.Context, m mesh.Mesh, r Request) (*Explanation, error) {
+	client, err := mesh.Find(ctx, m, r.Namespace, r.Client)
+	if err != nil {
+		return nil, err
+	}
+	if client.Node == "" {
+		return nil, fmt.Errorf("pod %s/%s is on no node yet: %s", client.Namespace, client.Name, client.Reason)
+	}
+	proxies, err := m.Components(ctx, mesh.Ztunnel)
+	if err != nil {
+		return nil, err
+	}
+	x := &run{ctx: ctx, mesh: m, proxies: proxies, client: client}
+	source := x.proxyOf(client.Node)
+	if source == nil {
+		return nil, fmt.Errorf("no ztunnel runs on node %s, where the client is: nobody can say what would become of its connections (see `meshctl check`)", client.Node)
+	}
+	dump, err := source.Dump(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("%w (%s)", err, orReady(source))
+	}
+	if x.target, err = findServer(ctx, m, r, client, dump.Services); err != nil {
+		return nil, err
+	}
+	return x.explain(source)
+}
+
+func orReady(c *mesh.Component) string {
+	if c.Reason == "" {
+		return "it is ready"
+	}
+	return c.Reason
+}
+
+// proxyOf is the ztunnel of a node that is ready, or any of it, or nil.
+func (x *run) proxyOf(node string) *mesh.Component {
+	var found *mesh.Component
+	for _, c := range x.proxies {
+		if c.Node == node && (found == nil || !found.Ready) {
+			found = c
+		}
+	}
+	return found
+}
+
+func (x *run) explain(source *mesh.Component) (*Explanation, error) {
+	x.asked = append(x.asked, source)
+	name := ztunnel.Name{Namespace: x.client.Namespace, Name: x.client.Name}
+	a, err := source.ExplainOutbound(x.ctx, name, x.target.Dest, x.target.key, x.target.Port)
+	if err != nil {
+		return nil, err
+	}
+	x.member = a.Captured
+	x.out = &Explanation{
+		Client: Client{Namespace: x.client.Namespace, Pod: x.client.Name, Node: x.client.Node, IPs: x.client.IPs, Member: a.Captured},
+		Server: x.target.Server, Ways: []Way{},
+	}
+	if a.Service != nil {
+		x.out.Server.Service, x.out.Server.Waypoint = a.Service.Namespace+"/"+a.Service.Hostname, a.Service.Waypoint
+		x.out.Server.Addresses, x.out.Server.Ports = a.Service.Addresses, a.Service.Ports
+	}
+	switch {
+	case a.Captured && a.Client != nil:
+		x.out.Client.Identity = a.Client.Identity
+	case !a.Captured && x.client.Member:
+		x.out.Client.Outside = "it is captured, but the ztunnel of its node does not serve it"
+		x.advise("look at the log of the ztunnel and of the tulle-agent on node %s: until the ztunnel serves the pod, its connections are refused", x.client.Node)
+	case !a.Captured:
+		x.out.Client.Outside = x.client.Outside
+	}
+	if !x.client.Ready && x.client.Reason != "" {
+		x.advise("the client pod is not ready: %s", x.client.Reason)
+	}
+	x.ways(a)
+	x.out.Proxies = x.sync()
+	x.conclude(a.Problem)
+	return x.out, nil
+}
+
+func (x *run) advise(format string, args ...any) {
+	text := fmt.Sprintf(format, args...)
+	if !slices.Contains(x.out.Advice, text) {
+		x.out.Advice = append(x.out.Advice, text)
+	}
+}
+
+// ways follows every way of the client's ztunnel to its end.
+func (x *run) ways(a ztunnel.OutboundAnswer) {
+	alternatives := 0
+	for _, hop := range a.Ways {
+		if hop.Share > 0 {
+			alternatives++
+		}
+	}
+	for _, hop := range a.Ways {
+		w := Way{Hop: hop, Share: hop.Share, DecidedBy: a.Node}
+		if !x.member {
+			x.outsideWay(&w, a)
+			x.out.Ways = append(x.out.Ways, w)
+			continue
+		}
+		w.Decision = words(hop)
+		switch {
+		case hop.Reason != "" && alternatives > 0 && hop.Share == 0:
+			w.Outcome, w.Reason = NotTaken, hop.Reason
+		case hop.Kind == "deny", hop.Reason != "":
+			w.Outcome, w.Reason = Refused, hop.Reason
+			x.adviseHop(hop)
+		case hop.Kind == "hbone":
+			x.authorize(&w, x.out.Client.Identity)
+		case hop.Kind == "waypoint":
+			w.Outcome, w.Reason = Unknown, "the waypoint decides further, by rules that this command does not see"
+		default:
+			w.Outcome = Allowed
+			if hop.Workload != nil && hop.Kind == "direct" && hop.Workload.Pod && hop.Workload.UID != uidOf(a.Client) {
+				x.adviseOutsideServer(hop)
+			}
+		}
+		x.out.Ways = append(x.out.Ways, w)
+	}
+	if !x.member {
+		x.evenShares()
+	}
+}
+
+func uidOf(w *ztunnel.Workload) string {
+	if w == nil {
+		return ""
+	}
+	return w.UID
+}
+
+// outsideWay is a way of a client that the mesh does not capture: kube-proxy or
+// the network brings it there, in plaintext.
+func (x *run) outsideWay(w *Way, a ztunnel.OutboundAnswer) {
+	hop := w.Hop
+	w.DecidedBy = ""
+	w.Decision = "plaintext, past the mesh"
+	if hop.Service != "" && hop.Upstream.IsValid() {
+		w.Decision = "plaintext, past the mesh: the cluster's own load balancing chooses the endpoint"
+	}
+	if x.client.Member { // captured and not served: fail closed
+		w.Outcome, w.Reason = Refused, "the client's connections are redirected to a ztunnel that does not serve it"
+		return
+	}
+	switch {
+	case !hop.Upstream.IsValid() || hop.Workload != nil && !hop.Workload.Healthy && hop.Service != "":
+		w.Outcome, w.Reason = NotTaken, hop.Reason
+		if len(a.Ways) == 1 || a.Service == nil {
+			w.Outcome = Refused
+			x.adviseHop(hop)
+		}
+	case hop.Workload == nil, hop.Workload.Protocol != "HBONE":
+		w.Outcome = Allowed
+	default:
+		x.authorize(w, "")
+	}
+}
+
+// evenShares spreads the connections of a client outside the mesh over the
+// endpoints that are reachable.
+func (x *run) evenShares() {
+	n := 0
+	for _, w := range x.out.Ways {
+		if w.Outcome != NotTaken {
+			n++
+		}
+	}
+	for i := range x.out.Ways {
+		x.out.Ways[i].Share = 0
+		if x.out.Ways[i].Outcome != NotTaken {
+			x.out.Ways[i].Share = 1 / float64(n)
+		}
+	}
+}
+
+// authorize asks the server's node proxy; an empty identity is a client in
+// plaintext.
+func (x *run) authorize(w *Way, identity string) {
+	server := w.Hop.Workload
+	proxy := x.proxyOf(server.Node)
+	if proxy == nil {
+		w.Outcome, w.Reason = Unknown, "no ztunnel runs on node "+server.Node+", where the server is"
+		x.advise("a node without a ztunnel cannot serve pods of the mesh: `meshctl check` says why there is none on %s", server.Node)
+		return
+	}
+	if !slices.Contains(x.asked, proxy) {
+		x.asked = append(x.asked, proxy)
+	}
+	source := x.sourceFor(w.Hop.Upstream)
+	if !source.IsValid() {
+		w.Outcome, w.Reason = Unknown, "the client has no address of the server's family"
+		return
+	}
+	a, err := proxy.ExplainInbound(x.ctx, ztunnel.Name{Namespace: server.Namespace, Name: server.Name}, w.Hop.Upstream, source, identity)
+	if err != nil {
+		w.Outcome, w.Reason = Unknown, err.Error()
+		return
+	}
+	w.AuthorizedBy, w.Policies, w.Policy = a.Node, a.Policies, a.Policy
+	if identity != "" {
+		w.ServerIdentity = server.Identity
+	}
+	switch {
+	case !a.Captured && identity == "":
+		w.Outcome, w.Policies, w.Policy = Allowed, nil, ""
+		x.advise("pod %s/%s is announced as a member of the mesh, but the ztunnel of node %s does not serve it", server.Namespace, server.Name, server.Node)
+	case !a.Captured:
+		w.Outcome, w.Reason = Refused, fmt.Sprintf("the ztunnel of node %s does not serve pod %s/%s: nobody listens for the tunnel", server.Node, server.Namespace, server.Name)
+		w.Policies, w.Policy = nil, ""
+		x.advise("`meshctl check` says why the agent of node %s has not enrolled pod %s/%s", server.Node, server.Namespace, server.Name)
+	case a.Allowed:
+		w.Outcome = Allowed
+	default:
+		w.Outcome, w.Reason = Refused, a.Reason
+		x.advisePolicy(*w, identity)
+	}
+}
+
+// sourceFor is the client's address of the family of dst.
+func (x *run) sourceFor(dst netip.AddrPort) netip.Addr {
+	for _, ip := range x.client.IPs {
+		if a, err := netip.ParseAddr(ip); err == nil && a.Unmap().Is4() == dst.Addr().Is4() {
+			return a.Unmap()
+		}
+	}
+	return netip.Addr{}
+}
+
+// conclude sums up. One way that is refused makes the answer refused: some of the
+// connections would be.
+func (x *run) conclude(problem string) {
+	e := x.out
+	counts := map[Outcome]int{}
+	taken := 0
+	for _, w := range e.Ways {
+		counts[w.Outcome]++
+		if w.Outcome != NotTaken {
+			taken++
+		}
+	}
+	switch {
+	case problem != "":
+		e.Outcome, e.Summary = Unknown, problem
+		x.advise("if this does not pass within seconds, `meshctl check` says whether the control plane and the ztunnel of node %s are in sync", x.client.Node)
+	case taken == 0:
+		e.Outcome, e.Summary = Refused, "there is no endpoint to go to"
+	case counts[Refused] > 0:
+		e.Outcome, e.Summary = Refused, firstReason(e.Ways, Refused)
+		if counts[Refused] < taken {
+			e.Summary = fmt.Sprintf("at %d of %d endpoints: %s", counts[Refused], taken, e.Summary)
+		}
+	case counts[Unknown] > 0:
+		e.Outcome, e.Summary = Unknown, firstReason(e.Ways, Unknown)
+	default:
+		e.Outcome, e.Summary = Allowed, allowedBy(e.Ways)
+	}
+	if x.target.Service != "" && e.Server.Waypoint == "" {
+		x.adviseWaypoint()
+	}
+}
+
+func firstReason(ways []Way, o Outcome) string {
+	for _, w := range ways {
+		if w.Outcome == o {
+			return w.Reason
+		}
+	}
+	return ""
+}
+
+func allowedBy(ways []Way) string {
+	var policies []string
+	plaintext, tunnel := false, false
+	for _, w := range ways {
+		if w.Outcome != Allowed {
+			continue
+		}
+		if w.Policy != "" && !slices.Contains(policies, w.Policy) {
+			policies = append(policies, w.Policy)
+		}
+		if w.ServerIdentity != "" {
+			tunnel = true
+		} else {
+			plaintext = true
+		}
+	}
+	how := "encrypted, with both identities proved"
+	switch {
+	case plaintext && tunnel:
+		how = "in part in plaintext"
+	case plaintext:
+		how = "in plaintext"
+	}
+	if len(policies) > 0 {
+		return how + "; allowed by " + strings.Join(policies, ", ")
+	}
+	return how + "; no policy stands against it"
+}
