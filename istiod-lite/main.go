@@ -26,6 +26,7 @@ func main() {
 
 func run(args []string) error {
 	cfg := config.Default()
+	cfg.Environment(os.Getenv)
 	fs := flag.NewFlagSet("istiod-lite", flag.ContinueOnError)
 	cfg.Flags(fs)
 	if err := fs.Parse(args); err != nil {

@@ -16,7 +16,7 @@ import (
 )
 
 func (a *App) buildAdmin(levels admin.Levels) error {
-	srv, err := admin.New(admin.Config{Addr: a.cfg.Admin, Component: "istiod-lite", Dump: a.dump, Levels: levels})
+	srv, err := admin.New(admin.Config{Addr: a.cfg.AdminAddress(), Component: "istiod-lite", Dump: a.dump, Levels: levels})
 	if err != nil {
 		return err
 	}
@@ -69,7 +69,7 @@ type Refused struct {
 
 func (a *App) errorz() Errorz {
 	_, warnings := a.pipeline.state()
-	e := Errorz{Source: a.source.Status(), Warnings: warnings, Refused: []Refused{}}
+	e := Errorz{Source: a.backend.source.Status(), Warnings: warnings, Refused: []Refused{}}
 	if e.Warnings == nil {
 		e.Warnings = []translate.Warning{}
 	}

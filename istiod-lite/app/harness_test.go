@@ -170,25 +170,30 @@ type mirror struct {
 
 func (p *plane) connect(account string) *mirror {
 	p.t.Helper()
-	m := &mirror{t: p.t, state: map[string]proto.Message{}, wake: make(chan struct{}, 1), rejected: map[string]bool{}}
+	return connectMirror(p.t, p.dialConfig(account))
+}
+
+func connectMirror(t *testing.T, dial xdsclient.DialConfig) *mirror {
+	t.Helper()
+	m := &mirror{t: t, state: map[string]proto.Message{}, wake: make(chan struct{}, 1), rejected: map[string]bool{}}
 	node, err := xdsclient.NewNode(xdsclient.Identity{Name: "ztunnel-n1", Namespace: "istio-system", Node: "n1"})
 	if err != nil {
-		p.t.Fatal(err)
+		t.Fatal(err)
 	}
 	m.client, err = xdsclient.New(xdsclient.Config{
-		Dial: xdsclient.Dialer(p.dialConfig(account)), Node: node, Logger: zap.NewNop(),
+		Dial: xdsclient.Dialer(dial), Node: node, Logger: zap.NewNop(),
 		Handlers: map[string]xdsclient.Handler{
 			xdsclient.AddressType:       xdsclient.HandlerFunc(func(d xdsclient.Delta) []xdsclient.Rejection { return m.apply(d, new(apiworkload.Address)) }),
 			xdsclient.AuthorizationType: xdsclient.HandlerFunc(func(d xdsclient.Delta) []xdsclient.Rejection { return m.apply(d, new(apisecurity.Authorization)) }),
 		},
 	})
 	if err != nil {
-		p.t.Fatal(err)
+		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() { defer close(done); m.client.Run(ctx) }()
-	p.t.Cleanup(func() { cancel(); <-done })
+	t.Cleanup(func() { cancel(); <-done })
 	return m
 }
 

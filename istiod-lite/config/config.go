@@ -3,6 +3,7 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"flag"
 	"fmt"
@@ -18,15 +19,23 @@ import (
 
 // Config holds the settings. Default returns those that need none.
 type Config struct {
-	// ConfigDir is the directory, or file, of the mesh's objects.
+	// ConfigDir is the directory, or file, of the mesh's objects. It is how a
+	// mesh without a cluster is told; with Kubernetes it is empty, as are
+	// StateDir, TokenKeys and RootOut.
 	ConfigDir string
 	// StateDir holds the authority; it is made, mode 0700, when it is missing.
 	StateDir string
+	// Kubernetes are the settings of a mesh in a cluster.
+	Kubernetes Kubernetes
 	// Listen is the address of xDS and CA.
 	Listen string
 	// Admin is the address of metrics, readiness and debugging. It must be a
-	// loopback address: what it shows is for this machine.
+	// loopback address: what it shows is for this machine. Empty means
+	// DefaultAdmin, or DefaultClusterAdmin in a cluster.
 	Admin string
+	// Metrics is an address of metrics and health only, for others to reach.
+	// Empty means none, or DefaultMetrics in a cluster.
+	Metrics string
 	// TokenKeys are the files of public keys that sign node tokens.
 	TokenKeys []string
 	// TrustDomain and ClusterID name the mesh and the cluster.
@@ -42,6 +51,8 @@ type Config struct {
 	// only they may subscribe, and ask for certificates of others.
 	NodeAccounts []string
 	// ServerNames are the DNS names and IP addresses of the server's certificate.
+	// Empty means those of the local mesh, or in a cluster those of the Service
+	// istiod in the pod's namespace.
 	ServerNames []string
 	// RootOut is where the root certificates are written for clients to trust.
 	// Empty means root-cert.pem in StateDir.
@@ -63,13 +74,12 @@ const maxDebounce = 80 * time.Millisecond
 func Default() Config {
 	return Config{
 		Listen:        ":15012",
-		Admin:         "localhost:15014",
 		TrustDomain:   "cluster.local",
 		ClusterID:     "Kubernetes",
 		RootNamespace: "istio-system",
 		DomainSuffix:  "cluster.local",
 		NodeAccounts:  []string{"istio-system/ztunnel"},
-		ServerNames:   []string{"istiod.istio-system.svc", "localhost", "127.0.0.1", "::1"},
+		Kubernetes:    Kubernetes{PodNamespace: "istio-system"},
 		Debounce:      25 * time.Millisecond,
 		DrainDeadline: 5 * time.Second,
 		LogLevel:      "info",
@@ -79,18 +89,20 @@ func Default() Config {
 
 // Flags binds c's settings to flags of fs, with c's values as defaults.
 func (c *Config) Flags(fs *flag.FlagSet) {
-	fs.StringVar(&c.ConfigDir, "config-dir", c.ConfigDir, "directory or file of Kubernetes and Istio objects (required)")
-	fs.StringVar(&c.StateDir, "state-dir", c.StateDir, "directory of the certificate authority (required)")
+	fs.StringVar(&c.ConfigDir, "config-dir", c.ConfigDir, "directory or file of Kubernetes and Istio objects (required without --kubernetes)")
+	fs.StringVar(&c.StateDir, "state-dir", c.StateDir, "directory of the certificate authority (required without --kubernetes)")
+	c.Kubernetes.flags(fs)
 	fs.StringVar(&c.Listen, "listen", c.Listen, "address of xDS and CA, TLS")
-	fs.StringVar(&c.Admin, "admin", c.Admin, "loopback address of /metrics, /healthz/ready and /debug")
-	fs.Var(&list{values: &c.TokenKeys}, "token-key", "file of a public key (PEM) that signs node tokens; may be repeated (required)")
+	fs.StringVar(&c.Admin, "admin", c.Admin, "loopback address of /metrics, /healthz/ready and /debug (default "+DefaultAdmin+", with --kubernetes "+DefaultClusterAdmin+")")
+	fs.StringVar(&c.Metrics, "metrics", c.Metrics, "address of /metrics, /healthz/ready and /healthz/live (default none, with --kubernetes "+DefaultMetrics+")")
+	fs.Var(&list{values: &c.TokenKeys}, "token-key", "file of a public key (PEM) that signs node tokens; may be repeated (required without --kubernetes)")
 	fs.StringVar(&c.TrustDomain, "trust-domain", c.TrustDomain, "trust domain of the mesh's identities")
 	fs.StringVar(&c.ClusterID, "cluster-id", c.ClusterID, "name of the cluster")
 	fs.StringVar(&c.Network, "network", c.Network, "network of addresses that do not say otherwise")
 	fs.StringVar(&c.RootNamespace, "root-namespace", c.RootNamespace, "namespace of mesh-wide policies")
 	fs.StringVar(&c.DomainSuffix, "domain-suffix", c.DomainSuffix, "end of the names of services")
 	fs.Var(&list{values: &c.NodeAccounts}, "node-accounts", "service account of node proxies, namespace/name; may be repeated or comma-separated")
-	fs.Var(&list{values: &c.ServerNames}, "server-name", "DNS name or IP address of the server's certificate; may be repeated or comma-separated")
+	fs.Var(&list{values: &c.ServerNames}, "server-name", "DNS name or IP address of the server's certificate; may be repeated or comma-separated (default istiod.istio-system.svc and this machine's, with --kubernetes the names of the Service istiod)")
 	fs.StringVar(&c.RootOut, "root-out", c.RootOut, "file to write the root certificates to (default root-cert.pem in --state-dir)")
 	fs.DurationVar(&c.Debounce, "debounce", c.Debounce, "how long the first change of a burst waits for others, at most 80ms")
 	fs.DurationVar(&c.DrainDeadline, "drain-deadline", c.DrainDeadline, "how long a shutdown waits for calls under way")
@@ -102,23 +114,12 @@ func (c *Config) Flags(fs *flag.FlagSet) {
 func (c Config) Validate() error {
 	var errs []error
 	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
-	if c.ConfigDir == "" {
-		fail("--config-dir is required")
+	if c.Kubernetes.Enabled {
+		c.validateKubernetes(fail)
+	} else {
+		c.validateFiles(fail)
 	}
-	if c.StateDir == "" {
-		fail("--state-dir is required")
-	}
-	if _, _, err := net.SplitHostPort(c.Listen); err != nil {
-		fail("--listen %q: %v", c.Listen, err)
-	}
-	if host, _, err := net.SplitHostPort(c.Admin); err != nil {
-		fail("--admin %q: %v", c.Admin, err)
-	} else if a, err := netip.ParseAddr(host); host != "localhost" && (err != nil || !a.IsLoopback()) {
-		fail("--admin %q: must be localhost or a loopback address", c.Admin)
-	}
-	if len(c.TokenKeys) == 0 {
-		fail("--token-key is required: without it no proxy could prove who it is")
-	}
+	c.validateAddresses(fail)
 	if td, err := spiffeid.TrustDomainFromString(c.TrustDomain); err != nil {
 		fail("--trust-domain %q: %v", c.TrustDomain, err)
 	} else if td.Name() != c.TrustDomain { // it takes a whole ID too
@@ -142,9 +143,6 @@ func (c Config) Validate() error {
 			fail("--node-accounts %q: must be namespace/name", a)
 		}
 	}
-	if len(c.ServerNames) == 0 {
-		fail("--server-name is required: clients check the certificate for it")
-	}
 	if c.Debounce < 0 || c.Debounce > maxDebounce {
 		fail("--debounce %v: must be between 0 and %v", c.Debounce, maxDebounce)
 	}
@@ -152,6 +150,70 @@ func (c Config) Validate() error {
 		fail("--drain-deadline %v: must not be negative", c.DrainDeadline)
 	}
 	return errors.Join(errs...)
+}
+
+// validateFiles checks what a mesh without a cluster needs.
+func (c Config) validateFiles(fail func(string, ...any)) {
+	if c.ConfigDir == "" {
+		fail("--config-dir is required (or --kubernetes, in a cluster)")
+	}
+	if c.StateDir == "" {
+		fail("--state-dir is required")
+	}
+	if len(c.TokenKeys) == 0 {
+		fail("--token-key is required: without it no proxy could prove who it is")
+	}
+	if c.Kubernetes.Kubeconfig != "" {
+		fail("--kubeconfig %q: has no meaning without --kubernetes", c.Kubernetes.Kubeconfig)
+	}
+}
+
+func (c Config) validateAddresses(fail func(string, ...any)) {
+	if _, _, err := net.SplitHostPort(c.Listen); err != nil {
+		fail("--listen %q: %v", c.Listen, err)
+	}
+	adminHost, adminPort, err := net.SplitHostPort(c.AdminAddress())
+	if err != nil {
+		fail("--admin %q: %v", c.AdminAddress(), err)
+	} else if a, err := netip.ParseAddr(adminHost); adminHost != "localhost" && (err != nil || !a.IsLoopback()) {
+		fail("--admin %q: must be localhost or a loopback address", c.AdminAddress())
+	}
+	metrics := c.MetricsAddress()
+	if metrics == "" {
+		return
+	}
+	_, port, err := net.SplitHostPort(metrics)
+	switch {
+	case err != nil:
+		fail("--metrics %q: %v", metrics, err)
+	case port == adminPort && port != "0":
+		fail("--metrics %q: is the port of --admin %q", metrics, c.AdminAddress())
+	}
+}
+
+// Addresses that apply when none is given. In a cluster 15014 is where Istio's
+// users look for the control plane's metrics, so that the admin interface goes
+// where the node proxies have theirs.
+const (
+	DefaultAdmin        = "localhost:15014"
+	DefaultClusterAdmin = "localhost:15000"
+	DefaultMetrics      = ":15014"
+)
+
+// AdminAddress is where the admin interface listens.
+func (c Config) AdminAddress() string {
+	if c.Admin == "" && c.Kubernetes.Enabled {
+		return DefaultClusterAdmin
+	}
+	return cmp.Or(c.Admin, DefaultAdmin)
+}
+
+// MetricsAddress is where others read metrics and health; empty when nowhere.
+func (c Config) MetricsAddress() string {
+	if c.Metrics == "" && c.Kubernetes.Enabled {
+		return DefaultMetrics
+	}
+	return c.Metrics
 }
 
 // RootFile is where the root certificates are written.
@@ -162,9 +224,18 @@ func (c Config) RootFile() string {
 	return filepath.Join(c.StateDir, "root-cert.pem")
 }
 
-// ServerSANs parts ServerNames into DNS names and addresses.
+// ServerSANs parts the names of the server's certificate into DNS names and
+// addresses.
 func (c Config) ServerSANs() (names []string, addresses []netip.Addr) {
-	for _, n := range c.ServerNames {
+	all := c.ServerNames
+	switch {
+	case len(all) > 0:
+	case c.Kubernetes.Enabled:
+		all = c.Kubernetes.serviceNames(c.DomainSuffix)
+	default:
+		all = []string{"istiod.istio-system.svc", "localhost", "127.0.0.1", "::1"}
+	}
+	for _, n := range all {
 		if a, err := netip.ParseAddr(n); err == nil {
 			addresses = append(addresses, a)
 		} else {

@@ -58,14 +58,56 @@ func TestEveryMistakeNamesItsFlag(t *testing.T) {
 		"--root-namespace": func(c *config.Config) { c.RootNamespace = "" },
 		"--domain-suffix":  func(c *config.Config) { c.DomainSuffix = "" },
 		"--node-accounts":  func(c *config.Config) { c.NodeAccounts = []string{"ztunnel"} },
-		"--server-name":    func(c *config.Config) { c.ServerNames = nil },
 		"--debounce":       func(c *config.Config) { c.Debounce = 100 * time.Millisecond },
 		"--drain-deadline": func(c *config.Config) { c.DrainDeadline = -1 },
+		"--kubeconfig":     func(c *config.Config) { c.Kubernetes.Kubeconfig = "/k" },
+		"--metrics":        func(c *config.Config) { c.Metrics = ":15014" }, // that of --admin
 	} {
 		c := parse(t, required...)
 		spoil(&c)
 		if err := c.Validate(); err == nil || !strings.Contains(err.Error(), name) {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+func TestAClusterNeedsNoFlagButOne(t *testing.T) {
+	c := config.Default()
+	c.Environment(func(name string) string {
+		return map[string]string{"POD_NAME": "istiod-1", "POD_NAMESPACE": "mesh"}[name]
+	})
+	fs := flag.NewFlagSet("istiod-lite", flag.ContinueOnError)
+	c.Flags(fs)
+	if err := fs.Parse([]string{"--kubernetes"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	if c.Kubernetes.PodName != "istiod-1" || c.Kubernetes.PodNamespace != "mesh" {
+		t.Errorf("the pod is %+v", c.Kubernetes)
+	}
+	if c.AdminAddress() != "localhost:15000" || c.MetricsAddress() != ":15014" {
+		t.Errorf("admin %s, metrics %s", c.AdminAddress(), c.MetricsAddress())
+	}
+	names, addresses := c.ServerSANs()
+	if strings.Join(names, " ") != "istiod.mesh.svc istiod.mesh istiod.mesh.svc.cluster.local" || len(addresses) != 0 {
+		t.Errorf("server's names %v, addresses %v", names, addresses)
+	}
+}
+
+func TestFilesAndAClusterExcludeEachOther(t *testing.T) {
+	c := parse(t, append([]string{"--kubernetes", "--root-out", "/r", "--pod-namespace", ""}, required...)...)
+	err := c.Validate()
+	if err == nil {
+		t.Fatal("accepted")
+	}
+	for _, flag := range []string{"--config-dir", "--state-dir", "--token-key", "--root-out", "--pod-namespace"} {
+		if !strings.Contains(err.Error(), flag) {
+			t.Errorf("%s is not complained of in: %v", flag, err)
+		}
+	}
+	if c := parse(t, required...); c.AdminAddress() != "localhost:15014" || c.MetricsAddress() != "" {
+		t.Errorf("without a cluster: admin %s, metrics %q", c.AdminAddress(), c.MetricsAddress())
 	}
 }
