@@ -89,6 +89,7 @@ func (a *App) newServer(authority *certs.Authority) (*grpc.Server, error) {
 	certificates := authority.ServerSource(names, addresses)
 	server := grpc.NewServer(
 		grpc.Creds(credentials.NewTLS(mtls.ControlPlaneServer(certificates.Certificate))),
+		xds.ServerOption(),
 		grpc.UnaryInterceptor(callers.Unary),
 		grpc.StreamInterceptor(callers.Stream),
 		grpc.MaxRecvMsgSize(xds.MaxRequestBytes),
