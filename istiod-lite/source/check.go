@@ -33,7 +33,7 @@ type Checker struct {
 // and more where a value could never have the effect that its author wants.
 func (c Checker) Check(obj metav1.Object) field.ErrorList {
 	if c.Served {
-		return checkServed(obj)
+		return c.checkServed(obj)
 	}
 	meta := field.NewPath("metadata")
 	switch o := obj.(type) {
@@ -50,7 +50,7 @@ func (c Checker) Check(obj metav1.Object) field.ErrorList {
 	case *discoveryv1.EndpointSlice:
 		return append(checkMeta(&o.ObjectMeta, true, apivalidation.NameIsDNSSubdomain), checkEndpointSlice(o)...)
 	case *securityv1.AuthorizationPolicy:
-		return append(checkMeta(&o.ObjectMeta, true, apivalidation.NameIsDNSSubdomain), checkAuthorizationPolicy(o, false)...)
+		return append(checkMeta(&o.ObjectMeta, true, apivalidation.NameIsDNSSubdomain), c.checkAuthorizationPolicy(o)...)
 	case *securityv1.PeerAuthentication:
 		return append(checkMeta(&o.ObjectMeta, true, apivalidation.NameIsDNSSubdomain), checkPeerAuthentication(o)...)
 	case *networkingv1.ServiceEntry:
@@ -64,7 +64,7 @@ func (c Checker) Check(obj metav1.Object) field.ErrorList {
 }
 
 // checkServed checks what an API server leaves unchecked.
-func checkServed(obj metav1.Object) field.ErrorList {
+func (c Checker) checkServed(obj metav1.Object) field.ErrorList {
 	labels := field.NewPath("metadata", "labels")
 	switch o := obj.(type) {
 	case *corev1.Namespace:
@@ -74,7 +74,7 @@ func checkServed(obj metav1.Object) field.ErrorList {
 	case *corev1.Service:
 		return checkTrafficAnnotation(o.Annotations)
 	case *securityv1.AuthorizationPolicy:
-		return checkAuthorizationPolicy(o, true)
+		return c.checkAuthorizationPolicy(o)
 	case *securityv1.PeerAuthentication:
 		return checkPeerAuthentication(o)
 	case *networkingv1.ServiceEntry:

@@ -15,8 +15,9 @@ import (
 
 // checkAuthorizationPolicy leaves kinds of policies that are known and not
 // supported to translate when the policy is served.
-func checkAuthorizationPolicy(ap *securityv1.AuthorizationPolicy, served bool) field.ErrorList {
+func (c Checker) checkAuthorizationPolicy(ap *securityv1.AuthorizationPolicy) field.ErrorList {
 	var errs field.ErrorList
+	served := c.Served
 	path, spec := field.NewPath("spec"), &ap.Spec
 	if (len(spec.TargetRefs) > 0 || spec.TargetRef != nil) && !served {
 		errs = append(errs, field.Forbidden(path.Child("targetRefs"), "policies at waypoints are not enforced yet; select workloads instead"))
@@ -34,6 +35,9 @@ func checkAuthorizationPolicy(ap *securityv1.AuthorizationPolicy, served bool) f
 	if spec.GetActionDetail() != nil && !served {
 		errs = append(errs, field.Forbidden(path.Child("provider"), "only action CUSTOM has a provider, and it is not enforced yet"))
 	}
+	if served {
+		errs = append(errs, c.checkTargets(ap, path)...)
+	}
 	errs = append(errs, checkSelector(spec.Selector, path.Child("selector"))...)
 	if spec.Action == security.AuthorizationPolicy_DENY && len(spec.Rules) == 0 && !served {
 		errs = append(errs, field.Required(path.Child("rules"), "DENY without rules denies nothing; rules: [{}] denies everything"))
@@ -48,6 +52,36 @@ func checkAuthorizationPolicy(ap *securityv1.AuthorizationPolicy, served bool) f
 		if _, err := strconv.ParseBool(v); err != nil {
 			errs = append(errs, field.NotSupported(field.NewPath("metadata", "annotations").Key(AnnotationDryRun), v, []string{"true", "false"}))
 		}
+	}
+	return errs
+}
+
+// targetKinds are the kinds that a policy can be bound to, by their group.
+var targetKinds = map[string]string{
+	"Service": "", "ServiceEntry": "networking.istio.io", "Gateway": "gateway.networking.k8s.io", "GatewayClass": "gateway.networking.k8s.io",
+}
+
+// checkTargets refuses targets of which it is not known what they guard.
+func (c Checker) checkTargets(ap *securityv1.AuthorizationPolicy, path *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	check := func(ref *typev1beta1.PolicyTargetReference, path *field.Path) {
+		group, ok := targetKinds[ref.GetKind()]
+		switch {
+		case !ok || (ref.GetGroup() != group && !(group == "" && ref.GetGroup() == "core")):
+			errs = append(errs, field.Invalid(path.Child("kind"), ref.GetGroup()+"/"+ref.GetKind(), "must be Service, ServiceEntry, Gateway or GatewayClass, with its group"))
+		case ref.GetName() == "":
+			errs = append(errs, field.Required(path.Child("name"), ""))
+		case ref.GetKind() == "GatewayClass" && ap.Namespace != c.RootNamespace:
+			errs = append(errs, field.Invalid(path.Child("kind"), ref.GetKind(), "only policies in "+c.RootNamespace+" can be bound to a GatewayClass, for it reaches all namespaces"))
+		case ref.GetNamespace() != "" && ref.GetNamespace() != ap.Namespace:
+			errs = append(errs, field.Invalid(path.Child("namespace"), ref.GetNamespace(), "must be the policy's own namespace"))
+		}
+	}
+	for i, ref := range ap.Spec.TargetRefs {
+		check(ref, path.Child("targetRefs").Index(i))
+	}
+	if ap.Spec.TargetRef != nil {
+		check(ap.Spec.TargetRef, path.Child("targetRef"))
 	}
 	return errs
 }

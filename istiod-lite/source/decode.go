@@ -106,8 +106,8 @@ func Unmarshal(raw []byte, obj metav1.Object) (strict []error, err error) {
 
 // UnmarshalServed fills obj, an empty object of one of Istio's kinds, from JSON
 // that an API server sent, as far as it is understood, and returns what is not.
-// With faults obj holds the rest; a Fault without a field says that nothing but
-// the metadata could be read.
+// With faults obj holds the rest; a Fault without a field says that nothing could
+// be read but the metadata and perhaps the selector.
 func UnmarshalServed(raw []byte, obj metav1.Object) []Fault {
 	meta, spec, status := istioParts(obj)
 	var outer istioObject
@@ -133,8 +133,26 @@ func UnmarshalServed(raw []byte, obj metav1.Object) []Fault {
 	}
 	if err := lenient.Unmarshal(outer.Spec, spec); err != nil {
 		proto.Reset(spec)
+		if lenient.Unmarshal(onlySelector(outer.Spec), spec) != nil {
+			proto.Reset(spec)
+		}
 		text := strings.ReplaceAll(err.Error(), "\u00a0", " ")
 		faults = append([]Fault{{Message: "spec: " + strings.TrimSpace(strings.TrimPrefix(text, "proto:"))}}, faults...)
 	}
 	return faults
+}
+
+// onlySelector leaves of a spec what it selects.
+func onlySelector(spec json.RawMessage) []byte {
+	var parts struct {
+		Selector json.RawMessage `json:"selector,omitempty"`
+	}
+	if err := json.Unmarshal(spec, &parts); err != nil {
+		return nil
+	}
+	out, err := json.Marshal(parts)
+	if err != nil {
+		return nil
+	}
+	return out
 }

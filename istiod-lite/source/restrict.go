@@ -118,7 +118,7 @@ func RestrictPeer(pa *securityv1.PeerAuthentication, faults []Fault) *securityv1
 	out.Spec.Mtls = &security.PeerAuthentication_MutualTLS{Mode: security.PeerAuthentication_MutualTLS_STRICT}
 	out.Spec.PortLevelMtls = nil
 	for _, f := range faults {
-		if f.Field == "" || f.Field == "spec" || within(f.Field, "spec.selector") {
+		if within(f.Field, "spec.selector") {
 			out.Spec.Selector = nil
 		}
 	}

@@ -68,13 +68,17 @@ func bind(objects *source.Objects) bindings {
 			}
 		}
 	}
+	if len(classes) == 0 {
+		return b
+	}
 	b.unknown = classes[waypointClass]
-	if len(classes) > 0 {
-		for name, gw := range objects.Gateways {
-			if of := classes[string(gw.Spec.GatewayClassName)]; len(of) > 0 || len(b.unknown) > 0 {
-				b.gateways[name] = append(slices.Clip(b.gateways[name]), of...)
-			}
+	for name, policies := range b.gateways {
+		if objects.Gateways[name] == nil {
+			b.gateways[name] = append(slices.Clip(policies), b.unknown...)
 		}
+	}
+	for name, gw := range objects.Gateways {
+		b.gateways[name] = append(slices.Clip(b.gateways[name]), classes[string(gw.Spec.GatewayClassName)]...)
 	}
 	return b
 }

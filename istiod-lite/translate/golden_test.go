@@ -30,6 +30,7 @@ var options = map[string]translate.Options{
 }
 
 // TestGolden translates testdata/NAME.in.yaml and compares with NAME.golden.yaml.
+// Names that start with k8s- are of objects that an API server sent.
 func TestGolden(t *testing.T) {
 	inputs, err := filepath.Glob("testdata/*.in.yaml")
 	if err != nil || len(inputs) == 0 {
@@ -38,8 +39,10 @@ func TestGolden(t *testing.T) {
 	for _, input := range inputs {
 		name := strings.TrimSuffix(filepath.Base(input), ".in.yaml")
 		t.Run(name, func(t *testing.T) {
-			objects := read(t, input)
-			got := render(t, translate.Translate(objects, options[name]))
+			options := options[name]
+			options.Kubernetes = strings.HasPrefix(name, "k8s-")
+			objects := read(t, input, options.Kubernetes)
+			got := render(t, translate.Translate(objects, options))
 			golden := filepath.Join("testdata", name+".golden.yaml")
 			if *update {
 				if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
@@ -57,13 +60,13 @@ func TestGolden(t *testing.T) {
 	}
 }
 
-func read(t testing.TB, path string) *source.Objects {
+func read(t testing.TB, path string, served bool) *source.Objects {
 	t.Helper()
 	content, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	objects, problems := file.Decode(path, content, source.Checker{RootNamespace: "istio-system"})
+	objects, problems := file.Decode(path, content, source.Checker{RootNamespace: "istio-system", Served: served})
 	for _, p := range problems {
 		t.Error(p.Error())
 	}
