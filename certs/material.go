@@ -246,8 +246,21 @@ func (s *signer) try(cfg AuthorityConfig) error {
 		return err
 	}
 	bundle := x509bundle.FromX509Authorities(cfg.TrustDomain, s.roots)
-	_, _, err = x509svid.Verify(append([]*x509.Certificate{leaf}, s.chain...), bundle, x509svid.WithTime(now))
-	return err
+	if _, _, err := x509svid.Verify(append([]*x509.Certificate{leaf}, s.chain...), bundle, x509svid.WithTime(now)); err != nil {
+		return err
+	}
+	// An authority's extended usages bind what is below it, for TLS.
+	roots, between := x509.NewCertPool(), x509.NewCertPool()
+	roots.AddCert(s.root)
+	for _, c := range s.chain {
+		between.AddCert(c)
+	}
+	for _, usage := range []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth} {
+		if _, err := leaf.Verify(x509.VerifyOptions{Roots: roots, Intermediates: between, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{usage}}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (p Part) certificates() ([]*x509.Certificate, error) {
