@@ -337,6 +337,12 @@ func imageTag(image string) string {
 	return "latest"
 }
 
+// Raw lists all pods of the cluster as they are.
+func (c *Cluster) Raw(ctx context.Context) ([]corev1.Pod, error) { return c.list(ctx, "", "") }
+
+// Describe is a pod in the mesh's words; mode is its namespace's dataplane mode.
+func (c *Cluster) Describe(p *corev1.Pod, mode string) Pod { return c.pod(p, mode) }
+
 // ServiceLabels are the labels of a Service.
 func (c *Cluster) ServiceLabels(ctx context.Context, namespace, name string) (map[string]string, error) {
 	svc, err := c.Client.Kubernetes.CoreV1().Services(namespace).Get(ctx, name, metav1.GetOptions{})
