@@ -20,6 +20,8 @@ type holdSpec struct {
 	Every, Timeout time.Duration
 	Duration       time.Duration
 	Marker         string
+	// Greeted expects a line of the server before the first of the client.
+	Greeted bool
 	// Reconnect opens another connection when one broke; otherwise the job ends.
 	Reconnect bool
 }
@@ -30,6 +32,7 @@ func (s *holdSpec) add(f *flag.FlagSet) {
 	f.DurationVar(&s.Timeout, "timeout", 10*time.Second, "for a line to come back")
 	f.DurationVar(&s.Duration, "duration", 0, "end after this time; 0 is until stopped")
 	f.StringVar(&s.Marker, "marker", os.Getenv("MARKER"), "part of each line ($MARKER)")
+	f.BoolVar(&s.Greeted, "greeted", false, "the server speaks first")
 	f.BoolVar(&s.Reconnect, "reconnect", false, "open another connection when one broke")
 }
 
@@ -108,6 +111,14 @@ func (h *hold) connection(ctx context.Context) error {
 			return "", err
 		}
 		return r.ReadString('\n')
+	}
+	if h.spec.Greeted {
+		if err := c.SetReadDeadline(time.Now().Add(h.spec.Timeout)); err != nil {
+			return err
+		}
+		if _, err := r.ReadString('\n'); err != nil {
+			return err
+		}
 	}
 	peer, err := exchange("who\n")
 	if err != nil {
