@@ -120,6 +120,7 @@ func (a *App) buildPipeline() (err error) {
 		window:     a.cfg.Debounce,
 		log:        a.log.Named("pipeline"),
 		metrics:    m,
+		observe:    a.backend.observe,
 		published: func() {
 			close(a.first)
 			published()

@@ -37,6 +37,8 @@ type backend struct {
 	// follow starts what works beside the servers, once the authority is open;
 	// nil when there is nothing.
 	follow func(*lifecycle.Group, *certs.Authority) error
+	// observe is told of every state that is served; nil when nobody cares.
+	observe func(*source.Objects)
 	// close releases what was opened.
 	close func()
 	// describe tells of the backend in the log.

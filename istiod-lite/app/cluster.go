@@ -10,6 +10,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"go.uber.org/zap"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
@@ -24,6 +25,7 @@ import (
 	"github.com/tulle-mesh/tulle/istiod-lite/rootcert"
 	"github.com/tulle-mesh/tulle/istiod-lite/source"
 	"github.com/tulle-mesh/tulle/istiod-lite/source/kube"
+	"github.com/tulle-mesh/tulle/istiod-lite/status"
 )
 
 // leaseName is the Lease of the replica that writes.
@@ -38,6 +40,7 @@ type cluster struct {
 	rest     *rest.Config
 	client   kubernetes.Interface
 	store    *authority.Store
+	status   *status.Writer
 }
 
 func newCluster(cfg config.Config, version string, log *zap.Logger, registry prometheus.Registerer) (*backend, error) {
@@ -76,9 +79,12 @@ func newCluster(cfg config.Config, version string, log *zap.Logger, registry pro
 	}
 	options := translateOptions(cfg)
 	options.Kubernetes = true
+	if c.status, err = c.newStatus(status.Decider{Options: options, Problems: src.Problems}); err != nil {
+		return nil, err
+	}
 	return &backend{
 		source: src, options: options, authenticator: authenticator, placement: src, pods: pods, complete: true,
-		open: c.store.Open, follow: c.follow, close: func() {},
+		open: c.store.Open, follow: c.follow, observe: c.status.Observe, close: func() {},
 		describe: []zap.Field{zap.String("api_server", c.rest.Host), zap.String("namespace", cfg.Kubernetes.PodNamespace)},
 	}, nil
 }
@@ -106,6 +112,17 @@ func (c *cluster) clientset(perSecond float32) (kubernetes.Interface, error) {
 	config.ContentType = runtime.ContentTypeProtobuf
 	config.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
 	return kubernetes.NewForConfig(config)
+}
+
+// newStatus returns the writer of conditions, which the leader runs.
+func (c *cluster) newStatus(decider status.Decider) (*status.Writer, error) {
+	config := rest.CopyConfig(c.rest)
+	config.QPS, config.Burst = conditionsPerSecond, 2*conditionsPerSecond
+	client, err := dynamic.NewForConfig(config)
+	if err != nil {
+		return nil, err
+	}
+	return status.New(status.Config{Client: client, Decider: decider, Logger: c.log.Named("status"), Registerer: c.registry})
 }
 
 // follow starts what works beside the servers.
@@ -144,6 +161,7 @@ func (c *cluster) follow(g *lifecycle.Group, a *certs.Authority) error {
 		return election.Run(ctx, func(ctx context.Context) {
 			var wg sync.WaitGroup
 			wg.Go(func() { roots.Run(ctx) })
+			wg.Go(func() { c.status.Run(ctx) })
 			wg.Wait()
 		})
 	})

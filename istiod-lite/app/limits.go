@@ -35,6 +35,9 @@ const (
 	// watching; a second's worth more may come at once. At its first start in a
 	// cluster of a thousand namespaces, the roots are everywhere after 10 s.
 	writesPerSecond = 100
+	// conditionsPerSecond bounds the requests about conditions, of which some
+	// objects need two.
+	conditionsPerSecond = 20
 	// unlimited is client-go's value for no limit on requests a second.
 	unlimited = -1
 

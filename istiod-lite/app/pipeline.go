@@ -40,6 +40,8 @@ type pipeline struct {
 	log        *zap.Logger
 	metrics    *pipelineMetrics
 	published  func() // called after the first publication
+	// observe is told of every state that is served; it may be nil.
+	observe func(*source.Objects)
 
 	mu       sync.Mutex
 	warnings []translate.Warning
@@ -180,8 +182,11 @@ func (p *pipeline) tell(before, now []translate.Warning) {
 
 func (p *pipeline) serve(objects *source.Objects) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	p.served = objects
+	p.mu.Unlock()
+	if p.observe != nil {
+		p.observe(objects)
+	}
 }
 
 // behind reports whether the source has a newer state than the publisher.
