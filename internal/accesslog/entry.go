@@ -56,6 +56,8 @@ type Entry struct {
 	Policy string
 	// Carrier is what the tunnel ran on, h2 or h3.
 	Carrier string
+	// Retried is why a first endpoint was given up for this one, if one was.
+	Retried error
 }
 
 // parts says how much of an entry a line tells.
@@ -111,6 +113,9 @@ func (e *Entry) fields(f *line, p parts) {
 	if p >= withPeers {
 		f.text("policy", clip(e.Policy))
 		f.text("carrier", e.Carrier)
+		if e.Retried != nil {
+			f.text("retried", clip(e.Retried.Error()))
+		}
 	}
 }
 

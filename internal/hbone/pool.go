@@ -39,6 +39,9 @@ type Key struct {
 	Destination netip.AddrPort
 	// Peers is the sorted list of expected identities, joined with commas.
 	Peers string
+	// Workload is the uid of the workload there, so that another one that gets its
+	// address does not get its tunnels; empty when it is not known.
+	Workload string
 }
 
 // DialFunc makes the tunnel for a key. ctx ends when the pool gives up on it.

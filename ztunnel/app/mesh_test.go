@@ -283,25 +283,38 @@ func TestPolicyChangeCutsLiveConnection(t *testing.T) {
 	})
 }
 
-func TestPodThatIsNotAnnouncedWaits(t *testing.T) {
-	w := newWorld(t, config.CarrierH2)
+// A client is who its node says it is, announced or not.
+func TestClientThatIsNotAnnouncedIsNotHeld(t *testing.T) {
+	w := newWorld(t, config.CarrierH2, func(c *config.Config) { c.WorkloadWait = patience })
 	server, client := w.meshPod("server", "n2"), w.addPod("client", "n1")
 	w.serve(server, 7001, greet)
 	w.enrol(client)
+	if got := readAll(t, w.dial(client, server.at(7001))); got != client.v4.String() {
+		t.Errorf("the server sees %q", got)
+	}
+	w.logged("connection complete", `direction="inbound"`, `src.identity="spiffe://cluster.local/ns/shop/sa/client"`)
+}
+
+// A server is, because its policies are not known.
+func TestServerThatIsNotAnnouncedHoldsConnections(t *testing.T) {
+	w := newWorld(t, config.CarrierH2)
+	client, server := w.addPod("client", "n1"), w.addPod("server", "n2")
+	w.serve(server, 7001, greet)
+	w.enrol(server)
 	c := w.dial(client, server.at(7001))
-	w.announce(w.workload(client, api.TunnelProtocol_HBONE))
+	w.announce(w.workload(server, api.TunnelProtocol_HBONE))
 	if got := readAll(t, c); got != client.v4.String() {
 		t.Errorf("the server sees %q", got)
 	}
 }
 
-func TestPodThatIsNeverAnnouncedIsRefusedWithAReason(t *testing.T) {
+func TestServerThatIsNeverAnnouncedRefusesWithAReason(t *testing.T) {
 	w := newWorld(t, config.CarrierH2, func(c *config.Config) { c.WorkloadWait = 50 * time.Millisecond })
-	server, client := w.meshPod("server", "n2"), w.addPod("client", "n1")
+	client, server := w.addPod("client", "n1"), w.addPod("server", "n2")
 	w.serve(server, 7001, greet)
-	w.enrol(client)
+	w.enrol(server)
 	w.refusedDial(client, server.at(7001))
-	w.logged("connection failed", `direction="outbound"`, "not announced")
+	w.logged("connection failed", `direction="inbound"`, "not announced")
 }
 
 func TestResetIsCarried(t *testing.T) {

@@ -71,7 +71,7 @@ func (p *pods) start(life context.Context, pod inpod.Pod) (_ *podProxy, err erro
 	name := pod.Info.Namespace + "/" + pod.Info.Name
 	x := &podProxy{
 		pods: p, pod: pod, log: p.log.With(zap.String("pod", name)), started: time.Now(),
-		mesh:  &podMesh{store: p.store, namespace: pod.Info.Namespace, name: pod.Info.Name, network: p.cfg.Network, wait: p.cfg.WorkloadWait},
+		mesh:  p.mesh(pod),
 		table: conntrack.New(p.reporter), drain: lifecycle.NewDrain(),
 	}
 	x.ctx, x.cancel = context.WithCancelCause(life)
@@ -188,6 +188,9 @@ func (x *podProxy) end(ctx context.Context) {
 	cut := 0
 	if left > 0 {
 		cut = x.table.CutAll(errDeadline)
+	} else {
+		// The last bytes may still be on their way: a tunnel ends when its peer has them.
+		goaway.Wait()
 	}
 	x.cancel(errDeadline)
 	goaway.Wait()

@@ -2,12 +2,14 @@ package app
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
 	"go.uber.org/zap"
 
 	"github.com/tulle-mesh/tulle/certs/rotation"
+	"github.com/tulle-mesh/tulle/internal/hbone"
 	"github.com/tulle-mesh/tulle/internal/workload"
 	"github.com/tulle-mesh/tulle/ztunnel/config"
 	"github.com/tulle-mesh/tulle/ztunnel/conntrack"
@@ -91,16 +93,24 @@ func (p *pods) all() []*podProxy {
 	return out
 }
 
-// watchPolicies authorizes live connections again whenever the policies changed,
-// until ctx ends.
-func (p *pods) watchPolicies(ctx context.Context) error {
-	seen := p.store.Snapshot().PolicyVersion()
+// watchMesh authorizes live connections again whenever the policies changed, and
+// lets go of tunnels to what has left, until ctx ends.
+func (p *pods) watchMesh(ctx context.Context) error {
+	first := p.store.Snapshot()
+	policies, moves := first.PolicyVersion(), first.Moves()
 	for {
 		snap := p.store.Snapshot()
-		if version := snap.PolicyVersion(); version != seen {
-			seen = version
+		if version := snap.PolicyVersion(); version != policies {
+			policies = version
 			for _, x := range p.all() {
+				_ = x.mesh.own(snap) // remembered for when it is gone
 				p.reauthorize(snap, x)
+			}
+		}
+		if version := snap.Moves(); version != moves {
+			moves = version
+			for _, x := range p.all() {
+				x.dropTunnels(snap)
 			}
 		}
 		select {
@@ -121,4 +131,17 @@ func (p *pods) reauthorize(snap *state.Snapshot, x *podProxy) {
 		x.log.Info("policy change cut live connections", zap.Int("checked", checked), zap.Int("cut", cut),
 			zap.Duration("took", time.Since(begin)))
 	}
+}
+
+// dropTunnels opens no more streams on tunnels to workloads that are not any more
+// where and who they were. What runs on them goes on: a pod that ends is served to
+// its end.
+func (x *podProxy) dropTunnels(snap *state.Snapshot) {
+	x.pool.Revalidate(func(key hbone.Key, _ hbone.Tunnel) bool {
+		if key.Workload == "" {
+			return true
+		}
+		w := snap.WorkloadByUID(key.Workload)
+		return w != nil && w.Protocol == workload.HBONE && slices.Contains(w.Addresses, key.Destination.Addr())
+	})
 }

@@ -65,7 +65,7 @@ func entry(c *conntrack.Connection) accesslog.Entry {
 	e := accesslog.Entry{
 		Direction: accesslog.Inbound, Source: c.Src, SourceWorkload: c.SrcWorkload, SourceIdentity: c.SrcIdentity,
 		Destination: c.ActualDst, DestinationService: c.DstService,
-		DestinationWorkload: c.DstWorkload, DestinationIdentity: c.DstIdentity, Policy: c.Policy,
+		DestinationWorkload: c.DstWorkload, DestinationIdentity: c.DstIdentity, Policy: c.Policy, Retried: c.Retried,
 	}
 	if c.Direction == conntrack.Outbound {
 		e.Direction = accesslog.Outbound

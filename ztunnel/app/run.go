@@ -139,7 +139,7 @@ func (z *ztunnel) run(ctx context.Context, srv *admin.Server) error {
 		return admin.ListenAndServe(ctx, z.cfg.ReadinessAddr, readyHandler(z.ready))
 	})
 	background.Go("xds", z.xds.Run)
-	background.Go("policies", z.pods.watchPolicies)
+	background.Go("policies", z.pods.watchMesh)
 	background.Go("memory", watchMemory)
 	z.log.Info("ztunnel started", zap.String("version", telemetry.Version), zap.String("node", z.cfg.Node),
 		zap.String("xds", z.cfg.XDSAddress), zap.String("carrier", string(z.cfg.Carrier)))

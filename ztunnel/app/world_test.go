@@ -130,7 +130,7 @@ func (w *world) node(cfg config.Config) *pods {
 		byUID:    map[string]*podProxy{}, byName: map[podName]*podProxy{},
 	}
 	watched := make(chan struct{})
-	go func() { defer close(watched); _ = p.watchPolicies(life) }()
+	go func() { defer close(watched); _ = p.watchMesh(life) }()
 	w.t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Nanosecond)
 		defer cancel()
@@ -167,7 +167,10 @@ func (w *world) addPod(name, node string) *testPod {
 	w.t.Cleanup(func() { p.ns.Close() })
 	port := "p" + name
 	w.must(w.fabric.Do(func() error {
-		veth := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: port}, PeerName: "eth0", PeerNamespace: netlink.NsFd(p.ns.FD())}
+		// The hardware address follows from the IP address, so that a pod that gets an
+		// address again is found by who talked to the one before.
+		veth := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: port}, PeerName: "eth0", PeerNamespace: netlink.NsFd(p.ns.FD()),
+			PeerHardwareAddr: net.HardwareAddr{2, 0, 10, 78, 0, w.next}}
 		if err := netlink.LinkAdd(veth); err != nil {
 			return err
 		}

@@ -62,6 +62,8 @@ type Connection struct {
 	Attributes authz.Attributes
 	// Policy is the ALLOW policy that permitted an inbound connection, if one did.
 	Policy string
+	// Retried is why a first endpoint was given up for this one, if one was.
+	Retried error
 	// Opened is when the connection was accepted.
 	Opened time.Time
 }

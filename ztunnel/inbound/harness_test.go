@@ -42,6 +42,7 @@ type mesh struct {
 	mu       sync.Mutex
 	local    *workload.Workload
 	policies authz.Policies
+	joined   time.Time
 	byAddr   map[netip.Addr]*workload.Workload
 	// onAuthorized runs once after the first look at the policies.
 	onAuthorized func()
@@ -65,6 +66,12 @@ func (m *mesh) Policies() (authz.Policies, bool) {
 		f()
 	}
 	return p, true
+}
+
+func (m *mesh) Joined(*workload.Workload) time.Time {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.joined
 }
 
 func (m *mesh) set(p authz.Policies) { m.mu.Lock(); m.policies = p; m.mu.Unlock() }

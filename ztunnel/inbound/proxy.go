@@ -31,6 +31,9 @@ type Mesh interface {
 	Policies() (policies authz.Policies, known bool)
 	// ByAddr returns the workload at an address of this network, or nil.
 	ByAddr(addr netip.Addr) *workload.Workload
+	// Joined returns when local, known before, became reached by tunnels; zero when
+	// that was long ago, or it always was as far as this node knows.
+	Joined(local *workload.Workload) time.Time
 	// Service returns the service of that hostname which local belongs to, or nil.
 	Service(local *workload.Workload, hostname string) *workload.Service
 }
@@ -173,7 +176,7 @@ func (p *Proxy) decide(ctx context.Context, r request) (conntrack.Connection, au
 	if slices.Contains(ownPorts, r.target.Port()) {
 		return c, authz.Permit{}, &Refusal{Status: 503, Reason: fmt.Sprintf("port %d of pod %s is the proxy's own: the connection would loop", r.target.Port(), p.cfg.Pod)}
 	}
-	if r.protocol == conntrack.TCP && c.SrcWorkload != nil && c.SrcWorkload.Protocol == workload.HBONE {
+	if r.protocol == conntrack.TCP && c.SrcWorkload != nil && c.SrcWorkload.Protocol == workload.HBONE && p.tunnelsOnly(local) {
 		return c, authz.Permit{}, &Refusal{Status: 401, Reason: fmt.Sprintf("plaintext from %v, which is pod %s/%s of the mesh and has to use mutual TLS",
 			r.source.Addr(), c.SrcWorkload.Namespace, c.SrcWorkload.Name)}
 	}
@@ -190,6 +193,15 @@ func (p *Proxy) decide(ctx context.Context, r request) (conntrack.Connection, au
 		}
 	}
 	return c, permit, err
+}
+
+// tunnelsOnly tells whether every proxy of the mesh is to know by now that this pod
+// is reached by tunnels. Before, a peer that sends plaintext does as it was told: to
+// a pod that joins while it runs, whose proxy works before its peers hear of it, and
+// to one that leaves, whose peers hear of it before its proxy ends. Policies, and
+// so STRICT, apply at all times.
+func (p *Proxy) tunnelsOnly(local *workload.Workload) bool {
+	return local.Protocol == workload.HBONE && time.Since(p.cfg.Mesh.Joined(local)) >= joinSettle
 }
 
 // connect opens the connection to the application. It takes the permit as a

@@ -3,6 +3,7 @@ package nexthop
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/tulle-mesh/tulle/internal/workload"
 )
@@ -15,7 +16,7 @@ func (c *chooser) endpoint(svc *workload.Service, port workload.Port) (*workload
 		return nil, netip.AddrPort{}, "has no endpoints"
 	}
 	healthyOnly := !svc.LoadBalancing.AllowUnhealthy
-	b := balancer{chooser: c, svc: svc, port: port, healthyOnly: healthyOnly}
+	b := balancer{chooser: c, svc: svc, port: port, healthyOnly: healthyOnly, avoid: c.in.Avoid}
 	ranked := len(svc.LoadBalancing.Preference) > 0 &&
 		(svc.LoadBalancing.Mode == workload.ModeStrict || svc.LoadBalancing.Mode == workload.ModeFailover)
 	if total := set.Weight(healthyOnly); total > 0 && !ranked {
@@ -27,7 +28,12 @@ func (c *chooser) endpoint(svc *workload.Service, port workload.Port) (*workload
 			}
 		}
 	}
-	return b.scan(ranked)
+	w, upstream, why := b.scan(ranked)
+	if w == nil && len(b.avoid) > 0 {
+		b.avoid = nil // one that just failed is better than none
+		w, upstream, why = b.scan(ranked)
+	}
+	return w, upstream, why
 }
 
 // balancer looks at every endpoint of one service.
@@ -36,13 +42,17 @@ type balancer struct {
 	svc         *workload.Service
 	port        workload.Port
 	healthyOnly bool
+	avoid       []string // uids that are not fit
 	// Why endpoints were not fit, counted for the reason of a denial.
-	unhealthy, elsewhere, portless, addressless, weightless, far int
+	unhealthy, elsewhere, portless, addressless, weightless, far, avoided int
 }
 
 // fit reports whether w can serve the connection, and where.
 func (b *balancer) fit(w *workload.Workload) (netip.AddrPort, bool) {
 	switch {
+	case slices.Contains(b.avoid, w.UID):
+		b.avoided++
+		return netip.AddrPort{}, false
 	case b.healthyOnly && !w.Healthy:
 		b.unhealthy++
 		return netip.AddrPort{}, false
@@ -89,7 +99,8 @@ func (b *balancer) targetPort(w *workload.Workload) (uint16, bool) {
 
 // scan chooses among the fit endpoints of the best rank, by weight.
 func (b *balancer) scan(ranked bool) (*workload.Workload, netip.AddrPort, string) {
-	b.unhealthy, b.elsewhere, b.portless, b.addressless, b.weightless = 0, 0, 0, 0, 0
+	b.unhealthy, b.elsewhere, b.portless, b.addressless, b.weightless, b.avoided = 0, 0, 0, 0, 0, 0
+	b.wait = b.wait || ranked && b.in.Provisional
 	set := b.snap.Endpoints(b.svc.Key())
 	best, total := 0, uint64(0)
 	strict := ranked && b.svc.LoadBalancing.Mode == workload.ModeStrict
@@ -153,6 +164,7 @@ type failure struct {
 
 func (b *balancer) failures() []failure {
 	return []failure{
+		{b.avoided, "just failed"},
 		{b.unhealthy, "not healthy"},
 		{b.weightless, "without capacity"},
 		{b.elsewhere, "in another network"},

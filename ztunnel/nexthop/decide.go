@@ -30,13 +30,9 @@ func Decide(snap *state.Snapshot, in Input) Decision {
 		return Decision{Reason: reason}
 	}
 	c := chooser{snap: snap, in: in}
-	if svc := snap.ServiceByVIPFor(in.Source.Namespace, in.Network, in.Dest.Addr()); svc != nil {
-		return c.toService(svc)
-	}
-	if w := snap.WorkloadByAddr(in.Network, in.Dest.Addr()); w != nil {
-		return c.toAddress(w)
-	}
-	return Decision{Kind: Passthrough, Target: in.Dest, Upstream: in.Dest}
+	d := c.decide()
+	d.Wait = c.wait
+	return d
 }
 
 // refuse names what is wrong with the connection before the mesh is asked.
@@ -59,6 +55,18 @@ func refuse(in Input) string {
 type chooser struct {
 	snap *state.Snapshot
 	in   Input
+	// wait is set where more than the name of a provisional source is asked for.
+	wait bool
+}
+
+func (c *chooser) decide() Decision {
+	if svc := c.snap.ServiceByVIPFor(c.in.Source.Namespace, c.in.Network, c.in.Dest.Addr()); svc != nil {
+		return c.toService(svc)
+	}
+	if w := c.snap.WorkloadByAddr(c.in.Network, c.in.Dest.Addr()); w != nil {
+		return c.toAddress(w)
+	}
+	return Decision{Kind: Passthrough, Target: c.in.Dest, Upstream: c.in.Dest}
 }
 
 func (c *chooser) toService(svc *workload.Service) Decision {

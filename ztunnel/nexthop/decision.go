@@ -49,6 +49,12 @@ type Input struct {
 	// Source is the workload that opened the connection. Required: a connection
 	// of nobody is denied.
 	Source *workload.Workload
+	// Provisional says that Source is what the node knows of its own pod, and that
+	// the control plane has not announced it. See Decision.Wait.
+	Provisional bool
+	// Avoid are uids of endpoints that just failed: of a service, others are
+	// preferred.
+	Avoid []string
 	// Dest is the original destination.
 	Dest netip.AddrPort
 	// Network that this node is in.
@@ -78,4 +84,7 @@ type Decision struct {
 	Upstream netip.AddrPort
 	// Reason says why, for Deny always, else empty.
 	Reason string
+	// Wait is set when the source was provisional and what the control plane tells
+	// of it, such as its locality and services, may change the decision.
+	Wait bool
 }

@@ -33,6 +33,7 @@ func (c *chooser) serviceWaypoint(svc *workload.Service) *workload.GatewayAddres
 // behind reports whether the client is the waypoint itself: what it sends on is
 // not sent back to it.
 func (c *chooser) behind(wp *workload.GatewayAddress) bool {
+	c.wait = c.wait || c.in.Provisional
 	if !wp.Hostname.IsZero() {
 		_, ok := c.in.Source.Services[wp.Hostname]
 		return ok

@@ -31,8 +31,11 @@ type Mesh interface {
 	// Local returns the workload of this pod. When the control plane has not
 	// announced it yet, Local waits for it, up to a limit of its own or ctx.
 	Local(ctx context.Context) (*workload.Workload, error)
-	// Decide chooses the next hop of a connection of source to dest.
-	Decide(source *workload.Workload, dest netip.AddrPort) nexthop.Decision
+	// Self returns the workload of this pod; when the control plane has not
+	// announced it yet, what is known of it besides, with the client's address.
+	Self(client netip.Addr) (w *workload.Workload, announced bool)
+	// Decide chooses the next hop of a connection; it fills in Network and Pick.
+	Decide(in nexthop.Input) nexthop.Decision
 }
 
 // Dialer opens connections inside the pod's namespace, marked as the proxy's.
@@ -144,18 +147,50 @@ func (p *Proxy) connect(ctx context.Context, client *net.TCPConn, c *conntrack.C
 	if dst == addrPort(client.LocalAddr()) {
 		return nil, &Refusal{Reason: "the connection was made to 15001 itself, not redirected to it"}
 	}
-	local, err := p.cfg.Mesh.Local(ctx)
+	d, err := p.decide(ctx, c)
 	if err != nil {
-		return nil, fmt.Errorf("pod %s is not known: %w", p.cfg.Pod, err)
-	}
-	c.SrcWorkload = local
-	d := p.cfg.Mesh.Decide(local, dst)
-	c.DstWorkload, c.DstService = d.Workload, d.Service
-	if d.Upstream.IsValid() {
-		c.ActualDst = d.Upstream
+		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.ConnectTimeout)
 	defer cancel()
+	if d.Kind.Tunnelled() {
+		// Before the attempts: it is not the endpoint's fault when this takes long.
+		if err := p.cfg.Certificate.Ready(ctx); err != nil {
+			return nil, fmt.Errorf("certificate of pod %s: %w", p.cfg.Pod, err)
+		}
+	}
+	return p.attempts(ctx, c, d)
+}
+
+// decide chooses the next hop. A pod that the control plane has not announced yet
+// is held only when the choice depends on more than its name, which the node
+// agent told.
+func (p *Proxy) decide(ctx context.Context, c *conntrack.Connection) (nexthop.Decision, error) {
+	source, announced := p.cfg.Mesh.Self(c.Src.Addr())
+	d := p.cfg.Mesh.Decide(nexthop.Input{Source: source, Provisional: !announced, Dest: c.OriginalDst})
+	if d.Wait {
+		var err error
+		if source, err = p.cfg.Mesh.Local(ctx); err != nil {
+			return d, fmt.Errorf("pod %s is not known: %w", p.cfg.Pod, err)
+		}
+		d = p.cfg.Mesh.Decide(nexthop.Input{Source: source, Dest: c.OriginalDst})
+	}
+	c.SrcWorkload = source
+	describe(c, d)
+	return d, nil
+}
+
+// describe fills c with what d says of the connection's other end.
+func describe(c *conntrack.Connection, d nexthop.Decision) {
+	c.Protocol, c.TunnelDst, c.SrcIdentity, c.DstIdentity = conntrack.TCP, netip.AddrPort{}, spiffeid.ID{}, spiffeid.ID{}
+	c.DstWorkload, c.DstService, c.ActualDst = d.Workload, d.Service, c.OriginalDst
+	if d.Upstream.IsValid() {
+		c.ActualDst = d.Upstream
+	}
+}
+
+// try connects one next hop.
+func (p *Proxy) try(ctx context.Context, c *conntrack.Connection, d nexthop.Decision) (carrier, error) {
 	switch d.Kind {
 	case nexthop.Direct, nexthop.Passthrough:
 		return p.plain(ctx, d)
@@ -238,6 +273,9 @@ func (p *Proxy) tunnel(ctx context.Context, c *conntrack.Connection, d nexthop.D
 		req.Baggage = p.cfg.Baggage(c.SrcWorkload)
 	}
 	key := hbone.Key{Source: p.cfg.UID, Destination: d.Target, Peers: joinPeers(d.Expected)}
+	if d.Workload != nil {
+		key.Workload = d.Workload.UID
+	}
 	stream, _, err := p.cfg.Pool.Open(ctx, key, req)
 	var status *hbone.StatusError
 	if err != nil && !errors.As(err, &status) {

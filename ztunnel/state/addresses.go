@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	iradix "github.com/hashicorp/go-immutable-radix/v2"
 
@@ -51,9 +52,12 @@ type addressUpdate struct {
 	vips      *iradix.Txn[[]*workload.Service]
 	ranges    *iradix.Txn[[]*workload.Service]
 	endpoints *iradix.Txn[Endpoints]
+	joined    *iradix.Txn[time.Time]
 	dirty     bool
 	// policies is set when an authorization may come out differently.
 	policies bool
+	// moved is set when a tunnel may lead to somebody else.
+	moved bool
 }
 
 func newAddressUpdate(base *Snapshot) *addressUpdate {
@@ -65,6 +69,7 @@ func newAddressUpdate(base *Snapshot) *addressUpdate {
 		vips:      base.vips.Txn(),
 		ranges:    base.ranges.Txn(),
 		endpoints: base.endpoints.Txn(),
+		joined:    base.joined.Txn(),
 	}
 }
 
@@ -76,8 +81,13 @@ func (u *addressUpdate) commit() *Snapshot {
 	next.vips = u.vips.CommitOnly()
 	next.ranges = u.ranges.CommitOnly()
 	next.endpoints = u.endpoints.CommitOnly()
+	u.forgetJoined(time.Now())
+	next.joined = u.joined.CommitOnly()
 	if u.policies {
 		next.policyVersion++
+	}
+	if u.moved {
+		next.moves++
 	}
 	return &next
 }
@@ -141,6 +151,28 @@ func (u *addressUpdate) removeStale(w *workload.Workload) {
 	if old.Namespace != w.Namespace || !slices.Equal(old.AuthorizationPolicies, w.AuthorizationPolicies) {
 		u.policies = true
 	}
+	if old.Protocol != w.Protocol || old.Identity() != w.Identity() || old.Network != w.Network || !slices.Equal(old.Addresses, w.Addresses) {
+		u.moved = true
+	}
+	switch {
+	case w.Protocol != workload.HBONE:
+		u.joined.Delete([]byte(w.UID))
+	case old.Protocol != workload.HBONE:
+		u.joined.Insert([]byte(w.UID), time.Now())
+	}
+}
+
+// forgetJoined drops what is too old for anybody to ask for.
+func (u *addressUpdate) forgetJoined(now time.Time) {
+	if u.base.joined.Len() == 0 {
+		return
+	}
+	u.base.joined.Root().Walk(func(uid []byte, at time.Time) bool {
+		if now.Sub(at) > joinedMemory {
+			u.joined.Delete(uid)
+		}
+		return false
+	})
 }
 
 func (u *addressUpdate) removeWorkload(uid string) {
@@ -148,7 +180,8 @@ func (u *addressUpdate) removeWorkload(uid string) {
 	if !ok {
 		return
 	}
-	u.dirty, u.policies = true, true
+	u.dirty, u.policies, u.moved = true, true, true
+	u.joined.Delete([]byte(uid))
 	u.unindexAddresses(old)
 	for svc := range old.Services {
 		u.removeEndpoint(svc, uid)

@@ -3,6 +3,7 @@ package state
 import (
 	"net/netip"
 	"slices"
+	"time"
 
 	iradix "github.com/hashicorp/go-immutable-radix/v2"
 
@@ -15,6 +16,7 @@ import (
 type Snapshot struct {
 	version       uint64
 	policyVersion uint64
+	moves         uint64
 	clusterID     string
 
 	workloads *iradix.Tree[*workload.Workload]   // by uid
@@ -26,6 +28,9 @@ type Snapshot struct {
 	// services that have not arrived yet.
 	endpoints *iradix.Tree[Endpoints]
 	policies  *iradix.Tree[*authz.Policy] // by namespace/name
+	// joined holds when known workloads became reached by tunnels, by uid, for a
+	// while.
+	joined *iradix.Tree[time.Time]
 
 	// global holds the policies for every workload; namespaces those and the
 	// namespace's own, for namespaces that have any. Both are replaced whole.
@@ -45,6 +50,7 @@ func newSnapshot(clusterID string) *Snapshot {
 		ranges:    iradix.New[[]*workload.Service](),
 		endpoints: iradix.New[Endpoints](),
 		policies:  iradix.New[*authz.Policy](),
+		joined:    iradix.New[time.Time](),
 		changed:   make(chan struct{}),
 	}
 }
@@ -56,6 +62,19 @@ func (s *Snapshot) Version() uint64 { return s.version }
 // of the namespace or policy list of a workload, and workloads that come or go.
 // Live connections need a new look only when it moved.
 func (s *Snapshot) PolicyVersion() uint64 { return s.policyVersion }
+
+// Moves counts the changes by which a workload may not be where, or who, a
+// tunnel was made to: its removal, another address, identity or protocol.
+func (s *Snapshot) Moves() uint64 { return s.moves }
+
+// Joined returns when this node heard that the workload, which it knew before,
+// has become reached by tunnels. It is zero for workloads that were so from the
+// first time that they were heard of, that are not, and whose change was longer
+// ago than a minute.
+func (s *Snapshot) Joined(uid string) time.Time {
+	at, _ := s.joined.Get([]byte(uid))
+	return at
+}
 
 // Changed returns a channel that is closed when a newer snapshot is published.
 func (s *Snapshot) Changed() <-chan struct{} { return s.changed }
