@@ -109,6 +109,20 @@ type explanation struct {
 	w     io.Writer
 	paint func(colour, text string) string
 	wide  bool
+	// told are the ways whose story was told in full.
+	told map[string]bool
+}
+
+// story is what two ways have in common when they differ in their addresses only.
+func story(w *explain.Way) string {
+	kind := fmt.Sprint(w.Outcome, w.Hop.Kind, w.Hop.SameNode, w.ServerIdentity, w.AuthorizedBy == "", w.Policy)
+	for _, v := range w.Policies {
+		kind += fmt.Sprint(v)
+	}
+	if len(w.Policies) == 0 {
+		kind += w.Reason
+	}
+	return kind
 }
 
 var outcomes = map[explain.Outcome]struct{ mark, colour, word string }{
@@ -190,7 +204,6 @@ func (p *explanation) block(prefix string, columns int, text string) {
 
 func (p *explanation) way(w *explain.Way, e *explain.Explanation) {
 	o := outcomes[w.Outcome]
-	fmt.Fprintln(p.w)
 	to := w.Hop.Dest.String()
 	if h := w.Hop.Workload; h != nil {
 		to = fmt.Sprintf("%s/%s", h.Namespace, h.Name)
@@ -208,6 +221,17 @@ func (p *explanation) way(w *explain.Way, e *explain.Explanation) {
 	if w.Outcome == explain.NotTaken {
 		share = ""
 	}
+	if key := story(w); !p.wide {
+		if p.told[key] && w.Outcome != explain.NotTaken {
+			p.block(p.paint(o.colour, o.mark+" "+o.word)+": ", len([]rune(o.mark+o.word))+3, "to "+to+share+": the same")
+			return
+		}
+		if p.told == nil {
+			p.told = map[string]bool{}
+		}
+		p.told[key] = true
+	}
+	fmt.Fprintln(p.w)
 	p.block(p.paint(o.colour, o.mark+" "+o.word)+": ", len([]rune(o.mark+o.word))+3, "to "+to+share)
 	if w.Outcome == explain.NotTaken {
 		p.indented("because", w.Reason)
@@ -221,10 +245,10 @@ func (p *explanation) way(w *explain.Way, e *explain.Explanation) {
 	switch {
 	case w.AuthorizedBy == "":
 	case w.ServerIdentity != "":
-		p.indented("mutual TLS", "client "+e.Client.Identity)
+		p.indented("identities", "client "+e.Client.Identity)
 		p.indented("", "server "+w.ServerIdentity)
 	default:
-		p.indented("mutual TLS", "none: the server sees "+strings.Join(e.Client.IPs, ", ")+" without an identity")
+		p.indented("identities", "none: the server sees "+strings.Join(e.Client.IPs, ", ")+" without an identity")
 	}
 	switch {
 	case w.AuthorizedBy != "" && len(w.Policies) == 0:
@@ -249,7 +273,7 @@ func (p *explanation) way(w *explain.Way, e *explain.Explanation) {
 			p.indented(name, text)
 		}
 	}
-	if w.Outcome != explain.Allowed {
+	if w.Outcome != explain.Allowed && len(w.Policies) == 0 || w.Outcome == explain.Refused && w.Policy == "" {
 		p.indented("because", w.Reason)
 	}
 }

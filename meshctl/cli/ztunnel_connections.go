@@ -218,10 +218,14 @@ func (n names) target(addr string) string {
 	return n.workload(addr, "")
 }
 
-// service is the host of "namespace/hostname".
+// service names the service of "namespace/hostname" as target does.
 func (n names) service(key string) string {
-	if _, host, ok := strings.Cut(key, "/"); ok {
-		return host
+	_, host, ok := strings.Cut(key, "/")
+	if !ok || n.raw {
+		return ""
 	}
-	return key
+	if name, _, ok := strings.Cut(host, ".svc."); ok {
+		return name
+	}
+	return host
 }

@@ -34,18 +34,24 @@ func Explain(ctx context.Context, m mesh.Mesh, r Request) (*Explanation, error) 
 	if client.Node == "" {
 		return nil, fmt.Errorf("pod %s/%s is on no node yet: %s", client.Namespace, client.Name, client.Reason)
 	}
+	if client.Phase == "Succeeded" || client.Phase == "Failed" {
+		return nil, fmt.Errorf("pod %s/%s has ended (%s): it makes no connections", client.Namespace, client.Name, client.Phase)
+	}
 	proxies, err := m.Components(ctx, mesh.Ztunnel)
 	if err != nil {
 		return nil, err
 	}
 	x := &run{ctx: ctx, mesh: m, proxies: proxies, client: client}
-	source := x.proxyOf(client.Node)
-	if source == nil {
+	source := x.proxiesOf(client.Node)
+	if len(source) == 0 {
 		return nil, fmt.Errorf("no ztunnel runs on node %s, where the client is: nobody can say what would become of its connections (see `meshctl check`)", client.Node)
 	}
-	dump, err := source.Dump(ctx)
+	dump, err := source[0].Dump(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("%w (%s)", err, orReady(source))
+		if why := source[0].Reason; why != "" {
+			err = fmt.Errorf("%w (%s)", err, why)
+		}
+		return nil, err
 	}
 	if x.target, err = findServer(ctx, m, r, client, dump.Services); err != nil {
 		return nil, err
@@ -53,31 +59,57 @@ func Explain(ctx context.Context, m mesh.Mesh, r Request) (*Explanation, error) 
 	return x.explain(source)
 }
 
-func orReady(c *mesh.Component) string {
-	if c.Reason == "" {
-		return "it is ready"
-	}
-	return c.Reason
-}
-
-// proxyOf is the ztunnel of a node that is ready, or any of it, or nil.
-func (x *run) proxyOf(node string) *mesh.Component {
-	var found *mesh.Component
+// proxiesOf lists the ztunnels of a node, those that are ready first. There are two
+// while one takes over from the other, and either may serve a pod.
+func (x *run) proxiesOf(node string) []*mesh.Component {
+	var ready, others []*mesh.Component
 	for _, c := range x.proxies {
-		if c.Node == node && (found == nil || !found.Ready) {
-			found = c
+		switch {
+		case c.Node != node:
+		case c.Ready:
+			ready = append(ready, c)
+		default:
+			others = append(others, c)
 		}
 	}
-	return found
+	return append(ready, others...)
 }
 
-func (x *run) explain(source *mesh.Component) (*Explanation, error) {
-	x.asked = append(x.asked, source)
+// ask asks the ztunnels of a node in turn until one serves the pod; else the answer
+// of the first that answered counts.
+func ask[T any](all []*mesh.Component, question func(*mesh.Component) (answer T, served bool, err error)) (T, *mesh.Component, error) {
+	var first T
+	var from *mesh.Component
+	var failed error
+	for _, c := range all {
+		a, served, err := question(c)
+		switch {
+		case err != nil:
+			if failed == nil {
+				failed = err
+			}
+		case served:
+			return a, c, nil
+		case from == nil:
+			first, from = a, c
+		}
+	}
+	if from != nil {
+		return first, from, nil
+	}
+	return first, nil, failed
+}
+
+func (x *run) explain(source []*mesh.Component) (*Explanation, error) {
 	name := ztunnel.Name{Namespace: x.client.Namespace, Name: x.client.Name}
-	a, err := source.ExplainOutbound(x.ctx, name, x.target.Dest, x.target.key, x.target.Port)
+	a, from, err := ask(source, func(c *mesh.Component) (ztunnel.OutboundAnswer, bool, error) {
+		a, err := c.ExplainOutbound(x.ctx, name, x.target.Dest, x.target.key, x.target.Port)
+		return a, a.Captured, err
+	})
 	if err != nil {
 		return nil, err
 	}
+	x.asked = append(x.asked, from)
 	x.member = a.Captured
 	x.out = &Explanation{
 		Client: Client{Namespace: x.client.Namespace, Pod: x.client.Name, Node: x.client.Node, IPs: x.client.IPs, Member: a.Captured},
@@ -206,24 +238,27 @@ func (x *run) evenShares() {
 // plaintext.
 func (x *run) authorize(w *Way, identity string) {
 	server := w.Hop.Workload
-	proxy := x.proxyOf(server.Node)
-	if proxy == nil {
+	proxies := x.proxiesOf(server.Node)
+	if len(proxies) == 0 {
 		w.Outcome, w.Reason = Unknown, "no ztunnel runs on node "+server.Node+", where the server is"
 		x.advise("a node without a ztunnel cannot serve pods of the mesh: `meshctl check` says why there is none on %s", server.Node)
 		return
-	}
-	if !slices.Contains(x.asked, proxy) {
-		x.asked = append(x.asked, proxy)
 	}
 	source := x.sourceFor(w.Hop.Upstream)
 	if !source.IsValid() {
 		w.Outcome, w.Reason = Unknown, "the client has no address of the server's family"
 		return
 	}
-	a, err := proxy.ExplainInbound(x.ctx, ztunnel.Name{Namespace: server.Namespace, Name: server.Name}, w.Hop.Upstream, source, identity)
+	a, from, err := ask(proxies, func(c *mesh.Component) (ztunnel.InboundAnswer, bool, error) {
+		a, err := c.ExplainInbound(x.ctx, ztunnel.Name{Namespace: server.Namespace, Name: server.Name}, w.Hop.Upstream, source, identity)
+		return a, a.Captured, err
+	})
 	if err != nil {
 		w.Outcome, w.Reason = Unknown, err.Error()
 		return
+	}
+	if !slices.Contains(x.asked, from) {
+		x.asked = append(x.asked, from)
 	}
 	w.AuthorizedBy, w.Policies, w.Policy = a.Node, a.Policies, a.Policy
 	if identity != "" {
@@ -231,11 +266,11 @@ func (x *run) authorize(w *Way, identity string) {
 	}
 	switch {
 	case !a.Captured && identity == "":
-		w.Outcome, w.Policies, w.Policy = Allowed, nil, ""
+		w.Outcome, w.Policies, w.Policy, w.AuthorizedBy = Allowed, nil, "", ""
 		x.advise("pod %s/%s is announced as a member of the mesh, but the ztunnel of node %s does not serve it", server.Namespace, server.Name, server.Node)
 	case !a.Captured:
 		w.Outcome, w.Reason = Refused, fmt.Sprintf("the ztunnel of node %s does not serve pod %s/%s: nobody listens for the tunnel", server.Node, server.Namespace, server.Name)
-		w.Policies, w.Policy = nil, ""
+		w.Policies, w.Policy, w.AuthorizedBy, w.ServerIdentity = nil, "", "", ""
 		x.advise("`meshctl check` says why the agent of node %s has not enrolled pod %s/%s", server.Node, server.Namespace, server.Name)
 	case a.Allowed:
 		w.Outcome = Allowed

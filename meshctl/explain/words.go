@@ -92,8 +92,12 @@ func (x *run) advisePolicy(w Way, identity string) {
 		x.advise("PeerAuthentication STRICT takes connections from members of the mesh only, and the client is none: %s", x.out.Client.Outside)
 	case identity == "" && decisive != nil:
 		x.advise("policy %s wants an identity, and the client, outside the mesh, has none: %s", w.Policy, x.out.Client.Outside)
+	case decisive != nil && decisive.Action == "Allow" && strings.HasPrefix(decisive.Reason, "source "):
+		x.advise("to let the client in, add source principal %q to the rule of AuthorizationPolicy %s that is meant for it", strings.TrimPrefix(identity, "spiffe://"), w.Policy)
+	case decisive != nil && decisive.Action == "Allow" && strings.HasPrefix(decisive.Reason, "destination port "):
+		x.advise("to open this port, add %d to the ports of the rule of AuthorizationPolicy %s (the server's own port, not the service's)", w.Hop.Upstream.Port(), w.Policy)
 	case decisive != nil && decisive.Action == "Allow":
-		x.advise("to let the client in, add source principal %q to a rule of AuthorizationPolicy %s", strings.TrimPrefix(identity, "spiffe://"), w.Policy)
+		x.advise("to allow it, change AuthorizationPolicy %s or add another ALLOW policy: what one of them allows passes", w.Policy)
 	case decisive != nil:
 		x.advise("AuthorizationPolicy %s denies this on purpose; change its rule if it is not meant", w.Policy)
 	}
