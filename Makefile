@@ -8,7 +8,7 @@ GO_BUILD := CGO_ENABLED=0 go build -ldflags '$(LDFLAGS)'
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: build ## Run a mesh of two nodes and show what it does (KEEP=1 to look)
@@ -31,6 +31,10 @@ cluster: # The program that runs the cluster of the end-to-end tests
 	@mkdir -p $(BIN)
 	@CGO_ENABLED=0 go -C e2e/cluster build -trimpath -o $(CURDIR)/$(BIN)/cluster ./cmd/cluster
 
+.PHONY: cluster-binaries
+cluster-binaries: cluster # The programs of a Kubernetes cluster, built once and cached
+	@$(CLUSTER) binaries
+
 .PHONY: images
 images: build cluster ## Make OCI images, and load them into a running cluster
 	@$(CLUSTER) images --bin $(BIN) --version '$(VERSION)' --out out/images
@@ -38,6 +42,12 @@ images: build cluster ## Make OCI images, and load them into a running cluster
 .PHONY: cluster-up
 cluster-up: images ## Start a Kubernetes cluster of three nodes (as root)
 	@$(CLUSTER) up out/images/*.tar
+
+.PHONY: e2e
+e2e: packages images ## Test on a Kubernetes cluster from nothing; logs of a failure in out/e2e
+	@if $(CLUSTER) status >/dev/null 2>&1; then echo 'e2e: a cluster is up; end it with `make cluster-down`' >&2; exit 1; fi
+	cd e2e/cluster && go vet ./... && go test $$(go list ./... | grep -v /suite)
+	cd e2e/cluster && go test ./suite -count=1 -timeout 40m -v -args $(E2E)
 
 .PHONY: cluster-down
 cluster-down: cluster ## End the Kubernetes cluster and remove all of it
