@@ -52,7 +52,7 @@ func coreKinds(c kubernetes.Interface, check source.Checker) []*kind {
 	return []*kind{
 		coreKind("Namespace", core, "namespaces", nil, &corev1.Namespace{}, check, trimNamespace),
 		coreKind("Node", core, "nodes", nil, &corev1.Node{}, check, trimNode),
-		coreKind("Pod", core, "pods", func(o *metav1.ListOptions) { o.FieldSelector = livePods }, &corev1.Pod{}, check, trimPod),
+		coreKind("Pod", core, "pods", func(o *metav1.ListOptions) { o.FieldSelector = livePods }, &corev1.Pod{}, check, newInterner().trimPod),
 		coreKind("Service", core, "services", nil, &corev1.Service{}, check, trimService),
 		coreKind("EndpointSlice", discovery, "endpointslices", func(o *metav1.ListOptions) { o.LabelSelector = otherSlices }, &discoveryv1.EndpointSlice{}, check, trimSlice),
 	}

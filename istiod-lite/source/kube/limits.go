@@ -20,4 +20,11 @@ const (
 
 	// maxProblems bounds the problems that Status lists.
 	maxProblems = 100
+
+	// maxInterned bounds the strings of one kind that are kept once: some
+	// megabytes.
+	maxInterned = 65_536
+
+	// maxTemplates bounds the owners of pods whose last pod is remembered.
+	maxTemplates = 16_384
 )

@@ -54,33 +54,39 @@ func trimNode(node *corev1.Node) *corev1.Node {
 	return out
 }
 
+var controller = true
+
 // trimPod copies what translate reads into a new object, so that the decoded one,
 // several times larger, is given back whole.
-func trimPod(pod *corev1.Pod) *corev1.Pod {
+func (in *interner) trimPod(pod *corev1.Pod) *corev1.Pod {
 	out := &corev1.Pod{
 		ObjectMeta: trimMeta(&pod.ObjectMeta, false, source.AnnotationRedirection, source.AnnotationSidecarStatus),
 		Spec: corev1.PodSpec{
-			ServiceAccountName: pod.Spec.ServiceAccountName,
-			NodeName:           pod.Spec.NodeName,
+			ServiceAccountName: in.of(pod.Spec.ServiceAccountName),
+			NodeName:           in.of(pod.Spec.NodeName),
 			HostNetwork:        pod.Spec.HostNetwork,
 			Containers:         trimContainers(pod.Spec.Containers),
 			InitContainers:     trimContainers(pod.Spec.InitContainers),
 		},
-		Status: corev1.PodStatus{Phase: pod.Status.Phase, PodIP: pod.Status.PodIP},
+		Status: corev1.PodStatus{Phase: corev1.PodPhase(in.of(string(pod.Status.Phase))), PodIP: pod.Status.PodIP},
 	}
+	out.Namespace = in.of(pod.Namespace)
+	owner := metav1.GetControllerOfNoCopy(pod)
 	if _, ok := out.Annotations[source.AnnotationSidecarStatus]; ok {
 		out.Annotations[source.AnnotationSidecarStatus] = "" // a page of JSON of which only the presence counts
 	}
-	if owner := metav1.GetControllerOfNoCopy(pod); owner != nil {
-		controller := true
-		out.OwnerReferences = []metav1.OwnerReference{{Kind: owner.Kind, Name: owner.Name, Controller: &controller}}
+	if owner != nil {
+		out.OwnerReferences = []metav1.OwnerReference{{Kind: in.of(owner.Kind), Name: in.of(owner.Name), Controller: &controller}}
+		in.share(out, pod.Labels, owner.Name)
+	} else {
+		in.share(out, pod.Labels, "")
 	}
 	if ips := pod.Status.PodIPs; len(ips) > 1 || (len(ips) == 1 && ips[0].IP != pod.Status.PodIP) {
 		out.Status.PodIPs = ips // a lone address stands in PodIP already
 	}
 	for _, c := range pod.Status.Conditions {
 		if c.Type == corev1.PodReady {
-			out.Status.Conditions = []corev1.PodCondition{{Type: c.Type, Status: c.Status}}
+			out.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionStatus(in.of(string(c.Status)))}}
 		}
 	}
 	return out
