@@ -28,6 +28,8 @@ func trimmed(o *unstructured.Unstructured) map[string]any {
 	for _, field := range []string{"managedFields", "resourceVersion", "generation", "creationTimestamp", "uid"} {
 		unstructured.RemoveNestedField(c.Object, "metadata", field)
 	}
+	// A counter that the API server keeps for DaemonSets.
+	unstructured.RemoveNestedField(c.Object, "metadata", "annotations", "deprecated.daemonset.template.generation")
 	return c.Object
 }
 

@@ -223,9 +223,11 @@ func (u *uninstall) removeWorkload(ctx context.Context, r Ref) error {
 		pods, err := u.Client.Kubernetes.CoreV1().Pods(u.namespace()).List(ctx, metav1.ListOptions{LabelSelector: "app=" + r.Name, Limit: pageSize})
 		if err == nil {
 			if len(pods.Items) == 0 {
-				return nil
-			}
-			if len(pods.Items) != said {
+				live, err := u.live(ctx, r)
+				if err != nil || live == nil {
+					return err
+				}
+			} else if len(pods.Items) != said {
 				said = len(pods.Items)
 				u.say("%s: %d pods end", r.Name, said)
 			}

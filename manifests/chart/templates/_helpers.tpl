@@ -10,7 +10,6 @@
 app: {{ index . 1 }}
 app.kubernetes.io/name: {{ index . 1 }}
 app.kubernetes.io/part-of: tulle
-app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ $root.Release.Service }}
 {{- end -}}
 
