@@ -14,6 +14,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/tulle-mesh/tulle/certs/rotation"
+	"github.com/tulle-mesh/tulle/internal/backoff"
 	"github.com/tulle-mesh/tulle/internal/hbone"
 	"github.com/tulle-mesh/tulle/internal/lifecycle"
 	"github.com/tulle-mesh/tulle/internal/mtls"
@@ -36,6 +37,12 @@ const (
 // together: room for some dozens of fat streams on a path of 10 ms and 10 Gbit/s,
 // and the bound of what peers that do not read can make us hold for the pod.
 const podWindowBytes = 64 << 20
+
+// minPortPause and maxPortPause space attempts to take the UDP port over.
+const (
+	minPortPause = 20 * time.Millisecond
+	maxPortPause = time.Second
+)
 
 // errDeadline cuts connections that outlive a drain.
 var errDeadline = errors.New("drain deadline passed")
@@ -75,7 +82,7 @@ func (p *pods) start(life context.Context, pod inpod.Pod) (_ *podProxy, err erro
 		table: conntrack.New(p.reporter), drain: lifecycle.NewDrain(),
 	}
 	x.ctx, x.cancel = context.WithCancelCause(life)
-	tcp, udp, err := x.listen()
+	tcp, err := x.listen()
 	if err != nil {
 		x.cancel(err)
 		return nil, fmt.Errorf("pod %s: %w", name, err)
@@ -90,7 +97,7 @@ func (p *pods) start(life context.Context, pod inpod.Pod) (_ *podProxy, err erro
 		HandshakeTimeout: p.cfg.HandshakeTimeout, ConnectTimeout: p.cfg.ConnectTimeout, Logger: x.log,
 	})
 	x.outbound = outbound.New(x.outboundConfig(name, id, dialer, budget))
-	x.serve(tcp, udp)
+	x.serve(tcp)
 	return x, nil
 }
 
@@ -120,7 +127,7 @@ func (x *podProxy) outboundConfig(name string, id spiffeid.ID, dialer *inpod.Dia
 type listeners struct{ outbound, inbound, tunnel []*net.TCPListener }
 
 // listen opens everything or nothing.
-func (x *podProxy) listen() (tcp listeners, udp *net.UDPConn, err error) {
+func (x *podProxy) listen() (tcp listeners, err error) {
 	defer func() {
 		if err != nil {
 			x.closeListeners()
@@ -132,18 +139,14 @@ func (x *podProxy) listen() (tcp listeners, udp *net.UDPConn, err error) {
 	}{{outboundPort, &tcp.outbound}, {inboundPort, &tcp.inbound}, {tunnelPort, &tcp.tunnel}} {
 		lns, err := inpod.Listen(x.pod.NS, l.port)
 		if err != nil {
-			return tcp, nil, fmt.Errorf("listen on port %d: %w", l.port, err)
+			return tcp, fmt.Errorf("listen on port %d: %w", l.port, err)
 		}
 		*l.into = lns
 		for _, ln := range lns {
 			x.closers = append(x.closers, ln)
 		}
 	}
-	udp, err = inpod.ListenPacket(x.pod.NS, tunnelPort)
-	if err != nil {
-		return tcp, nil, fmt.Errorf("listen on UDP port %d: %w", tunnelPort, err)
-	}
-	return tcp, udp, nil
+	return tcp, nil
 }
 
 func (x *podProxy) closeListeners() {
@@ -153,7 +156,7 @@ func (x *podProxy) closeListeners() {
 }
 
 // serve starts everything that runs for the pod.
-func (x *podProxy) serve(tcp listeners, udp *net.UDPConn) {
+func (x *podProxy) serve(tcp listeners) {
 	for _, l := range []struct {
 		lns   []*net.TCPListener
 		serve func(context.Context, *net.TCPConn)
@@ -162,11 +165,42 @@ func (x *podProxy) serve(tcp listeners, udp *net.UDPConn) {
 			x.wg.Go(func() { acceptAll(x.ctx, x.log, &x.wg, ln, l.serve) })
 		}
 	}
+	// Once now, so that peers find it there when the pod counts as started.
+	udp, err := inpod.ListenPacket(x.pod.NS, tunnelPort)
+	if err != nil {
+		x.log.Warn("no tunnels on UDP for now", zap.Uint16("port", tunnelPort), zap.Error(err))
+	}
 	x.wg.Go(func() {
+		if udp == nil {
+			udp = x.awaitUDP()
+		}
+		if udp == nil {
+			return
+		}
 		if err := x.inbound.ServeQUIC(x.ctx, udp); err != nil {
 			x.log.Warn("QUIC listener ended", zap.Error(err))
 		}
 	})
+}
+
+// awaitUDP takes the port for tunnels on UDP as soon as it is free: a proxy that
+// drains, of this process or another, keeps it while it has QUIC connections.
+// Nothing else of the pod waits for that. It returns nil when the pod ends first.
+func (x *podProxy) awaitUDP() *net.UDPConn {
+	pause := backoff.New(minPortPause, maxPortPause)
+	for {
+		select {
+		case <-time.After(pause.Next()):
+		case <-x.drain.Draining():
+			return nil
+		case <-x.ctx.Done():
+			return nil
+		}
+		if udp, err := inpod.ListenPacket(x.pod.NS, tunnelPort); err == nil {
+			x.log.Info("tunnels on UDP are taken now", zap.Uint16("port", tunnelPort))
+			return udp
+		}
+	}
 }
 
 // Drain ends the pod's proxies: no new connections at once, those that live

@@ -17,10 +17,13 @@ import (
 // namespace has it, one for IPv6. What they send, and what the connections
 // accepted from them send, carries the proxy's mark. Port 0 takes a port that
 // is free in both families.
+//
+// Listeners of the same user share their port (SO_REUSEPORT): while a node's proxy
+// is replaced, the new one listens beside the old one.
 func Listen(ns *netns.NS, port uint16) ([]*net.TCPListener, error) {
 	lc := net.ListenConfig{
 		KeepAlive: -1, // set below; accepted sockets inherit it
-		Control: sockopt.Control(sockopt.Mark(sockopt.MarkProxy),
+		Control: sockopt.Control(sockopt.Mark(sockopt.MarkProxy), sockopt.ReusePort(),
 			sockopt.KeepAlive(keepAliveIdle, keepAliveInterval, keepAliveCount)),
 	}
 	// A Multipath TCP socket does not tell the original destination, and is slower;
@@ -54,7 +57,8 @@ func Listen(ns *netns.NS, port uint16) ([]*net.TCPListener, error) {
 }
 
 // ListenPacket makes a UDP socket for port in ns, for both families where the
-// namespace has both, with the proxy's mark. Port 0 takes a free one.
+// namespace has both, with the proxy's mark. Port 0 takes a free one. A port is not
+// shared: packets of one proxy's QUIC connections would reach the other one.
 func ListenPacket(ns *netns.NS, port uint16) (*net.UDPConn, error) {
 	lc := net.ListenConfig{Control: sockopt.Control(sockopt.Mark(sockopt.MarkProxy))}
 	var conn net.PacketConn

@@ -95,14 +95,22 @@ func TestListenAndDialInsideWithTheMark(t *testing.T) {
 			}
 		}
 	}
-	if _, err := inpod.Listen(ns, 15008); err == nil || !strings.Contains(err.Error(), "15008") {
-		t.Errorf("a second listener on the port: %v", err)
+	// The next proxy listens beside this one, on TCP.
+	second, err := inpod.Listen(ns, 15008)
+	if err != nil {
+		t.Fatalf("a second listener on the port: %v", err)
+	}
+	for _, ln := range second {
+		ln.Close()
 	}
 	udp, err := inpod.ListenPacket(ns, 15008)
 	if err != nil {
 		t.Fatal(err)
 	}
-	udp.Close()
+	defer udp.Close()
+	if _, err := inpod.ListenPacket(ns, 15008); !errors.Is(err, unix.EADDRINUSE) || !strings.Contains(err.Error(), "15008") {
+		t.Errorf("a second socket on the UDP port: %v", err)
+	}
 }
 
 func TestListenWithoutIPv6(t *testing.T) {

@@ -4,7 +4,8 @@
 //
 // It owns the tables istio-ambient-nat, -mangle and -raw (family inet, so that
 // one set serves IPv4 and IPv6), routing table 100 and the ip rule of
-// preference 32764 there, and the setting nf_conntrack_tcp_loose. It speaks
+// preference 32764 there, and the settings nf_conntrack_tcp_loose and
+// tcp_migrate_req. It speaks
 // netlink and needs no nft binary. It does not know whether a proxy listens:
 // with rules in place and nobody on the ports, connections are refused, and
 // that is the point.

@@ -332,7 +332,7 @@ func TestRemoveLeavesNothing(t *testing.T) {
 		for _, family := range []string{"-4", "-6"} {
 			s += run(t, w.Pod, "ip", family, "rule") + run(t, w.Pod, "ip", family, "route", "show", "table", "all")
 		}
-		return s + run(t, w.Pod, "sysctl", "net.netfilter.nf_conntrack_tcp_loose")
+		return s + run(t, w.Pod, "sysctl", "net.netfilter.nf_conntrack_tcp_loose", "net.ipv4.tcp_migrate_req")
 	}
 	before := state()
 	apply(t, w.Pod, redirect.Config{DNS: true})

@@ -18,6 +18,11 @@ import (
 // middle (1, the kernel's default) or leaves them untracked (0). See doc.go.
 const loosePath = "/proc/sys/net/netfilter/nf_conntrack_tcp_loose"
 
+// migratePath says whether connections that wait in a listener's queue move to
+// another listener of the same port when it closes (1) or are reset (0, the
+// kernel's default). While a node's proxy is replaced, two listen in each pod.
+const migratePath = "/proc/sys/net/ipv4/tcp_migrate_req"
+
 // disabledPath holds 1 where loopback, and so everything, has no IPv6.
 const disabledPath = "/proc/sys/net/ipv6/conf/lo/disable_ipv6"
 
@@ -43,6 +48,7 @@ func applyRouting(ns *netns.NS) error {
 		if err := writeLoose(false); err != nil && !errors.Is(err, unix.ENOENT) {
 			return err
 		}
+		writeMigrate(true)
 		for _, family := range families {
 			lo, err := h.LinkByName("lo")
 			if err != nil {
@@ -104,6 +110,7 @@ func diffRouting(ns *netns.NS) ([]string, error) {
 
 func removeRouting(ns *netns.NS) error {
 	return inside(ns, func(h *netlink.Handle, families []int) error {
+		writeMigrate(false)
 		for _, family := range families {
 			found, err := ourRules(h, family)
 			if err != nil {
@@ -189,22 +196,30 @@ func setLoose(ns *netns.NS, loose bool) error {
 }
 
 func writeLoose(loose bool) error {
-	value := "0"
-	if loose {
-		value = "1"
-	}
-	if b, err := os.ReadFile(loosePath); err == nil && strings.TrimSpace(string(b)) == value {
-		return nil
-	}
-	f, err := os.OpenFile(loosePath, os.O_WRONLY, 0)
-	if err != nil {
-		return fmt.Errorf("set tracking of old connections: %w", err)
-	}
-	_, err = f.WriteString(value)
-	if err := errors.Join(err, f.Close()); err != nil {
+	if err := writeSwitch(loosePath, loose); err != nil {
 		return fmt.Errorf("set tracking of old connections: %w", err)
 	}
 	return nil
+}
+
+// writeMigrate does what it can: kernels before 5.14 do not have the setting, and
+// without it a few connections are reset when a proxy is replaced.
+func writeMigrate(migrate bool) { _ = writeSwitch(migratePath, migrate) }
+
+func writeSwitch(path string, on bool) error {
+	value := "0"
+	if on {
+		value = "1"
+	}
+	if b, err := os.ReadFile(path); err == nil && strings.TrimSpace(string(b)) == value {
+		return nil
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(value)
+	return errors.Join(err, f.Close())
 }
 
 func familyName(family int) string {

@@ -163,6 +163,8 @@ func (c *conn) run(ctx context.Context, s *Server) error {
 			answer = ErrUnanswered
 		} else if answer != nil {
 			s.metrics.refused.Inc()
+		} else {
+			s.retire(c, i.uid)
 		}
 		answered(answer)
 		if broken != nil {

@@ -179,6 +179,20 @@ func (s *Server) serve(ctx context.Context, wire *zds.Conn) {
 	}
 }
 
+// retire takes a pod from the proxies that are older than c, which has
+// acknowledged it: both listen in the pod, and new connections are to reach the
+// newer one, since the older one is about to end.
+func (s *Server) retire(c *conn, uid string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if n := len(s.conns); n == 0 || s.conns[n-1] != c {
+		return
+	}
+	for _, older := range s.conns[:len(s.conns)-1] {
+		older.push(item{uid: uid, gone: true, answer: make(chan error, 1)})
+	}
+}
+
 // Send asks for the pod to be told to the newest proxy, once more if it was told
 // already. It does not wait; the answer goes to the Source. Without a proxy it
 // does nothing: the next one gets all pods anyway.
