@@ -65,6 +65,7 @@ func newNode(cfg Config, pods *enrol.Manager, ready *readiness.Ready, log *zap.L
 		return nil, err
 	}
 	if n.owner, err = kube.NewOwner(client, k.Namespace, k.DaemonSet, log.Named("kube")); err != nil {
+		n.controller.Close()
 		return nil, err
 	}
 	n.installer = cniconf.New(cniconf.Config{

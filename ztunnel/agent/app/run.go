@@ -79,6 +79,9 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	local, err := api.Listen(apiConfig)
 	if err != nil {
+		if node != nil {
+			node.controller.Close()
+		}
 		zds.Close()
 		return err
 	}

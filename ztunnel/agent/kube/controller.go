@@ -83,7 +83,7 @@ type Controller struct {
 	leaving map[string]time.Time
 }
 
-// New makes a Controller; Run begins.
+// New makes a Controller; Run begins, and Close ends one that does not Run.
 func New(cfg Config) (*Controller, error) {
 	if cfg.Client == nil || cfg.Node == "" || cfg.Pods == nil || cfg.Finder == nil || cfg.Probes == nil {
 		return nil, errors.New("kube: Config needs Client, Node, Pods, Finder and Probes")
@@ -111,6 +111,9 @@ func New(cfg Config) (*Controller, error) {
 	}
 	return c, c.listen()
 }
+
+// Close frees what New made.
+func (c *Controller) Close() { c.queue.ShutDown() }
 
 // Synced is closed when the Controller knows the node's pods.
 func (c *Controller) Synced() <-chan struct{} { return c.synced }

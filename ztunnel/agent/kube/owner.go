@@ -61,6 +61,13 @@ func (o *Owner) Run(ctx context.Context) error {
 	return nil
 }
 
+// Seen tells whether the DaemonSet was there at any time.
+func (o *Owner) Seen() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.seen
+}
+
 // Uninstalled tells whether the DaemonSet was deleted. It asks the API server
 // once more; when that does not answer or refuses, what the watch saw last
 // counts. In doubt the answer is no, and pods stay captured.
