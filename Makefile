@@ -67,6 +67,11 @@ bench: build ## Measure speed and memory beside baselines (BENCH=-short: a look)
 	@mkdir -p out
 	CGO_ENABLED=0 go run ./e2e/bench $(BENCH)
 
+.PHONY: bench-control
+bench-control: build ## Measure the control plane at 10,000 pods (BENCH=-short: a look)
+	@mkdir -p out
+	CGO_ENABLED=0 go run ./e2e/control $(BENCH)
+
 .PHONY: packages
 packages: ## Install the Debian packages that the tests use, or name them
 	@.ci/packages.sh

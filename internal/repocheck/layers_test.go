@@ -30,7 +30,7 @@ var layers = []struct {
 		"istiod-lite/config", "istiod-lite/source/...", "istiod-lite/translate", "istiod-lite/snapshot", "istiod-lite/xds",
 		"istiod-lite/ca", "istiod-lite/authority", "istiod-lite/leader", "istiod-lite/rootcert", "istiod-lite/status", "manifests",
 	}},
-	{4, []string{"internal/kubetest", "ztunnel/app", "istiod-lite/app", "meshctl/cli", "meshctl/kube", "meshctl/install", "meshctl/membership", "meshctl/mesh", "meshctl/explain", "meshctl/check", "meshctl/local/..."}},
+	{4, []string{"internal/kubetest", "e2e/bench/report", "ztunnel/app", "istiod-lite/app", "meshctl/cli", "meshctl/kube", "meshctl/install", "meshctl/membership", "meshctl/mesh", "meshctl/explain", "meshctl/check", "meshctl/local/..."}},
 	{5, []string{"ztunnel", "ztunnel/agent", "istiod-lite", "meshctl", "e2e/...", "examples/...", "internal/repocheck", "manifests/generate"}},
 }
 
