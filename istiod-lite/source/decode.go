@@ -55,7 +55,7 @@ type istioObject struct {
 	metav1.ObjectMeta `json:"metadata"`
 	Spec              json.RawMessage `json:"spec"`
 	// Status is written by controllers, in whatever version they have. A file's
-	// is not read; see UnmarshalServed.
+	// is not read; see Decode.
 	Status json.RawMessage `json:"status"`
 }
 
@@ -104,11 +104,16 @@ func Unmarshal(raw []byte, obj metav1.Object) (strict []error, err error) {
 	return nil, nil
 }
 
-// UnmarshalServed fills obj, an empty object of one of Istio's kinds, from JSON
-// that an API server sent, as far as it is understood, and returns what is not.
-// With faults obj holds the rest; a Fault without a field says that nothing could
-// be read but the metadata and perhaps the selector.
-func UnmarshalServed(raw []byte, obj metav1.Object) []Fault {
+// Decode fills obj, an empty object of one of Istio's kinds, from JSON that an API
+// server sent, as far as it is understood, and returns what is not: fields that
+// are not known and values that Check refuses. With faults obj holds the rest; a
+// Fault without a field says that nothing could be read but the metadata and
+// perhaps the selector.
+func (c Checker) Decode(raw []byte, obj metav1.Object) []Fault {
+	return append(unmarshalServed(raw, obj), FaultsOf(c.Check(obj))...)
+}
+
+func unmarshalServed(raw []byte, obj metav1.Object) []Fault {
 	meta, spec, status := istioParts(obj)
 	var outer istioObject
 	if err := json.Unmarshal(raw, &outer); err != nil {

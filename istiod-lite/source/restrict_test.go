@@ -20,10 +20,7 @@ const served = `{"apiVersion":"security.istio.io/v1","kind":"AuthorizationPolicy
 func restrict(t *testing.T, spec string) (*security.AuthorizationPolicy, []source.Fault) {
 	t.Helper()
 	ap := &securityv1.AuthorizationPolicy{}
-	faults := source.UnmarshalServed(fmt.Appendf(nil, served, spec), ap)
-	if len(faults) == 0 {
-		faults = source.FaultsOf(source.Checker{RootNamespace: "istio-system", Served: true}.Check(ap))
-	}
+	faults := source.Checker{RootNamespace: "istio-system", Served: true}.Decode(fmt.Appendf(nil, served, spec), ap)
 	return &source.RestrictAuthorization(ap, faults).Spec, faults
 }
 
@@ -55,6 +52,7 @@ func TestAPolicyThatIsNotUnderstoodIsStricter(t *testing.T) {
 			`{"action":"DENY","rules":[{"to":[{"operation":{"ports":["80"]}}]}]}`, "spec.selector.matchExpressions"},
 		{"an unknown target", `{"action":"DENY","targetRefs":[{"group":"example.com","kind":"Planet","name":"x"}],"rules":[{}]}`, `{"action":"DENY","rules":[{}]}`, "spec.targetRefs[0].kind"},
 		{"a class bound from outside the root namespace", `{"targetRefs":[{"group":"gateway.networking.k8s.io","kind":"GatewayClass","name":"x"}],"rules":[{}]}`, `{}`, "spec.targetRefs[0].kind"},
+		{"a fault beside another", `{"action":"DENY","rules":[{"unless":1},{"from":[{"source":{"principals":["spiffe://x"]}}]}]}`, `{"action":"DENY","rules":[{},{}]}`, "spec.rules[0].unless"},
 		{"an unknown part of a deny", `{"action":"DENY","schedule":"nightly","rules":[{"to":[{"operation":{"ports":["80"]}}]}]}`, `{"action":"DENY","rules":[{}]}`, "spec.schedule"},
 		{"an unknown part of an allow", `{"schedule":"nightly","rules":[{}]}`, `{}`, "spec.schedule"},
 		{"a value of another type", `{"selector":{"matchLabels":{"app":"a"}},"rules":[{"to":[{"operation":{"ports":[80]}}]}]}`,
@@ -104,10 +102,7 @@ func TestAPeerAuthenticationThatIsNotUnderstoodIsStrict(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			pa := &securityv1.PeerAuthentication{}
-			faults := source.UnmarshalServed(fmt.Appendf(nil, `{"metadata":{"name":"p","namespace":"shop"},"spec":%s}`, c.written), pa)
-			if len(faults) == 0 {
-				faults = source.FaultsOf(source.Checker{RootNamespace: "istio-system", Served: true}.Check(pa))
-			}
+			faults := source.Checker{RootNamespace: "istio-system", Served: true}.Decode(fmt.Appendf(nil, `{"metadata":{"name":"p","namespace":"shop"},"spec":%s}`, c.written), pa)
 			want := &security.PeerAuthentication{}
 			if err := protojson.Unmarshal([]byte(c.want), want); err != nil {
 				t.Fatal(err)

@@ -106,3 +106,6 @@ func (s *Store) Count(kind string) int { return s.objects.count(kind) }
 
 // Keys returns the keys of all objects of the kind, in no order.
 func (s *Store) Keys(kind string) []Key { return s.objects.Keys(kind) }
+
+// Counts returns the number of objects by kind, kinds without any left out.
+func (s *Store) Counts() map[string]int { return s.objects.Counts() }

@@ -34,19 +34,13 @@ func decode(obj runtime.Object, kind string, check source.Checker) (metav1.Objec
 	switch kind {
 	case "AuthorizationPolicy":
 		ap := &securityv1.AuthorizationPolicy{}
-		faults := source.UnmarshalServed(raw, ap)
+		faults := check.Decode(raw, ap)
 		trimCustom(&ap.ObjectMeta)
-		if len(faults) == 0 {
-			faults = source.FaultsOf(check.Check(ap))
-		}
 		return source.RestrictAuthorization(ap, faults), problemsOfFaults(name, faults, "the policy is enforced more strictly than it says: what is not understood in an ALLOW rule allows nothing, in a DENY rule it counts as met")
 	case "PeerAuthentication":
 		pa := &securityv1.PeerAuthentication{}
-		faults := source.UnmarshalServed(raw, pa)
+		faults := check.Decode(raw, pa)
 		trimCustom(&pa.ObjectMeta)
-		if len(faults) == 0 {
-			faults = source.FaultsOf(check.Check(pa))
-		}
 		return source.RestrictPeer(pa, faults), problemsOfFaults(name, faults, "the mode STRICT is enforced for all ports of what it selects")
 	case "ServiceEntry":
 		return entry(raw, name, &networkingv1.ServiceEntry{}, check)
@@ -77,15 +71,12 @@ func decode(obj runtime.Object, kind string, check source.Checker) (metav1.Objec
 }
 
 func entry(raw []byte, name source.Key, obj metav1.Object, check source.Checker) (metav1.Object, []source.Problem) {
-	faults := source.UnmarshalServed(raw, obj)
+	faults := check.Decode(raw, obj)
 	switch o := obj.(type) {
 	case *networkingv1.ServiceEntry:
 		trimCustom(&o.ObjectMeta)
 	case *networkingv1.WorkloadEntry:
 		trimCustom(&o.ObjectMeta)
-	}
-	if len(faults) == 0 {
-		faults = source.FaultsOf(check.Check(obj))
 	}
 	if len(faults) > 0 {
 		return nil, problemsOfFaults(name, faults, "the object is left out")

@@ -157,7 +157,7 @@ func (s *Source) Status() source.Status {
 	st.ProblemsTotal = len(st.Problems)
 	st.Problems = st.Problems[:min(len(st.Problems), maxProblems)]
 	if s.synced {
-		st.Objects = s.store.Objects().Counts()
+		st.Objects = s.store.Counts()
 	}
 	return st
 }
@@ -267,7 +267,7 @@ func (s *Source) tell(k *kind, altered bool) {
 	first := !s.synced && s.complete()
 	if first {
 		s.synced = true
-		s.log.Info("cluster read", zap.Any("objects", s.store.Objects().Counts()), zap.Int("problems", len(s.problems)))
+		s.log.Info("cluster read", zap.Any("objects", s.store.Counts()), zap.Int("problems", len(s.problems)))
 	}
 	if altered || first {
 		s.lastGood = time.Now()
