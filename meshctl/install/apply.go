@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -69,7 +70,11 @@ func (m *Mesh) apply(ctx context.Context, want *unstructured.Unstructured, opt a
 	if opt.dry {
 		options.DryRun = []string{metav1.DryRunAll}
 	}
-	after, err := client.Apply(ctx, ref.Name, want, options)
+	var after *unstructured.Unstructured
+	err = m.retry(ctx, func() (err error) {
+		after, err = client.Apply(ctx, ref.Name, want, options)
+		return err
+	})
 	if err != nil {
 		return change, m.explainApply(ref, err)
 	}
@@ -83,6 +88,24 @@ func (m *Mesh) apply(ctx context.Context, want *unstructured.Unstructured, opt a
 	}
 	change.Action = Unchanged
 	return change, nil
+}
+
+// retry repeats a request that the API server was too busy for. Applying is the same
+// once and twice.
+func (m *Mesh) retry(ctx context.Context, request func() error) error {
+	for attempt := 1; ; attempt++ {
+		err := request()
+		busy := apierrors.IsTimeout(err) || apierrors.IsServerTimeout(err) || apierrors.IsTooManyRequests(err) || apierrors.IsServiceUnavailable(err)
+		if !busy || attempt == maxAttempts {
+			return err
+		}
+		m.say("the API server is busy (%v); trying again", err)
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(time.Duration(attempt) * retryPause):
+		}
+	}
 }
 
 // mayTake refuses an object that is somebody else's. Namespaces, definitions and what

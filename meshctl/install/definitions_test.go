@@ -44,7 +44,7 @@ func bundle(version string) func(*unstructured.Unstructured) {
 }
 
 func TestDefinitionsOfOthersStay(t *testing.T) {
-	f := mesh(t, kubetest.Start(t, kubetest.Options{WithoutCRDs: true}))
+	f := mesh(t, kubetest.Start(t, kubetest.Options{ControllerManager: true, WithoutCRDs: true}))
 	put(t, f, "gateways.gateway.networking.k8s.io", bundle("v1.9.0"))
 	put(t, f, "httproutes.gateway.networking.k8s.io", bundle("v1.6.2"))
 	put(t, f, "serviceentries.networking.istio.io", func(o *unstructured.Unstructured) { o.SetAnnotations(nil) })

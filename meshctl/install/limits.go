@@ -9,6 +9,10 @@ const (
 	// establishTimeout bounds how long the API server may take to serve a new kind. It
 	// takes some 100 ms.
 	establishTimeout = 30 * time.Second
+	// maxAttempts and retryPause (which grows with each attempt) bound how often an API
+	// server that is too busy is asked again: for ten seconds, beside what it takes itself.
+	maxAttempts = 5
+	retryPause  = time.Second
 	// maxPaths is how many changed fields of an object are shown.
 	maxPaths = 8
 	// maxReasons is how many pods of a component are asked for their events, and how many
