@@ -82,8 +82,7 @@ func (s *Store) place(was, is *corev1.Pod) {
 		pod *corev1.Pod
 		by  int
 	}{{was, -1}, {is, 1}} {
-		if c.pod != nil {
-			node := c.pod.Spec.NodeName
+		if node, _, ok := place(c.pod); ok {
 			s.objects.placement.count(c.pod, c.by, !s.ownedNode[node])
 			s.ownedNode[node] = true
 		}
