@@ -83,75 +83,75 @@ func (v view[T]) print(ctx context.Context, s *streams, sel *selection, namespac
 	return cmp.Or(failed, err)
 }
 
-func newWorkloads(s *streams, t *targetFlags) *cobra.Command {
-	return view[state.WorkloadDump]{
-		use: "workloads", short: "List the workloads that the ztunnels know", noun: "workload",
-		list:    func(d *mesh.Dump) []state.WorkloadDump { return d.Workloads },
-		key:     func(w state.WorkloadDump) (string, string) { return w.Namespace, w.Name },
-		heading: []string{"NAMESPACE", "POD NAME", "ADDRESS", "NODE", "WAYPOINT", "PROTOCOL"},
-		wide:    []string{"STATUS", "IDENTITY", "SERVICES", "ALL ADDRESSES"},
-		row: func(w state.WorkloadDump, wide bool) []string {
-			row := []string{w.Namespace, w.Name, firstOf(w.WorkloadIPs), w.Node, waypoint(w.Waypoint), w.Protocol}
-			if wide {
-				identity := fmt.Sprintf("%s/ns/%s/sa/%s", cmp.Or(w.TrustDomain, "cluster.local"), w.Namespace, w.ServiceAccount)
-				row = append(row, w.Status, identity, strconv.Itoa(len(w.Services)), strings.Join(w.WorkloadIPs, ","))
-			}
-			return row
-		},
-		empty: "no workloads there",
-	}.command(s, t)
+func newWorkloads(s *streams, t *targetFlags) *cobra.Command { return workloadsView.command(s, t) }
+
+var workloadsView = view[state.WorkloadDump]{
+	use: "workloads", short: "List the workloads that the ztunnels know", noun: "workload",
+	list:    func(d *mesh.Dump) []state.WorkloadDump { return d.Workloads },
+	key:     func(w state.WorkloadDump) (string, string) { return w.Namespace, w.Name },
+	heading: []string{"NAMESPACE", "POD NAME", "ADDRESS", "NODE", "WAYPOINT", "PROTOCOL"},
+	wide:    []string{"STATUS", "IDENTITY", "SERVICES", "ALL ADDRESSES"},
+	row: func(w state.WorkloadDump, wide bool) []string {
+		row := []string{w.Namespace, w.Name, firstOf(w.WorkloadIPs), w.Node, waypoint(w.Waypoint), w.Protocol}
+		if wide {
+			identity := fmt.Sprintf("%s/ns/%s/sa/%s", cmp.Or(w.TrustDomain, "cluster.local"), w.Namespace, w.ServiceAccount)
+			row = append(row, w.Status, identity, strconv.Itoa(len(w.Services)), strings.Join(w.WorkloadIPs, ","))
+		}
+		return row
+	},
+	empty: "no workloads there",
 }
 
-func newServices(s *streams, t *targetFlags) *cobra.Command {
-	return view[state.ServiceDump]{
-		use: "services", short: "List the services that the ztunnels know", noun: "service",
-		list:    func(d *mesh.Dump) []state.ServiceDump { return d.Services },
-		key:     func(v state.ServiceDump) (string, string) { return v.Namespace, v.Name },
-		heading: []string{"NAMESPACE", "SERVICE NAME", "SERVICE VIP", "WAYPOINT", "ENDPOINTS"},
-		wide:    []string{"PORTS", "HOSTNAME", "ALL VIPS"},
-		row: func(v state.ServiceDump, wide bool) []string {
-			healthy := 0
-			for _, e := range v.Endpoints {
-				if e.Status == "Healthy" {
-					healthy++
-				}
+func newServices(s *streams, t *targetFlags) *cobra.Command { return servicesView.command(s, t) }
+
+var servicesView = view[state.ServiceDump]{
+	use: "services", short: "List the services that the ztunnels know", noun: "service",
+	list:    func(d *mesh.Dump) []state.ServiceDump { return d.Services },
+	key:     func(v state.ServiceDump) (string, string) { return v.Namespace, v.Name },
+	heading: []string{"NAMESPACE", "SERVICE NAME", "SERVICE VIP", "WAYPOINT", "ENDPOINTS"},
+	wide:    []string{"PORTS", "HOSTNAME", "ALL VIPS"},
+	row: func(v state.ServiceDump, wide bool) []string {
+		healthy := 0
+		for _, e := range v.Endpoints {
+			if e.Status == "Healthy" {
+				healthy++
 			}
-			vips := make([]string, 0, len(v.VIPs))
-			for _, vip := range v.VIPs {
-				// "network/address"
-				_, address, _ := strings.Cut(vip, "/")
-				vips = append(vips, address)
-			}
-			row := []string{v.Namespace, v.Name, firstOf(vips), waypoint(v.Waypoint), fmt.Sprintf("%d/%d", healthy, len(v.Endpoints))}
-			if wide {
-				row = append(row, portsText(v.Ports), v.Hostname, strings.Join(vips, ","))
-			}
-			return row
-		},
-		empty: "no services there",
-	}.command(s, t)
+		}
+		vips := make([]string, 0, len(v.VIPs))
+		for _, vip := range v.VIPs {
+			// "network/address"
+			_, address, _ := strings.Cut(vip, "/")
+			vips = append(vips, address)
+		}
+		row := []string{v.Namespace, v.Name, firstOf(vips), waypoint(v.Waypoint), fmt.Sprintf("%d/%d", healthy, len(v.Endpoints))}
+		if wide {
+			row = append(row, portsText(v.Ports), v.Hostname, strings.Join(vips, ","))
+		}
+		return row
+	},
+	empty: "no services there",
 }
 
-func newPolicies(s *streams, t *targetFlags) *cobra.Command {
-	return view[mesh.Policy]{
-		use: "policies", short: "List the policies that the ztunnels enforce", noun: "policy",
-		list:    func(d *mesh.Dump) []mesh.Policy { return d.Policies },
-		key:     func(p mesh.Policy) (string, string) { return p.Namespace, p.Name },
-		heading: []string{"NAMESPACE", "POLICY NAME", "ACTION", "SCOPE"},
-		wide:    []string{"NOT UNDERSTOOD"},
-		row: func(p mesh.Policy, wide bool) []string {
-			action := p.Action
-			if p.DryRun {
-				action += " (dry run)"
-			}
-			row := []string{p.Namespace, p.Name, action, p.Scope}
-			if wide {
-				row = append(row, strings.Join(p.Warnings, "; "))
-			}
-			return row
-		},
-		empty: "no policies there: every connection is allowed",
-	}.command(s, t)
+func newPolicies(s *streams, t *targetFlags) *cobra.Command { return policiesView.command(s, t) }
+
+var policiesView = view[mesh.Policy]{
+	use: "policies", short: "List the policies that the ztunnels enforce", noun: "policy",
+	list:    func(d *mesh.Dump) []mesh.Policy { return d.Policies },
+	key:     func(p mesh.Policy) (string, string) { return p.Namespace, p.Name },
+	heading: []string{"NAMESPACE", "POLICY NAME", "ACTION", "SCOPE"},
+	wide:    []string{"NOT UNDERSTOOD"},
+	row: func(p mesh.Policy, wide bool) []string {
+		action := p.Action
+		if p.DryRun {
+			action += " (dry run)"
+		}
+		row := []string{p.Namespace, p.Name, action, p.Scope}
+		if wide {
+			row = append(row, strings.Join(p.Warnings, "; "))
+		}
+		return row
+	},
+	empty: "no policies there: every connection is allowed",
 }
 
 func firstOf(list []string) string {
