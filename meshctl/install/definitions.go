@@ -61,20 +61,21 @@ func (m *Mesh) applyDefinitions(ctx context.Context, dry bool) (changes []Change
 			live[want.GetName()] = o
 			foreign[group(want)] = foreign[group(want)] || !managedByUs(o)
 		}
+		// Before anything is made.
+		if keepDefinition(o, want) != "" && slices.Contains(needed, want.GetName()) && !slices.Contains(served(o), neededVersion) {
+			return nil, nil, fmt.Errorf("%s is somebody else's and does not serve %s, which the mesh needs: update it to %s or later",
+				refOf(want), neededVersion, bundle(want))
+		}
 	}
 	made := false
 	for _, want := range list {
-		name, isNeeded := want.GetName(), slices.Contains(needed, want.GetName())
+		name := want.GetName()
 		has := live[name]
 		change := Change{Ref: refOf(want), Action: Kept, Note: keepDefinition(has, want)}
 		switch {
-		case has == nil && foreign[group(want)] && !isNeeded:
+		case has == nil && foreign[group(want)] && !slices.Contains(needed, name):
 			change.Note = "left out: the other kinds of " + group(want) + " are somebody else's"
 		case change.Note != "":
-			if isNeeded && !slices.Contains(served(has), neededVersion) {
-				return changes, ours, fmt.Errorf("%s is somebody else's and does not serve %s, which the mesh needs: update it to %s or later",
-					refOf(want), neededVersion, bundle(want))
-			}
 		default:
 			// What is ours is taken back whole, whoever has edited it.
 			if change, err = m.apply(ctx, want, applyOptions{dry: dry, force: has != nil}); err != nil {
