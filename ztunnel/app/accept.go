@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/tulle-mesh/tulle/internal/backoff"
+	"github.com/tulle-mesh/tulle/internal/lifecycle"
 )
 
 const (
@@ -19,17 +20,26 @@ const (
 	maxAcceptPause = time.Second
 )
 
-// acceptAll hands every connection of ln to serve, each on a goroutine of wg,
-// until ln is closed.
-func acceptAll(ctx context.Context, log *zap.Logger, wg *sync.WaitGroup, ln *net.TCPListener, serve func(context.Context, *net.TCPConn)) {
+// door is a listener and what serves its connections.
+type door struct {
+	*net.TCPListener
+	serve func(context.Context, *net.TCPConn)
+	// hold holds each connection while it is served; nil where that is serve's own
+	// business. Whoever begins the drain has waited for acceptAll.
+	hold *lifecycle.Drain
+}
+
+// acceptAll serves every connection that comes through d, each on a goroutine of
+// wg, until the listener is closed.
+func acceptAll(ctx context.Context, log *zap.Logger, wg *sync.WaitGroup, d door) {
 	pause := backoff.New(minAcceptPause, maxAcceptPause)
 	for {
-		conn, err := ln.AcceptTCP()
+		conn, err := d.AcceptTCP()
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
 		if err != nil {
-			log.Warn("accept failed", zap.Stringer("listener", ln.Addr()), zap.Error(err))
+			log.Warn("accept failed", zap.Stringer("listener", d.Addr()), zap.Error(err))
 			select {
 			case <-time.After(pause.Next()):
 				continue
@@ -38,6 +48,13 @@ func acceptAll(ctx context.Context, log *zap.Logger, wg *sync.WaitGroup, ln *net
 			}
 		}
 		pause.Reset()
-		wg.Go(func() { serve(ctx, conn) })
+		release := func() {}
+		if d.hold != nil {
+			release, _ = d.hold.Hold()
+		}
+		wg.Go(func() {
+			defer release()
+			d.serve(ctx, conn)
+		})
 	}
 }

@@ -77,6 +77,17 @@ func (m *podMesh) Joined(local *workload.Workload) time.Time {
 	return m.store.Snapshot().Joined(local.UID)
 }
 
+// Left implements inbound.Mesh.
+func (m *podMesh) Left(ctx context.Context) *workload.Workload {
+	w, _ := m.store.WaitWorkload(ctx, func(s *state.Snapshot) *workload.Workload {
+		if w := m.own(s); w != nil && w.Protocol != workload.HBONE {
+			return w
+		}
+		return nil
+	})
+	return w
+}
+
 // Policies implements inbound.Mesh.
 func (m *podMesh) Policies() (authz.Policies, bool) {
 	snap := m.store.Snapshot()

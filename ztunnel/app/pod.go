@@ -44,6 +44,11 @@ const (
 	maxPortPause = time.Second
 )
 
+// lastOrders is how long after its listeners have closed a pod's proxies take
+// requests on tunnels: until the peers have heard that there will be no more, which
+// takes a round trip, and a second for a peer that does not answer.
+const lastOrders = 1500 * time.Millisecond
+
 // errDeadline cuts connections that outlive a drain.
 var errDeadline = errors.New("drain deadline passed")
 
@@ -65,7 +70,9 @@ type podProxy struct {
 	ctx     context.Context
 	cancel  context.CancelCauseFunc
 	wg      sync.WaitGroup
-	ended   sync.Once
+	// accepting are the loops that take connections from the listeners.
+	accepting sync.WaitGroup
+	ended     sync.Once
 }
 
 // start opens the pod's listeners and begins to serve. ctx bounds the start
@@ -114,7 +121,7 @@ func (x *podProxy) outboundConfig(name string, id spiffeid.ID, dialer *inpod.Dia
 	x.pool = hbone.NewPool(hbone.PoolConfig{Dial: tunnels.Dial, IdleTimeout: cfg.TunnelIdle, DialTimeout: cfg.ConnectTimeout})
 	out := outbound.Config{
 		UID: x.pod.UID, Pod: name, Mesh: x.mesh, Dialer: dialer, Pool: x.pool, Protocol: protocol,
-		Table: x.table, Drain: x.drain, Identity: id, Certificate: x.lease, Baggage: describe,
+		Table: x.table, Identity: id, Certificate: x.lease, Baggage: describe,
 		ConnectTimeout: cfg.ConnectTimeout, Logger: x.log,
 	}
 	if !cfg.SameNodeEncrypt {
@@ -160,9 +167,14 @@ func (x *podProxy) serve(tcp listeners) {
 	for _, l := range []struct {
 		lns   []*net.TCPListener
 		serve func(context.Context, *net.TCPConn)
-	}{{tcp.outbound, x.outbound.Serve}, {tcp.inbound, x.inbound.ServePlaintext}, {tcp.tunnel, x.inbound.ServeTunnel}} {
+		hold  *lifecycle.Drain
+	}{
+		{tcp.outbound, x.outbound.Serve, x.drain},
+		{tcp.inbound, x.inbound.ServePlaintext, x.drain},
+		{tcp.tunnel, x.inbound.ServeTunnel, nil}, // its requests are held, not the tunnel
+	} {
 		for _, ln := range l.lns {
-			x.wg.Go(func() { acceptAll(x.ctx, x.log, &x.wg, ln, l.serve) })
+			x.accepting.Go(func() { acceptAll(x.ctx, x.log, &x.wg, door{ln, l.serve, l.hold}) })
 		}
 	}
 	// Once now, so that peers find it there when the pod counts as started.
@@ -203,31 +215,42 @@ func (x *podProxy) awaitUDP() *net.UDPConn {
 	}
 }
 
-// Drain ends the pod's proxies: no new connections at once, those that live
-// until they end, ctx ends or the drain deadline passes, whichever is first. It
-// returns when nothing of the pod is left in the process.
+// Drain ends the pod's proxies: it takes no new connections but those that were on
+// their way, and lets all go on until they end, ctx ends or the drain deadline
+// passes, whichever is first. It returns when nothing of the pod is left in the
+// process.
 func (x *podProxy) Drain(ctx context.Context) {
 	x.ended.Do(func() { x.end(ctx) })
 }
 
 func (x *podProxy) end(ctx context.Context) {
-	ctx, cancel := context.WithTimeoutCause(ctx, x.pods.cfg.DrainDeadline, errDeadline)
+	patience := x.pods.cfg.DrainDeadline
+	if by := x.pods.endBy.Load(); by != nil {
+		patience = min(patience, time.Until(*by))
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, patience, errDeadline)
 	defer cancel()
 	x.closeListeners()
-	x.drain.Begin()
-	var goaway sync.WaitGroup
-	goaway.Go(func() { x.inbound.Drain(ctx) })
-	goaway.Go(func() { _ = x.pool.Drain(ctx) })
+	x.accepting.Wait()
+	goaway := make(chan struct{})
+	go func() { defer close(goaway); x.inbound.Drain(ctx) }()
+	// What was accepted, and what peers ask for before they have heard, is served.
+	select {
+	case <-goaway:
+	case <-time.After(min(lastOrders, patience/4)):
+	case <-ctx.Done():
+	}
 	left := x.drain.Wait(ctx)
 	cut := 0
 	if left > 0 {
 		cut = x.table.CutAll(errDeadline)
 	} else {
 		// The last bytes may still be on their way: a tunnel ends when its peer has them.
-		goaway.Wait()
+		<-goaway
 	}
+	_ = x.pool.Drain(ctx)
 	x.cancel(errDeadline)
-	goaway.Wait()
+	<-goaway
 	x.wg.Wait()
 	x.lease.Release()
 	x.log.Info("pod ended", zap.Int("connections_cut", cut), zap.Int("connections_refused", left-cut),

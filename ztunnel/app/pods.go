@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -27,6 +28,8 @@ type pods struct {
 	log          *zap.Logger
 	// life is the life of every proxy; a drain ends them before it ends.
 	life context.Context
+	// endBy is when the process is to have ended, once that is known.
+	endBy atomic.Pointer[time.Time]
 
 	mu     sync.RWMutex
 	byUID  map[string]*podProxy

@@ -173,16 +173,22 @@ func (z *ztunnel) servePods(ctx, background context.Context) error {
 	z.log.Info("control plane synced", zap.Int("workloads", counts.Workloads), zap.Int("services", counts.Services), zap.Int("policies", counts.Policies))
 
 	client, err := inpod.New(inpod.Config{
-		Socket: z.cfg.ZDSSocket, Start: z.pods.Start, DrainDeadline: max(z.cfg.DrainDeadline, time.Nanosecond),
+		Dial: z.dialer(ctx), Start: z.pods.Start, DrainDeadline: max(z.cfg.DrainDeadline, time.Nanosecond),
 		Readiness: z.ready, Logger: z.log.Named("inpod"), Registerer: z.registry,
 	})
 	if err != nil {
 		return err
 	}
 	z.agent.Store(client)
-	announced := context.AfterFunc(ctx, z.announceDrain)
-	defer announced()
-	return client.Run(ctx) // ends with a drain of all pods
+	serving, stopServing := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopServing()
+	ending := context.AfterFunc(ctx, func() {
+		defer stopServing()
+		z.announceDrain()
+		z.pods.linger(background)
+	})
+	defer ending()
+	return client.Run(serving) // ends with a drain of all pods
 }
 
 // announceDrain tells that the end has begun: not ready any more, and the log says

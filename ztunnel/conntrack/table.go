@@ -89,6 +89,18 @@ func (t *Table) remove(l *Live) bool {
 	return listed
 }
 
+// HasOlder tells whether a connection lives that was opened before then.
+func (t *Table) HasOlder(then time.Time) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for l := range t.conns {
+		if l.Opened.Before(then) {
+			return true
+		}
+	}
+	return false
+}
+
 // Len is the number of live connections.
 func (t *Table) Len() int {
 	t.mu.Lock()

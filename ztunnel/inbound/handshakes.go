@@ -17,6 +17,7 @@ type handshakes struct {
 	mu       sync.Mutex
 	admitted int // in the handshake or waiting for a place
 	bySource map[netip.Addr]int
+	empty    chan struct{} // closed when nobody is admitted; nil while nobody waits
 }
 
 func newHandshakes() *handshakes {
@@ -46,6 +47,28 @@ func (h *handshakes) leave(source netip.Addr) {
 	h.admitted--
 	if h.bySource[source]--; h.bySource[source] == 0 {
 		delete(h.bySource, source)
+	}
+	if h.admitted == 0 && h.empty != nil {
+		close(h.empty)
+		h.empty = nil
+	}
+}
+
+// settle waits until all handshakes have ended, or ctx ends.
+func (h *handshakes) settle(ctx context.Context) {
+	h.mu.Lock()
+	if h.admitted == 0 {
+		h.mu.Unlock()
+		return
+	}
+	if h.empty == nil {
+		h.empty = make(chan struct{})
+	}
+	empty := h.empty
+	h.mu.Unlock()
+	select {
+	case <-empty:
+	case <-ctx.Done():
 	}
 }
 

@@ -43,6 +43,7 @@ type mesh struct {
 	local    *workload.Workload
 	policies authz.Policies
 	joined   time.Time
+	left     chan *workload.Workload
 	byAddr   map[netip.Addr]*workload.Workload
 	// onAuthorized runs once after the first look at the policies.
 	onAuthorized func()
@@ -72,6 +73,15 @@ func (m *mesh) Joined(*workload.Workload) time.Time {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.joined
+}
+
+func (m *mesh) Left(ctx context.Context) *workload.Workload {
+	select {
+	case w := <-m.left:
+		return w
+	case <-ctx.Done():
+		return nil
+	}
 }
 
 func (m *mesh) set(p authz.Policies) { m.mu.Lock(); m.policies = p; m.mu.Unlock() }

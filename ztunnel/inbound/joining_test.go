@@ -43,18 +43,21 @@ func TestWhatIsTakenWhileOneEndJoinsOrLeaves(t *testing.T) {
 		source      *workload.Protocol
 		identity    spiffeid.ID
 		taken       bool
+		// leaves: the pod's own node hears a moment later that it left.
+		leaves bool
 	}{
-		{"plaintext of a stranger", workload.HBONE, never, nil, spiffeid.ID{}, true},
-		{"plaintext of a pod outside", workload.HBONE, never, protocol(workload.None), spiffeid.ID{}, true},
-		{"plaintext of a member", workload.HBONE, never, protocol(workload.HBONE), spiffeid.ID{}, false},
-		{"plaintext of a member that has not heard of the join", workload.HBONE, now, protocol(workload.HBONE), spiffeid.ID{}, true},
-		{"plaintext of a member long after the join", workload.HBONE, long, protocol(workload.HBONE), spiffeid.ID{}, false},
-		{"plaintext of a member to a pod that is captured and not announced, or leaves", workload.None, never, protocol(workload.HBONE), spiffeid.ID{}, true},
-		{"plaintext of a pod outside to a pod that leaves", workload.None, never, protocol(workload.None), spiffeid.ID{}, true},
-		{"a tunnel of a member", workload.HBONE, never, protocol(workload.HBONE), clientID, true},
-		{"a tunnel of a member that joins or leaves", workload.HBONE, never, protocol(workload.None), clientID, true},
-		{"a tunnel of a member that is not known yet", workload.HBONE, never, nil, clientID, true},
-		{"a tunnel to a pod that leaves", workload.None, never, protocol(workload.HBONE), clientID, true},
+		{"plaintext of a stranger", workload.HBONE, never, nil, spiffeid.ID{}, true, false},
+		{"plaintext of a pod outside", workload.HBONE, never, protocol(workload.None), spiffeid.ID{}, true, false},
+		{"plaintext of a member", workload.HBONE, never, protocol(workload.HBONE), spiffeid.ID{}, false, false},
+		{"plaintext of a member that has not heard of the join", workload.HBONE, now, protocol(workload.HBONE), spiffeid.ID{}, true, false},
+		{"plaintext of a member long after the join", workload.HBONE, long, protocol(workload.HBONE), spiffeid.ID{}, false, false},
+		{"plaintext of a member to a pod that is captured and not announced, or leaves", workload.None, never, protocol(workload.HBONE), spiffeid.ID{}, true, false},
+		{"plaintext of a member that heard first that the pod left", workload.HBONE, never, protocol(workload.HBONE), spiffeid.ID{}, true, true},
+		{"plaintext of a pod outside to a pod that leaves", workload.None, never, protocol(workload.None), spiffeid.ID{}, true, false},
+		{"a tunnel of a member", workload.HBONE, never, protocol(workload.HBONE), clientID, true, false},
+		{"a tunnel of a member that joins or leaves", workload.HBONE, never, protocol(workload.None), clientID, true, false},
+		{"a tunnel of a member that is not known yet", workload.HBONE, never, nil, clientID, true, false},
+		{"a tunnel to a pod that leaves", workload.None, never, protocol(workload.HBONE), clientID, true, false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			r := newRig(t)
@@ -67,6 +70,13 @@ func TestWhatIsTakenWhileOneEndJoinsOrLeaves(t *testing.T) {
 			}
 			if tc.source != nil {
 				r.mesh.byAddr[source] = &workload.Workload{UID: "Kubernetes//Pod/shop/client", Name: "client", Namespace: "shop", Protocol: *tc.source}
+			}
+			if tc.leaves {
+				out := own
+				out.Protocol = workload.None
+				r.mesh.left = make(chan *workload.Workload, 2)
+				r.mesh.left <- &out
+				r.mesh.left <- &out
 			}
 			err := r.proxy.Rehearse(t.Context(), source, tc.identity, r.app)
 			var refusal *inbound.Refusal

@@ -18,10 +18,12 @@ const (
 	// a client waits for an application that does not answer its SYN.
 	defaultHandshakeTimeout = 10 * time.Second
 	defaultConnectTimeout   = 10 * time.Second
-	// joinSettle is how long after this node has heard that its pod joined the mesh
-	// another node may not have heard it: the control plane sends to all nodes within
-	// some tens of milliseconds, and a node applies it in as many.
+	// joinSettle is how long after one node has heard that a pod joined or left the
+	// mesh another one may not have heard it: the control plane sends to all nodes
+	// within some tens of milliseconds, and a node applies it in as many.
 	joinSettle = time.Second
+	// lastHandshakes is how long a drain waits for handshakes that were under way.
+	lastHandshakes = 500 * time.Millisecond
 	// maxAuthorityBytes bounds what is quoted of a peer's authority: the longest
 	// IP:port has 47 bytes, a DNS name with port 259.
 	maxAuthorityBytes = 260

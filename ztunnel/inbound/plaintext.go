@@ -14,12 +14,6 @@ import (
 // ServePlaintext brings one connection that was redirected to 15006 to the
 // application, and returns when it has ended. It owns conn.
 func (p *Proxy) ServePlaintext(ctx context.Context, conn *net.TCPConn) {
-	release, ok := p.cfg.Drain.Hold()
-	if !ok {
-		relay.Reset(conn)
-		return
-	}
-	defer release()
 	received := time.Now()
 	source := addrPort(conn.RemoteAddr())
 	target, err := sockopt.OriginalDst(conn)

@@ -34,6 +34,9 @@ type Mesh interface {
 	// Joined returns when local, known before, became reached by tunnels; zero when
 	// that was long ago, or it always was as far as this node knows.
 	Joined(local *workload.Workload) time.Time
+	// Left returns this pod's workload as soon as it is announced as not reached by
+	// tunnels; nil when ctx ends first.
+	Left(ctx context.Context) *workload.Workload
 	// Service returns the service of that hostname which local belongs to, or nil.
 	Service(local *workload.Workload, hostname string) *workload.Service
 }
@@ -58,7 +61,8 @@ type Config struct {
 	Mesh   Mesh
 	Dialer Dialer
 	Table  *conntrack.Table
-	// Drain holds every connection while it lives.
+	// Drain holds the requests of tunnels and of other pods here while they live;
+	// once it has begun, more are refused. Who calls ServePlaintext holds it.
 	Drain *lifecycle.Drain
 	// TLS and QUIC are the server's configurations for the two carriers.
 	TLS, QUIC *tls.Config
@@ -176,7 +180,7 @@ func (p *Proxy) decide(ctx context.Context, r request) (conntrack.Connection, au
 	if slices.Contains(ownPorts, r.target.Port()) {
 		return c, authz.Permit{}, &Refusal{Status: 503, Reason: fmt.Sprintf("port %d of pod %s is the proxy's own: the connection would loop", r.target.Port(), p.cfg.Pod)}
 	}
-	if r.protocol == conntrack.TCP && c.SrcWorkload != nil && c.SrcWorkload.Protocol == workload.HBONE && p.tunnelsOnly(local) {
+	if r.protocol == conntrack.TCP && c.SrcWorkload != nil && c.SrcWorkload.Protocol == workload.HBONE && !p.takesPlaintext(ctx, &c, local) {
 		return c, authz.Permit{}, &Refusal{Status: 401, Reason: fmt.Sprintf("plaintext from %v, which is pod %s/%s of the mesh and has to use mutual TLS",
 			r.source.Addr(), c.SrcWorkload.Namespace, c.SrcWorkload.Name)}
 	}
@@ -195,13 +199,23 @@ func (p *Proxy) decide(ctx context.Context, r request) (conntrack.Connection, au
 	return c, permit, err
 }
 
-// tunnelsOnly tells whether every proxy of the mesh is to know by now that this pod
-// is reached by tunnels. Before, a peer that sends plaintext does as it was told: to
-// a pod that joins while it runs, whose proxy works before its peers hear of it, and
-// to one that leaves, whose peers hear of it before its proxy ends. Policies, and
-// so STRICT, apply at all times.
-func (p *Proxy) tunnelsOnly(local *workload.Workload) bool {
-	return local.Protocol == workload.HBONE && time.Since(p.cfg.Mesh.Joined(local)) >= joinSettle
+// takesPlaintext tells whether a member of the mesh that sends plaintext to this pod
+// does as it was told: to a pod that joins while it runs, whose proxy works before
+// its peers hear of it, and to one that leaves, of which some peers hear before its
+// own node does. That is waited for, shortly: who is not told so is refused anyway.
+// Policies, and so STRICT, apply at all times.
+func (p *Proxy) takesPlaintext(ctx context.Context, c *conntrack.Connection, local *workload.Workload) bool {
+	if local.Protocol != workload.HBONE || time.Since(p.cfg.Mesh.Joined(local)) < joinSettle {
+		return true
+	}
+	ctx, cancel := context.WithTimeout(ctx, joinSettle)
+	defer cancel()
+	left := p.cfg.Mesh.Left(ctx)
+	if left == nil {
+		return false
+	}
+	c.DstWorkload = left
+	return true
 }
 
 // connect opens the connection to the application. It takes the permit as a

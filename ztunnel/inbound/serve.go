@@ -122,8 +122,13 @@ func (p *Proxy) ServeQUIC(ctx context.Context, udp net.PacketConn) error {
 }
 
 // Drain asks the peers of all tunnels to open no more streams, and waits until
-// the tunnels have ended; when ctx ends first, it breaks them.
+// the tunnels have ended; when ctx ends first, it breaks them. Tunnels whose
+// handshake is under way are taken, for a moment. What peers ask for until they
+// have heard of it is served as long as Config.Drain has not begun.
 func (p *Proxy) Drain(ctx context.Context) {
+	settled, cancel := context.WithTimeout(ctx, lastHandshakes)
+	p.handshakes.settle(settled)
+	cancel()
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = p.tunnels.h2.Drain(ctx) })
 	wg.Go(func() { _ = p.tunnels.h3.Drain(ctx) })

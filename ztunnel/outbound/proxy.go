@@ -12,7 +12,6 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/tulle-mesh/tulle/internal/hbone"
-	"github.com/tulle-mesh/tulle/internal/lifecycle"
 	"github.com/tulle-mesh/tulle/internal/relay"
 	"github.com/tulle-mesh/tulle/internal/sockopt"
 	"github.com/tulle-mesh/tulle/internal/workload"
@@ -66,8 +65,6 @@ type Config struct {
 	// Protocol is what the pool's tunnels speak, for the log.
 	Protocol conntrack.Protocol
 	Table    *conntrack.Table
-	// Drain holds every connection while it lives.
-	Drain *lifecycle.Drain
 	// Identity is the pod's own and Certificate its proof.
 	Identity    spiffeid.ID
 	Certificate Certificate
@@ -115,12 +112,6 @@ type carrier func(ctx context.Context, client *net.TCPConn, counters *relay.Coun
 // Serve carries one connection that was redirected to 15001, and returns when it
 // has ended. It owns client.
 func (p *Proxy) Serve(ctx context.Context, client *net.TCPConn) {
-	release, ok := p.cfg.Drain.Hold()
-	if !ok {
-		relay.Reset(client)
-		return
-	}
-	defer release()
 	c := conntrack.Connection{
 		Direction: conntrack.Outbound, Protocol: conntrack.TCP,
 		Src: addrPort(client.RemoteAddr()), SrcIdentity: spiffeid.ID{}, Opened: time.Now(),
