@@ -119,6 +119,38 @@ func TestALabelEnrolsRunningPodsAndItsEndReleasesThem(t *testing.T) {
 			t.Errorf("table:\n%s", out)
 		}
 	})
+	t.Run("the node proxies tell what they know", func(t *testing.T) {
+		for args, want := range map[string]string{
+			"ztunnel workloads": "HBONE", "ztunnel services": "web", "ztunnel policies": "no policies there", "ztunnel connections": "",
+			"ztunnel certificates": "Intermediate", "ztunnel log --level access:debug": "access:debug", "ztunnel log --reset": "info", "version": "ztunnel",
+		} {
+			if out := c.meshctl(append(strings.Fields(args), "--state-dir", c.state)...); !strings.Contains(out, want) {
+				t.Errorf("meshctl %s:\n%s", args, out)
+			}
+		}
+	})
+	t.Run("explain says what happens", func(t *testing.T) {
+		var e struct {
+			Outcome string
+			Ways    []struct {
+				ServerIdentity string
+				Hop            struct{ Kind string }
+			}
+			Proxies []struct{ InSync bool }
+		}
+		out := c.meshctl("explain", "--state-dir", c.state, "client", "web", "-o", "json")
+		if err := json.Unmarshal([]byte(out), &e); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		if e.Outcome != "allowed" || len(e.Ways) != 2 || e.Ways[0].Hop.Kind != "hbone" || e.Ways[0].ServerIdentity == "" || len(e.Proxies) == 0 || !e.Proxies[0].InSync {
+			t.Errorf("%s", out)
+		}
+	})
+	t.Run("check finds nothing wrong", func(t *testing.T) {
+		if out := c.meshctl("check", "--state-dir", c.state, "--wait", "20s"); !strings.Contains(out, "√ every ztunnel is in sync") || strings.Contains(out, "×") {
+			t.Errorf("check:\n%s", out)
+		}
+	})
 	t.Run("status names what everybody should know", func(t *testing.T) {
 		if out := c.must("status"); !strings.Contains(out, "UDP is not captured") || !strings.Contains(out, "cluster.local/ns/shop/sa/default") {
 			t.Errorf("status:\n%s", out)
