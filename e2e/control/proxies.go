@@ -23,6 +23,7 @@ type proxies struct {
 	clients []*xdsclient.Client
 	tokens  []string // files
 	roots   string   // file
+	began   time.Time
 	cancel  context.CancelFunc
 	wg      sync.WaitGroup
 }
@@ -59,6 +60,7 @@ func startProxies(ctx context.Context, m *mesh, t *tracker, dir, roots, address 
 		return nil, err
 	}
 	ctx, p.cancel = context.WithCancel(ctx)
+	p.began = time.Now()
 	for _, c := range p.clients {
 		p.wg.Go(func() { c.Run(ctx) })
 	}

@@ -120,11 +120,10 @@ func (b *bench) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	began := time.Now()
 	if b.proxies, err = startProxies(ctx, b.mesh, b.tracker, b.dir, roots, b.ports.xds); err != nil {
 		return err
 	}
-	took, err := b.proxies.synced(ctx, began)
+	took, err := b.proxies.synced(ctx, b.proxies.began)
 	if err != nil {
 		return err
 	}

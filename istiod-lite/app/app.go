@@ -149,6 +149,7 @@ func (a *App) Run(ctx context.Context) error {
 	g := lifecycle.NewGroup(ctx)
 	g.Go("config", a.backend.source.Run)
 	g.Go("pipeline", a.pipeline.run)
+	g.Go("memory", keepSmall)
 	g.Go("admin", a.admin.Run)
 	if a.health != nil {
 		g.Go("metrics", a.health.run)

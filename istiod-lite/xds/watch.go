@@ -219,17 +219,20 @@ func (w *watch) shared(set *snapshot.Set, keep bool, whole func(*snapshot.Set) *
 
 // candidates returns the names that next must look at, sorted.
 func (w *watch) candidates(set *snapshot.Set) []string {
+	if w.full && w.wildcard && len(w.force) == 0 {
+		return w.differing(set)
+	}
 	names := make(map[string]struct{}, len(w.todo.names)+len(w.force))
 	add := func(name string) { names[name] = struct{}{} }
 	for name := range w.todo.names {
 		add(name)
 	}
-	if w.full && w.wildcard {
-		for name := range set.Entries {
-			add(name)
-		}
-	}
 	if w.full {
+		if w.wildcard {
+			for name := range set.Entries {
+				add(name)
+			}
+		}
 		w.known.names(add)
 	}
 	keys := w.force
@@ -255,6 +258,26 @@ func (w *watch) candidates(set *snapshot.Set) []string {
 	}
 	slices.Sort(sorted)
 	return sorted
+}
+
+// differing returns the names of which the client does not hold what set has,
+// sorted. It is what candidates comes down to for a proxy that comes again, of
+// which a restart brings many at once: nearly all that it holds is right, and
+// need not be listed.
+func (w *watch) differing(set *snapshot.Set) []string {
+	var names []string
+	for name, e := range set.Entries {
+		if version, has := w.known.version(name); !has || version != e.Version {
+			names = append(names, name)
+		}
+	}
+	w.known.names(func(name string) {
+		if set.Entries[name] == nil {
+			names = append(names, name)
+		}
+	})
+	slices.Sort(names)
+	return names
 }
 
 // shorten bounds a text from a client and keeps it valid.
