@@ -89,19 +89,37 @@ func serviceEntry(se *networkingv1.ServiceEntry) []Condition {
 
 // policy says who enforces a policy, and whether all of it.
 func (d Decider) policy(objects *source.Objects, ap *securityv1.AuthorizationPolicy) Condition {
-	if targets := translate.Targets(ap); len(targets) > 0 {
-		var missing []string
-		for _, key := range targets {
-			if objects.Object(key) == nil {
-				missing = append(missing, key.String())
-			}
+	gaps := d.gaps(ap)
+	targets := translate.Targets(ap)
+	if len(targets) == 0 {
+		if len(gaps) > 0 {
+			return no(ZtunnelAccepted, "UnsupportedValue", strings.Join(gaps, ". ")+".")
 		}
-		if len(missing) > 0 {
-			return no(WaypointAccepted, "TargetNotFound", fmt.Sprintf("It does not exist: %s.", strings.Join(missing, ", ")))
-		}
-		return no(WaypointAccepted, "AncestorNotBound", "This version of Tulle runs no waypoints: node proxies enforce the policy for all connections to the pods behind its targets, "+
-			"and what only a waypoint can decide makes it stricter.")
+		return yes(ZtunnelAccepted, "Accepted", "Node proxies enforce it.")
 	}
+	var missing []string
+	for _, key := range targets {
+		if objects.Object(key) == nil {
+			missing = append(missing, key.String())
+		}
+	}
+	if len(missing) > 0 {
+		return no(WaypointAccepted, "TargetNotFound", fmt.Sprintf("It does not exist: %s.", strings.Join(missing, ", ")))
+	}
+	message := "This version of Tulle runs no waypoints: node proxies enforce the policy for all connections to the pods behind its targets, " +
+		"and what only a waypoint can decide makes it stricter."
+	if ap.Spec.Action == security.AuthorizationPolicy_AUDIT {
+		message = "This version of Tulle runs no waypoints."
+	}
+	if len(gaps) > 0 {
+		message += " " + strings.Join(gaps, ". ") + "."
+	}
+	return no(WaypointAccepted, "AncestorNotBound", message)
+}
+
+// gaps returns sentences, without their stops, on what node proxies do not
+// enforce as it is written.
+func (d Decider) gaps(ap *securityv1.AuthorizationPolicy) []string {
 	var said []string
 	if d.Problems != nil {
 		for _, p := range d.Problems(source.Key{Kind: "AuthorizationPolicy", Name: source.Name{Namespace: ap.Namespace, Name: ap.Name}}) {
@@ -121,8 +139,5 @@ func (d Decider) policy(objects *source.Objects, ap *securityv1.AuthorizationPol
 		}
 		said = append(said, fmt.Sprintf("Node proxies cannot decide on %s; %s. A waypoint could", strings.Join(attributes, ", "), consequence))
 	}
-	if len(said) > 0 {
-		return no(ZtunnelAccepted, "UnsupportedValue", strings.Join(said, ". ")+".")
-	}
-	return yes(ZtunnelAccepted, "Accepted", "Node proxies enforce it.")
+	return said
 }

@@ -223,6 +223,7 @@ func TestAPolicyIsToldWhoEnforcesIt(t *testing.T) {
 	w.put(fmt.Sprintf(policy, "l4", `{action: DENY, rules: [{from: [{source: {namespaces: [other]}}]}]}`))
 	w.put(fmt.Sprintf(policy, "l7", `{action: ALLOW, rules: [{to: [{operation: {methods: [GET], paths: ["/x"]}}]}]}`))
 	w.put(fmt.Sprintf(policy, "custom", `{action: CUSTOM, provider: {name: x}, rules: [{}]}`))
+	w.put(fmt.Sprintf(policy, "odd", `{action: ALLOW, rules: [{from: [{source: {principals: ["spiffe://a/b"]}}]}]}`))
 	w.put(fmt.Sprintf(policy, "lost", `{targetRefs: [{kind: Service, group: "", name: nowhere}]}`))
 	w.put(fmt.Sprintf(service, "web", "{}"))
 	w.put(fmt.Sprintf(policy, "bound", `{targetRefs: [{kind: Service, group: "", name: web}]}`))
@@ -233,6 +234,9 @@ func TestAPolicyIsToldWhoEnforcesIt(t *testing.T) {
 		t.Errorf("%+v", c)
 	}
 	w.await("AuthorizationPolicy", "custom", "ZtunnelAccepted", "UnsupportedValue")
+	if c := w.await("AuthorizationPolicy", "odd", "ZtunnelAccepted", "UnsupportedValue"); !strings.Contains(c.Message, "principals") {
+		t.Errorf("what the source did not understand is not told: %+v", c)
+	}
 	w.await("AuthorizationPolicy", "lost", "WaypointAccepted", "TargetNotFound")
 	w.await("AuthorizationPolicy", "bound", "WaypointAccepted", "AncestorNotBound")
 
