@@ -171,13 +171,18 @@ func (j *job) ask(verb string, v any) error {
 	return json.Unmarshal([]byte(out), v)
 }
 
+// mustAsk asks again when the way to the pod fails, which is none of the mesh's: the
+// kubelet's or the API server's. Asking changes nothing, nor does stopping twice.
+func (j *job) mustAsk(verb string, v any) {
+	j.pod.space.t.Helper()
+	eventually(j.pod.space.t, within, verb+" job "+j.id+" of "+j.pod.name, func() error { return j.ask(verb, v) })
+}
+
 // peek is the result so far.
 func (j *job) peek() loadResult {
 	j.pod.space.t.Helper()
 	var r loadResult
-	if err := j.ask("peek", &r); err != nil {
-		j.pod.space.t.Fatal(err)
-	}
+	j.mustAsk("peek", &r)
 	return r
 }
 
@@ -185,9 +190,7 @@ func (j *job) peek() loadResult {
 func (j *job) stop() loadResult {
 	j.pod.space.t.Helper()
 	var r loadResult
-	if err := j.ask("stop", &r); err != nil {
-		j.pod.space.t.Fatal(err)
-	}
+	j.mustAsk("stop", &r)
 	j.stopped = true
 	return r
 }
@@ -233,8 +236,6 @@ type holdResult struct {
 func (j *job) held() holdResult {
 	j.pod.space.t.Helper()
 	var r holdResult
-	if err := j.ask("peek", &r); err != nil {
-		j.pod.space.t.Fatal(err)
-	}
+	j.mustAsk("peek", &r)
 	return r
 }

@@ -90,7 +90,13 @@ func (s *space) tellContainer(ctx context.Context, w io.Writer, dir string, p *c
 		return
 	}
 	_ = os.WriteFile(filepath.Join(dir, p.Namespace+"_"+p.Name+"_"+container+".log"), b, 0o644)
-	lines := strings.Split(strings.TrimSpace(string(b)), "\n")
+	var lines []string
+	for line := range strings.Lines(string(b)) {
+		// The file has them; here they would hide what is out of the ordinary.
+		if !strings.Contains(line, "connection complete") {
+			lines = append(lines, strings.TrimSpace(line))
+		}
+	}
 	if len(lines) > toldLines {
 		lines = append([]string{fmt.Sprintf("… %d lines before", len(lines)-toldLines)}, lines[len(lines)-toldLines:]...)
 	}

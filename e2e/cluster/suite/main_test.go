@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -12,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"k8s.io/klog/v2"
 
 	"github.com/tulle-mesh/tulle/e2e/cluster"
 	"github.com/tulle-mesh/tulle/e2e/cluster/binaries"
@@ -45,6 +48,9 @@ var suite *environment
 
 func TestMain(m *testing.M) {
 	flag.Parse()
+	// What client-go tells of connections that a test closed.
+	klog.LogToStderr(false)
+	klog.SetOutput(io.Discard)
 	code, err := run(m)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "e2e:", err)
