@@ -262,9 +262,9 @@ func (c *Cluster) outside(p *corev1.Pod, mode string) string {
 	case p.Spec.NodeName == "":
 		return "it is not scheduled to a node yet"
 	case p.Annotations[RedirectionAnnotation] == "pending":
-		return "it is captured, but the ztunnel of node " + p.Spec.NodeName + " has not taken it: see `meshctl check`"
+		return "it is captured, but the ztunnel of node " + p.Spec.NodeName + " has not taken it: its log says why"
 	}
-	return "it is labelled, but the agent of node " + p.Spec.NodeName + " has not captured it: see `meshctl check`, and the log of that node's " + Agent
+	return "it is labelled, but the agent of node " + p.Spec.NodeName + " has not captured it: the log of that node's " + Agent + " says why"
 }
 
 // readiness says whether a pod is ready and why not.
