@@ -86,6 +86,9 @@ func (m *Mesh) remains(ctx context.Context) (*Inventory, error) {
 	}
 	inv := &Inventory{}
 	for _, o := range objects {
+		if o.GetKind() == "Namespace" { // it stays when a mesh goes
+			continue
+		}
 		live, err := m.live(ctx, refOf(o))
 		if err != nil {
 			return nil, err
