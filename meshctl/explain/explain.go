@@ -193,8 +193,8 @@ func uidOf(w *ztunnel.Workload) string {
 // outsideWay is a way of a client that the mesh does not capture: kube-proxy or
 // the network brings it there, in plaintext.
 func (x *run) outsideWay(w *Way, a ztunnel.OutboundAnswer) {
+	w.DecidedBy, w.Hop.SameNode = "", false
 	hop := w.Hop
-	w.DecidedBy = ""
 	w.Decision = "plaintext, past the mesh"
 	if hop.Service != "" && hop.Upstream.IsValid() {
 		w.Decision = "plaintext, past the mesh: the cluster's own load balancing chooses the endpoint"
