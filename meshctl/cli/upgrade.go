@@ -59,6 +59,10 @@ goes on with it.`,
 					return
 				}
 				printKept(s.out, report)
+				if report.From == report.Version {
+					fmt.Fprintf(s.out, "Tulle %s is as asked%s (%.1f s)\n", report.Version, readiness(report), time.Since(begin).Seconds())
+					return
+				}
 				fmt.Fprintf(s.out, "upgraded from %s to %s%s (%.1f s)\n", report.From, report.Version, readiness(report), time.Since(begin).Seconds())
 			})
 		},
