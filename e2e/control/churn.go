@@ -115,8 +115,10 @@ func (p *population) leave(ctx context.Context, leaves pod) error {
 	err := p.mesh.remove(ctx, leaves)
 	if err != nil {
 		p.tracker.forget(leaves.uid(), gone)
+		return err
 	}
-	return err
+	p.tracker.wrote(leaves.uid(), gone, time.Now())
+	return nil
 }
 
 func (p *population) come(ctx context.Context, service int) error {
@@ -129,6 +131,7 @@ func (p *population) come(ctx context.Context, service int) error {
 		p.tracker.forget(made.uid(), appeared)
 		return err
 	}
+	p.tracker.wrote(made.uid(), appeared, time.Now())
 	p.add(made)
 	return nil
 }

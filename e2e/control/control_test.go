@@ -29,14 +29,18 @@ func TestAChangeCountsWhenTheLastProxyHasIt(t *testing.T) {
 		t.Errorf("%d pending, want both", n)
 	}
 	tr.saw(1, "a", appeared, later(30))
-	if times, lost := tr.take(); len(times) != 1 || times[0] != 30*time.Millisecond || lost != 0 {
-		t.Errorf("times %v, %d lost", times, lost)
+	if n := tr.pending(later(100)); n != 2 {
+		t.Errorf("%d pending before the API has answered, want both", n)
+	}
+	tr.wrote("a", appeared, later(12))
+	if o := tr.take(); len(o.whole) != 1 || o.whole[0] != 30*time.Millisecond || o.write[0] != 12*time.Millisecond || o.after[0] != 18*time.Millisecond || o.lost != 0 {
+		t.Errorf("outcome %+v", o)
 	}
 	if n := tr.pending(at.Add(time.Hour)); n != 0 {
 		t.Errorf("%d pending after an hour", n)
 	}
-	if times, lost := tr.take(); len(times) != 0 || lost != 1 {
-		t.Errorf("times %v, %d lost, want one lost", times, lost)
+	if o := tr.take(); len(o.whole) != 0 || o.lost != 1 {
+		t.Errorf("outcome %+v, want one lost", o)
 	}
 	tr.expect("b", gone, at)
 	tr.forget("b", gone)

@@ -216,15 +216,19 @@ func (b *bench) churn(ctx context.Context) error {
 			return err
 		}
 		b.saw(end)
-		times, lost := b.tracker.take()
+		times := b.tracker.take()
 		elapsed := last.at.Sub(first.at).Seconds()
-		p50, p99 := percentile(times, 50), percentile(times, 99)
+		p50, p99 := percentile(times.whole, 50), percentile(times.whole, 99)
 		cpu := (last.cpu - first.cpu).Seconds() / elapsed
 		milliseconds := func(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 		b.add("change-p50", "ms", milliseconds(p50))
 		b.add("change-p99", "ms", milliseconds(p99))
-		b.add("change-max", "ms", milliseconds(percentile(times, 100)))
-		b.add("change-lost", "changes", float64(lost))
+		b.add("change-max", "ms", milliseconds(percentile(times.whole, 100)))
+		b.add("api-write-p50", "ms", milliseconds(percentile(times.write, 50)))
+		b.add("api-write-p99", "ms", milliseconds(percentile(times.write, 99)))
+		b.add("after-write-p50", "ms", milliseconds(percentile(times.after, 50)))
+		b.add("after-write-p99", "ms", milliseconds(percentile(times.after, 99)))
+		b.add("change-lost", "changes", float64(times.lost))
 		b.add("change-rate", "changes/s", float64(written)/elapsed)
 		b.add("churn-cpu", "cores", cpu)
 		b.add("churn-memory", "MiB", last.residentBytes/(1<<20))

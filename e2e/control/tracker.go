@@ -20,8 +20,16 @@ type tracker struct {
 
 	mu   sync.Mutex
 	open map[changeKey]*change
-	done []time.Duration // of changes that all proxies have
-	lost int
+	done outcome
+}
+
+// outcome is the times of changes that all proxies have.
+type outcome struct {
+	// whole is from before the write to the API to the last proxy, write is the
+	// part of the API's answer, and after is from that answer on, zero where the
+	// last proxy was quicker.
+	whole, write, after []time.Duration
+	lost                int
 }
 
 type changeKey struct {
@@ -31,9 +39,11 @@ type changeKey struct {
 
 // change is one that not all proxies have yet.
 type change struct {
-	written time.Time
-	has     []bool // by proxy
-	missing int
+	written  time.Time
+	answered time.Time // by the API; zero before
+	arrived  time.Time // at the last proxy; zero before
+	has      []bool    // by proxy
+	missing  int
 }
 
 func newTracker(proxies int) *tracker {
@@ -65,9 +75,30 @@ func (t *tracker) saw(proxy int, uid string, e event, at time.Time) {
 	}
 	c.has[proxy] = true
 	if c.missing--; c.missing == 0 {
-		t.done = append(t.done, at.Sub(c.written))
-		delete(t.open, key)
+		c.arrived = at
+		t.finish(key, c)
 	}
+}
+
+// wrote notes that the API has answered the write.
+func (t *tracker) wrote(uid string, e event, at time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	key := changeKey{uid, e}
+	if c := t.open[key]; c != nil {
+		c.answered = at
+		t.finish(key, c)
+	}
+}
+
+func (t *tracker) finish(key changeKey, c *change) {
+	if c.answered.IsZero() || c.arrived.IsZero() {
+		return
+	}
+	t.done.whole = append(t.done.whole, c.arrived.Sub(c.written))
+	t.done.write = append(t.done.write, c.answered.Sub(c.written))
+	t.done.after = append(t.done.after, max(0, c.arrived.Sub(c.answered)))
+	delete(t.open, key)
 }
 
 // pending counts the changes that are still on their way; those that have been
@@ -77,22 +108,23 @@ func (t *tracker) pending(now time.Time) int {
 	defer t.mu.Unlock()
 	for key, c := range t.open {
 		if now.Sub(c.written) > changeTimeout {
-			t.lost++
+			t.done.lost++
 			delete(t.open, key)
 		}
 	}
 	return len(t.open)
 }
 
-// take returns the times of the changes that came to their end since the last
-// call, sorted, and how many were lost.
-func (t *tracker) take() (times []time.Duration, lost int) {
+// take returns what came to its end since the last call, sorted.
+func (t *tracker) take() outcome {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	times, lost = t.done, t.lost
-	t.done, t.lost = nil, 0
-	slices.Sort(times)
-	return times, lost
+	o := t.done
+	t.done = outcome{}
+	for _, times := range [][]time.Duration{o.whole, o.write, o.after} {
+		slices.Sort(times)
+	}
+	return o
 }
 
 // percentile of sorted times; zero of none.
