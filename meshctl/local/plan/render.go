@@ -18,6 +18,10 @@ type PodState struct {
 	Ready bool
 	// Since is when the pod started.
 	Since time.Time
+	// Outside: the pod is not in the mesh yet, whatever its labels say. The control
+	// plane tells peers to tunnel to it only once it is; one that has not started is
+	// in it before anybody can reach it.
+	Outside bool
 }
 
 // Render returns the objects as the control plane shall see them: file name to
@@ -81,6 +85,12 @@ func (p *Plan) node(name string) Node {
 // withStatus is the pod as the kubelet would report it.
 func (p *Pod) withStatus(state PodState, node Node) *corev1.Pod {
 	pod := p.Object.DeepCopy()
+	if p.Enrolled && state.Outside && !state.Since.IsZero() {
+		if pod.Labels == nil {
+			pod.Labels = map[string]string{}
+		}
+		pod.Labels[dataplaneLabel] = "none"
+	}
 	phase := state.Phase
 	if phase == "" {
 		phase = corev1.PodPending

@@ -31,6 +31,8 @@ type podRequest struct {
 	ServiceAccount string `json:"serviceAccount"`
 	NetnsPath      string `json:"netnsPath"`
 	Strict         bool   `json:"strict"`
+	// Running pods join without losing a connection; others are captured first.
+	Running bool `json:"running"`
 }
 
 // podStatus is what an agent knows of a pod.
@@ -58,6 +60,11 @@ func (c *agentClient) enrol(ctx context.Context, uid string, pod podRequest) err
 // released already.
 func (c *agentClient) release(ctx context.Context, uid string) error {
 	return c.do(ctx, http.MethodDelete, uid, nil, nil)
+}
+
+// gone tells the agent that the pod has ended.
+func (c *agentClient) gone(ctx context.Context, uid string) error {
+	return c.do(ctx, http.MethodDelete, uid+"?gone=true", nil, nil)
 }
 
 func (c *agentClient) pods(ctx context.Context) ([]podStatus, error) {

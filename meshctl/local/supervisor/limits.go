@@ -30,6 +30,9 @@ const (
 	// enrolTimeout bounds one request to an agent, which itself waits for the
 	// ztunnel's acknowledgement (ZDS allows 5 s for it).
 	enrolTimeout = 15 * time.Second
+	// leaveSettle is how long a running pod that leaves the mesh is still captured
+	// after the control plane was told: until all nodes have heard, as in a cluster.
+	leaveSettle = 2 * time.Second
 	// enrolMin and enrolMax space out attempts to enrol or release a pod.
 	enrolMin = 200 * time.Millisecond
 	enrolMax = 3 * time.Second

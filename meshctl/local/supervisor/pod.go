@@ -51,6 +51,7 @@ type pod struct {
 	planned *plan.Pod
 	mesh    membership
 	told    bool   // the agent may know of the pod
+	member  bool   // the agent has enrolled it
 	strict  bool   // what the agent was told last
 	reason  string // why mesh is pending or leaving
 	started time.Time
@@ -141,10 +142,14 @@ func (p *pod) follow(ctx context.Context) {
 		return
 	}
 	wait := backoff.New(enrolMin, enrolMax)
+	var leaving time.Time // since when it is being released
 	for ctx.Err() == nil {
 		p.mu.Lock()
-		planned, mesh, strict, told := p.planned, p.mesh, p.strict, p.told
+		planned, mesh, strict, told, running := p.planned, p.mesh, p.strict, p.told, !p.started.IsZero()
 		p.mu.Unlock()
+		if planned.Enrolled {
+			leaving = time.Time{}
+		}
 		switch {
 		case planned.Enrolled && (mesh != meshIn || strict != planned.Strict):
 			p.mu.Lock()
@@ -152,6 +157,17 @@ func (p *pod) follow(ctx context.Context) {
 			p.mu.Unlock()
 		case !planned.Enrolled && told:
 			p.setMesh(meshLeaving, "being released")
+			if leaving.IsZero() {
+				leaving = time.Now()
+			}
+			if rest := leaveSettle - time.Since(leaving); running && rest > 0 {
+				select {
+				case <-ctx.Done():
+				case <-p.wake:
+				case <-time.After(rest):
+				}
+				continue
+			}
 		case !planned.Enrolled:
 			p.setMesh(meshOut, "")
 			return
@@ -163,7 +179,7 @@ func (p *pod) follow(ctx context.Context) {
 		if planned.Enrolled {
 			err = p.node.api.enrol(request, planned.UID, podRequest{
 				Name: planned.Name, Namespace: planned.Namespace, ServiceAccount: planned.ServiceAccount,
-				NetnsPath: p.path, Strict: planned.Strict,
+				NetnsPath: p.path, Strict: planned.Strict, Running: running,
 			})
 		} else {
 			err = p.node.api.release(request, planned.UID)
@@ -171,7 +187,7 @@ func (p *pod) follow(ctx context.Context) {
 		cancel()
 		if err == nil {
 			p.mu.Lock()
-			p.mesh, p.reason, p.strict, p.told = meshOut, "", planned.Strict, planned.Enrolled
+			p.mesh, p.reason, p.strict, p.told, p.member = meshOut, "", planned.Strict, planned.Enrolled, planned.Enrolled
 			if planned.Enrolled {
 				p.mesh = meshIn
 			}
@@ -238,7 +254,7 @@ func (p *pod) close() {
 	p.mu.Unlock()
 	if release {
 		ctx, cancel := context.WithTimeout(context.Background(), enrolTimeout)
-		if err := p.node.api.release(ctx, uid); err != nil {
+		if err := p.node.api.gone(ctx, uid); err != nil {
 			p.log.Warn("the agent did not release the pod", zap.Error(err))
 		}
 		cancel()
@@ -260,7 +276,7 @@ func (p *pod) grace() time.Duration {
 // state sums up what runs.
 func (p *pod) state() plan.PodState {
 	p.mu.Lock()
-	st := plan.PodState{Since: p.started}
+	st := plan.PodState{Since: p.started, Outside: !p.member}
 	p.mu.Unlock()
 	if st.Since.IsZero() {
 		return st
