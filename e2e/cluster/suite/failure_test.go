@@ -224,11 +224,30 @@ func onNodeName(s *space, name string) string {
 	return ""
 }
 
+// containersOn returns the containers that the API tells to run on a node, by id.
+func containersOn(t testing.TB, node string) map[string]string {
+	t.Helper()
+	pods, err := suite.client.CoreV1().Pods("").List(t.Context(), metav1.ListOptions{FieldSelector: "spec.nodeName=" + node})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ids := map[string]string{}
+	for _, p := range pods.Items {
+		for _, c := range p.Status.ContainerStatuses {
+			if c.State.Running != nil {
+				ids[c.ContainerID] = p.Namespace + "/" + p.Name
+			}
+		}
+	}
+	return ids
+}
+
 // testNodeReboot: a node loses its power and comes back; its pods are in the mesh
 // again, and none sends in the clear.
 func testNodeReboot(t *testing.T) {
 	tr := startTraffic(t, "reboot", 2, spread, withNodes(nodeServer, nodeVictim))
 	sender := tr.space.client("sender", onNode(nodeVictim))
+	before := containersOn(t, nodeVictim)
 	if err := suite.cluster.StopNode(nodeVictim); err != nil {
 		t.Fatal(err)
 	}
@@ -237,6 +256,16 @@ func testNodeReboot(t *testing.T) {
 	if err := suite.cluster.StartNode(t.Context(), nodeVictim); err != nil {
 		t.Fatal(err)
 	}
+	// Until the kubelet tells of new containers, the API shows how the node was.
+	eventually(t, nodeBack, "every container of the node is another one", func() error {
+		for id, name := range containersOn(t, nodeVictim) {
+			if _, old := before[id]; old {
+				return fmt.Errorf("%s is still told to run as before", name)
+			}
+		}
+		return nil
+	})
+	nodeReady(t, nodeVictim, true, nodeBack)
 	meshReady(t, "ztunnel", 3, nodeBack)
 	meshReady(t, "tulle-agent", 3, nodeBack)
 	tr.space.ready("server", 2)
