@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Runs every test of the main module. Packages whose tests start whole meshes or
-# load real peers run one after the other, so that they do not starve each other.
+# load real peers run one after the other, and those that start an API server of
+# Kubernetes after the rest, so that they do not starve each other.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -14,15 +15,15 @@ if [ "$(go env CGO_ENABLED)" = 0 ]; then
   echo "test: no C compiler, so the race detector stays out; on Debian: sudo apt-get install gcc libc6-dev" >&2
   race=()
 fi
+mapfile -t kube < <(go list -f '{{.ImportPath}} {{.TestImports}} {{.XTestImports}}' ./... | awk '/internal\/kubetest/ {print $1}')
 mapfile -t all < <(go list ./...)
 unit=() system=()
 for pkg in "${all[@]}"; do
   case "$pkg" in
     */e2e/*|*/e2e|*/meshctl/local*) system+=("$pkg") ;;
-    *) unit+=("$pkg") ;;
+    *) [[ " ${kube[*]} " == *" $pkg "* ]] || unit+=("$pkg") ;;
   esac
 done
 go test "${race[@]}" -timeout 10m "${unit[@]}"
-if [ ${#system[@]} -gt 0 ]; then
-  go test "${race[@]}" -p 1 -timeout 15m "${system[@]}"
-fi
+go test "${race[@]}" -p 2 -timeout 15m "${kube[@]}"
+go test "${race[@]}" -p 1 -timeout 15m "${system[@]}"
