@@ -19,8 +19,9 @@ type podOf struct {
 	depth int
 }
 
-// podsOf reads /proc/PID/cgroup. There is more than one pod where a pod runs a
-// kubelet of its own. Paths may begin with /../ when the reader is in another
+// podsOf reads /proc/PID/cgroup, outermost pod first. There is more than one pod
+// where a pod runs a kubelet of its own, or gives its groups such names. Paths
+// may begin with /../ when the reader is in another
 // cgroup namespace.
 func podsOf(cgroup []byte) []podOf {
 	var pods []podOf

@@ -56,6 +56,11 @@ func (c candidate) before(o candidate) bool {
 // Find looks at all processes once and returns those of uids that it found. A
 // pod that has no process, or only such in the network of the node, is not
 // found. It needs the right to look into foreign processes (CAP_SYS_PTRACE).
+//
+// uids are those of all of the node's pods, not only of who is looked for: a
+// process belongs to the outermost of them in its path, because below its own
+// group a container that may make groups can give them any name, another pod's
+// UID too.
 func (f Finder) Find(uids []string) (map[string]Sandbox, error) {
 	if len(uids) == 0 {
 		return nil, nil
@@ -88,20 +93,19 @@ func (f Finder) Find(uids []string) (map[string]Sandbox, error) {
 		if err != nil {
 			continue // ended meanwhile
 		}
-		for _, pod := range podsOf(cgroup) {
-			if !wanted[pod.uid] {
-				continue
-			}
-			c, err := f.look(dir, pod, mounts)
-			if errors.Is(err, os.ErrPermission) {
-				denied = err
-			}
-			if err != nil || c.ID == own.ID() {
-				continue
-			}
-			if b, ok := best[pod.uid]; !ok || c.before(b) {
-				best[pod.uid] = c
-			}
+		pod, ok := outermost(podsOf(cgroup), wanted)
+		if !ok {
+			continue
+		}
+		c, err := f.look(dir, pod, mounts)
+		if errors.Is(err, os.ErrPermission) {
+			denied = err
+		}
+		if err != nil || c.ID == own.ID() {
+			continue
+		}
+		if b, ok := best[pod.uid]; !ok || c.before(b) {
+			best[pod.uid] = c
 		}
 	}
 	if len(best) == 0 && denied != nil {
@@ -112,6 +116,45 @@ func (f Finder) Find(uids []string) (map[string]Sandbox, error) {
 		found[uid] = c.Sandbox
 	}
 	return found, nil
+}
+
+// outermost is the pod that a process belongs to: the first one that is wanted.
+func outermost(pods []podOf, wanted map[string]bool) (podOf, bool) {
+	for _, p := range pods {
+		if wanted[p.uid] {
+			return p, true
+		}
+	}
+	return podOf{}, false
+}
+
+// Inhabited tells whether any process that can be looked into is in the
+// namespace; when none can but our own, that is an error.
+func (f Finder) Inhabited(id netns.ID) (bool, error) {
+	processes, err := os.ReadDir(f.proc())
+	if err != nil {
+		return false, fmt.Errorf("look for processes in %v: %w", id, err)
+	}
+	seen := 0
+	var denied error
+	for _, p := range processes {
+		if _, err := strconv.ParseUint(p.Name(), 10, 32); err != nil {
+			continue
+		}
+		there, err := identity(filepath.Join(f.proc(), p.Name(), "ns", "net"))
+		switch {
+		case err == nil && there == id:
+			return true, nil
+		case err == nil:
+			seen++
+		case errors.Is(err, os.ErrPermission):
+			denied = err
+		}
+	}
+	if denied != nil && seen <= 1 {
+		return false, fmt.Errorf("look for processes in %v: %w; the node agent needs CAP_SYS_PTRACE and no AppArmor profile", id, denied)
+	}
+	return false, nil
 }
 
 // All lists every network namespace of the node but our own, once each: those

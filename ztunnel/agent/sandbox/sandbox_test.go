@@ -202,6 +202,42 @@ func TestPrefersTheMountedNamespace(t *testing.T) {
 	}
 }
 
+// A container that may make control groups gives one the name of another pod: its
+// processes stay its own, however old and near to the top they are.
+func TestGroupNamedAfterAnotherPodDoesNotTakeItsPlace(t *testing.T) {
+	roottest.Require(t)
+	groups := hierarchy(t)
+	pod, liar := newNS(t), newNS(t)
+	process(t, liar, groups, "pod"+other, "app", "pod"+uid)
+	process(t, liar, groups, "pod"+other, "app", "pod"+uid, "pause")
+	f := sandbox.Finder{Netns: t.TempDir()}
+	if found := find(t, f, uid, other); len(found) != 1 || found[other].ID != liar.ID() {
+		t.Errorf("before the pod is there: %v", found)
+	}
+	process(t, pod, groups, "pod"+uid, "pause")
+	if found := find(t, f, uid, other); found[uid].ID != pod.ID() || found[other].ID != liar.ID() {
+		t.Errorf("found %v, want %v and %v", found, pod.ID(), liar.ID())
+	}
+}
+
+func TestTellsWhetherANamespaceIsInhabited(t *testing.T) {
+	roottest.Require(t)
+	groups, ns := hierarchy(t), newNS(t)
+	f := sandbox.Finder{}
+	if yes, err := f.Inhabited(ns.ID()); err != nil || yes {
+		t.Errorf("nobody is there: %v, %v", yes, err)
+	}
+	cmd := process(t, ns, groups, "pod"+uid, "pause")
+	if yes, err := f.Inhabited(ns.ID()); err != nil || !yes {
+		t.Errorf("somebody is there: %v, %v", yes, err)
+	}
+	cmd.Process.Kill()
+	cmd.Wait()
+	if yes, err := f.Inhabited(ns.ID()); err != nil || yes {
+		t.Errorf("they have ended: %v, %v", yes, err)
+	}
+}
+
 func TestNothingIsAskedForNothing(t *testing.T) {
 	if found, err := (sandbox.Finder{Proc: "/nowhere"}).Find(nil); err != nil || len(found) != 0 {
 		t.Errorf("%v, %v", found, err)
