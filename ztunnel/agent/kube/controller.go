@@ -15,6 +15,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/util/workqueue"
 
+	"github.com/tulle-mesh/tulle/internal/netns"
 	"github.com/tulle-mesh/tulle/ztunnel/agent/enrol"
 	"github.com/tulle-mesh/tulle/ztunnel/agent/membership"
 	"github.com/tulle-mesh/tulle/ztunnel/agent/sandbox"
@@ -34,6 +35,8 @@ type Pods interface {
 // pods; sandbox.Finder is one.
 type Finder interface {
 	Find(uids []string) (map[string]sandbox.Sandbox, error)
+	// Inhabited tells whether a process is in the namespace.
+	Inhabited(id netns.ID) (bool, error)
 }
 
 // Probes lets the kubelet's probes reach pods; *hostprobe.Probes is one.

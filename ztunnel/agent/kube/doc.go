@@ -6,7 +6,8 @@
 // because it slipped past the plugin, is found by its processes and joins
 // without a restart. When the label goes, the annotation goes first, so that
 // peers stop to open tunnels, and the pod after it. A pod that ended or is
-// deleted goes at once.
+// deleted goes when the runtime says so (DEL), or when none of its processes is
+// left: until then it stays captured, whatever the API says of it.
 //
 // It owns the informers, which keep little of this node's pods and of the
 // namespaces' labels, and the annotation ambient.istio.io/redirection. What it

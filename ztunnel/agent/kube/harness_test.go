@@ -110,6 +110,17 @@ func (f *finder) Find(uids []string) (map[string]sandbox.Sandbox, error) {
 	return found, nil
 }
 
+func (f *finder) Inhabited(id netns.ID) (bool, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, s := range f.pods {
+		if s.ID == id {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
 // node is an agent's part that follows Kubernetes, on an API server of its own
 // kind and with real network namespaces.
 type node struct {
@@ -268,6 +279,13 @@ func (p *pod) starts(ns *netns.NS) {
 	p.setStatus(corev1.PodStatus{
 		Phase: corev1.PodRunning, PodIP: podtest.Pod4.String(), PodIPs: []corev1.PodIP{{IP: podtest.Pod4.String()}, {IP: podtest.Pod6.String()}},
 	})
+}
+
+// stops says that the last of the pod's processes has ended.
+func (p *pod) stops() {
+	p.n.finder.mu.Lock()
+	delete(p.n.finder.pods, string(p.UID))
+	p.n.finder.mu.Unlock()
 }
 
 func (p *pod) setStatus(s corev1.PodStatus) {

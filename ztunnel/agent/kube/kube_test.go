@@ -218,11 +218,44 @@ func TestPodsThatEndAreReleased(t *testing.T) {
 		p.starts(p.w.Pod)
 		p.expect("running", true, membership.Enabled)
 	}
+	deleted.stops()
 	deleted.delete()
+	ended.stops()
 	ended.setStatus(corev1.PodStatus{Phase: corev1.PodSucceeded, PodIP: podtest.Pod4.String(), PodIPs: []corev1.PodIP{{IP: podtest.Pod4.String()}}})
 	for _, p := range []*pod{deleted, ended} {
 		n.eventually("it is released", func() bool { return !p.captured() && len(n.manager.Pods()) == 0 && !n.probes.has(string(p.UID)) })
 	}
+}
+
+// A pod that is deleted by force, or said to have failed by a controller, may run
+// on for its whole grace period: it stays captured that long.
+func TestPodWhoseProcessesRunOnStaysCaptured(t *testing.T) {
+	n := newNode(t)
+	n.run()
+	forced, failed := n.newPod(n.api.Namespace(t, ambient)), n.newPod(n.api.Namespace(t, ambient))
+	for _, p := range []*pod{forced, failed} {
+		p.starts(p.w.Pod)
+		p.expect("running", true, membership.Enabled)
+	}
+	forced.delete()
+	failed.setStatus(corev1.PodStatus{Phase: corev1.PodFailed, PodIP: podtest.Pod4.String(), PodIPs: []corev1.PodIP{{IP: podtest.Pod4.String()}}})
+	// Several looks at the pods later.
+	for end := time.Now().Add(700 * time.Millisecond); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		for _, p := range []*pod{forced, failed} {
+			if !p.captured() || !p.enrolled() {
+				t.Fatalf("captured %v, enrolled %v", p.captured(), p.enrolled())
+			}
+		}
+	}
+	// The runtime says that one is gone, the other one's processes end.
+	if _, err := n.Delete(t.Context(), forced.request()); err != nil {
+		t.Fatal(err)
+	}
+	if forced.captured() || forced.enrolled() {
+		t.Error("still captured after DEL")
+	}
+	failed.stops()
+	n.eventually("it is released", func() bool { return !failed.captured() && !failed.enrolled() })
 }
 
 // A DEL of the namespace of before must not release the pod that has a new one.
@@ -279,6 +312,7 @@ func TestRestartCatchesUp(t *testing.T) {
 	}
 	n.end()
 	left.label(membership.None)
+	deleted.stops()
 	deleted.delete()
 	joins := n.newPod(n.api.Namespace(t, ambient))
 	joins.starts(joins.w.Pod)

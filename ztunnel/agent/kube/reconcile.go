@@ -30,7 +30,7 @@ func (c *Controller) reconcile(ctx context.Context, uid string) (again time.Dura
 	case pod == nil:
 		return c.missing(ctx, status)
 	case membership.Ended(pod):
-		return 0, c.gone(ctx, uid)
+		return c.gone(ctx, uid)
 	}
 	labels, ok := c.caches.labels(pod.Namespace)
 	if !ok && membership.NeedsNamespace(pod, c.cfg.Exclude) {
@@ -56,18 +56,43 @@ func (c *Controller) missing(ctx context.Context, status enrol.Status) (time.Dur
 	case string(live.UID) == status.UID && live.Spec.NodeName == c.cfg.Node:
 		return later, nil
 	}
-	return 0, c.gone(ctx, status.UID)
+	return c.gone(ctx, status.UID)
 }
 
-// gone takes out what was deleted or has ended.
-func (c *Controller) gone(ctx context.Context, uid string) error {
-	if _, known := c.cfg.Pods.Pod(uid); known {
+// gone takes out what was deleted or has ended, once none of its processes is
+// left: the API's object goes first where a pod is deleted by force or another
+// than the kubelet says that it ended, and what still runs must not talk past the
+// mesh. The runtime's DEL releases it without that (Delete).
+func (c *Controller) gone(ctx context.Context, uid string) (again time.Duration, err error) {
+	if status, known := c.cfg.Pods.Pod(uid); known {
+		if !c.replaced(status) {
+			inhabited, err := c.cfg.Finder.Inhabited(status.NetNS)
+			if err != nil {
+				return 0, err
+			}
+			if inhabited {
+				c.log.Debug("pod is gone from the API server, its processes are not", zap.String("uid", uid),
+					zap.String("workload", status.Name), zap.String("namespace", status.Namespace))
+				return later, nil
+			}
+		}
 		if err := c.cfg.Pods.Gone(ctx, uid); err != nil {
-			return err
+			return 0, err
 		}
 	}
 	c.forget(uid)
-	return nil
+	return 0, nil
+}
+
+// replaced tells whether another pod has the namespace by now: the API's image of
+// a static pod gets a new UID while its containers go on.
+func (c *Controller) replaced(status enrol.Status) bool {
+	for _, s := range c.cfg.Pods.Pods() {
+		if s.UID != status.UID && s.NetNS == status.NetNS && s.State == enrol.Enrolled {
+			return true
+		}
+	}
+	return false
 }
 
 func (c *Controller) forget(uid string) {
@@ -230,13 +255,13 @@ func (c *Controller) setProbes(pod *corev1.Pod) {
 	}
 }
 
+// runtimeUIDs are those of all pods of the node, also of such that never belong
+// to the mesh: Finder tells their processes apart from those of others.
 func (c *Controller) runtimeUIDs() []string {
 	pods := c.caches.allPods()
 	uids := make([]string, 0, len(pods)+1)
 	for _, p := range pods {
-		if !p.Spec.HostNetwork {
-			uids = append(uids, membership.RuntimeUID(p))
-		}
+		uids = append(uids, membership.RuntimeUID(p))
 	}
 	return uids
 }
