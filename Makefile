@@ -68,7 +68,7 @@ bench: build ## Measure speed and memory beside baselines (BENCH=-short: a look)
 	CGO_ENABLED=0 go run ./e2e/bench $(BENCH)
 
 .PHONY: bench-control
-bench-control: build ## Measure the control plane at 10,000 pods (BENCH=-short: a look)
+bench-control: build cluster-binaries ## Measure the control plane at 10,000 pods (BENCH=-short: a look)
 	@mkdir -p out
 	CGO_ENABLED=0 go run ./e2e/control $(BENCH)
 

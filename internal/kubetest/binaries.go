@@ -22,7 +22,7 @@ func Binaries() (string, error) {
 	}
 	for _, name := range []string{"etcd", "kube-apiserver", "kube-controller-manager"} {
 		if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
-			return "", fmt.Errorf("needs the programs of Kubernetes: %w; `make cluster-up` builds them; or set %s to their folder", err, binVariable)
+			return "", fmt.Errorf("needs the programs of Kubernetes: %w; `make cluster-binaries` builds them; or set %s to their folder", err, binVariable)
 		}
 	}
 	return dir, nil
