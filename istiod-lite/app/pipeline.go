@@ -128,8 +128,7 @@ func (p *pipeline) publish(objects *source.Objects, since time.Time) {
 	next, change, err := snapshot.Next(prev, mesh)
 	if err != nil {
 		// Only a string that is not UTF-8 can do this, which no source lets in.
-		p.log.Error("translation cannot be packed, the last state stays in force", zap.Error(err))
-		return
+		p.log.Error("resources cannot be packed and stay as they were", zap.Error(err))
 	}
 	took := time.Since(started)
 	p.metrics.translate.Observe(took.Seconds())

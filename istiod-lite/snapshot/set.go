@@ -76,8 +76,9 @@ func (s *Set) count(e *Entry, by int) {
 }
 
 // nextSet returns the set after before with its differences, looking at the
-// names that may differ only. The set is before itself when nothing does.
-func nextSet(before *Set, resources map[string]*translate.Resource, names []string) (*Set, []Delta, error) {
+// names that may differ only. The set is before itself when nothing does. What
+// cannot be packed stays as it was: one object's text must not hold up the mesh.
+func nextSet(before *Set, resources map[string]*translate.Resource, names []string) (_ *Set, _ []Delta, failed []error) {
 	var deltas []Delta
 	for _, name := range names {
 		prev, r := before.Entries[name], resources[name]
@@ -89,7 +90,8 @@ func nextSet(before *Set, resources map[string]*translate.Resource, names []stri
 		default:
 			e, err := pack(before.Type, r)
 			if err != nil {
-				return nil, nil, fmt.Errorf("pack %s %s: %w", before.Type, name, err)
+				failed = append(failed, fmt.Errorf("pack %s %s: %w", before.Type, name, err))
+				continue
 			}
 			if prev != nil && prev.Version == e.Version {
 				prev.from.Store(r)
@@ -99,7 +101,7 @@ func nextSet(before *Set, resources map[string]*translate.Resource, names []stri
 		}
 	}
 	if len(deltas) == 0 {
-		return before, nil, nil
+		return before, nil, failed
 	}
 	set := &Set{Type: before.Type, Entries: maps.Clone(before.Entries), Bytes: before.Bytes, Workloads: before.Workloads}
 	for _, d := range deltas {
@@ -109,7 +111,7 @@ func nextSet(before *Set, resources map[string]*translate.Resource, names []stri
 			set.put(d.New)
 		}
 	}
-	return set, deltas, nil
+	return set, deltas, failed
 }
 
 // differing lists the names of which nextSet must look at each when nobody

@@ -1,6 +1,8 @@
 package snapshot
 
 import (
+	"errors"
+
 	"github.com/tulle-mesh/tulle/istiod-lite/translate"
 )
 
@@ -41,13 +43,15 @@ type Delta struct {
 }
 
 // Next packs mesh and compares it with prev, which is nil for the first. When
-// nothing differs the Change is empty and the Serial stays. It fails only on a
-// body that cannot be packed, and then returns prev. What it costs is the copy
-// of a map when mesh tells what changed since prev's, else a comparison of all.
+// nothing differs the Change is empty and the Serial stays. The error names the
+// resources whose bodies cannot be packed: each stays as it was in prev, and the
+// snapshot has all the others. What it costs is the copy of a map when mesh tells
+// what changed since prev's, else a comparison of all.
 func Next(prev *Snapshot, mesh *translate.Mesh) (*Snapshot, Change, error) {
 	change := Change{Deltas: map[string][]Delta{}}
 	next := &Snapshot{Serial: 1, Sets: map[string]*Set{}, mesh: mesh}
 	var names map[string][]string
+	var failed []error
 	known := false
 	if prev != nil {
 		next.Serial = prev.Serial + 1
@@ -65,10 +69,8 @@ func Next(prev *Snapshot, mesh *translate.Mesh) (*Snapshot, Change, error) {
 		if !known {
 			differ = differing(before, resources)
 		}
-		set, deltas, err := nextSet(before, resources, differ)
-		if err != nil {
-			return prev, Change{}, err
-		}
+		set, deltas, errs := nextSet(before, resources, differ)
+		failed = append(failed, errs...)
 		next.Sets[url] = set
 		if len(deltas) > 0 {
 			change.Deltas[url] = deltas
@@ -77,7 +79,7 @@ func Next(prev *Snapshot, mesh *translate.Mesh) (*Snapshot, Change, error) {
 	if prev != nil && change.Empty() {
 		next.Serial = prev.Serial // the same content, held by newer objects
 	}
-	return next, change, nil
+	return next, change, errors.Join(failed...)
 }
 
 // changes asks mesh what may differ from since, by type.

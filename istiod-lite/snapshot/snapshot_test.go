@@ -176,11 +176,22 @@ func TestLookups(t *testing.T) {
 	}
 }
 
-func TestABodyThatCannotBePackedKeepsTheLastSnapshot(t *testing.T) {
-	s1, _ := next(t, nil, mesh(workload("a", "1")))
-	s2, _, err := snapshot.Next(s1, mesh(workload("a", "\xff")))
-	if err == nil || s2 != s1 {
-		t.Errorf("got %v, %v", s2, err)
+func TestABodyThatCannotBePackedStaysAsItWasAndHoldsNobodyUp(t *testing.T) {
+	s1, _ := next(t, nil, mesh(workload("a", "1"), workload("b", "1")))
+	s2, change, err := snapshot.Next(s1, mesh(workload("a", "\xff"), workload("b", "2"), workload("c", "\xff")))
+	if err == nil || !strings.Contains(err.Error(), "Address a") || !strings.Contains(err.Error(), "Address c") {
+		t.Errorf("error %v, want one that names a and c", err)
+	}
+	before, after := s1.Sets[snapshot.AddressType].Entries, s2.Sets[snapshot.AddressType].Entries
+	if after["a"] != before["a"] || after["b"] == before["b"] || after["c"] != nil {
+		t.Errorf("a, b, c are %v, want the old, a new and none", after)
+	}
+	if deltas := change.Deltas[snapshot.AddressType]; len(deltas) != 1 || deltas[0].Name != "b" {
+		t.Errorf("change %v, want b", deltas)
+	}
+	s3, _ := next(t, s2, mesh(workload("a", "3"), workload("b", "2")))
+	if e := s3.Sets[snapshot.AddressType].Entries["a"]; e == nil || e == before["a"] {
+		t.Error("what can be packed again is not")
 	}
 }
 

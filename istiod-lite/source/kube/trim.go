@@ -2,6 +2,7 @@ package kube
 
 import (
 	"reflect"
+	"strings"
 
 	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
@@ -76,7 +77,7 @@ func (in *interner) trimPod(pod *corev1.Pod) *corev1.Pod {
 		out.Annotations[source.AnnotationSidecarStatus] = "" // a page of JSON of which only the presence counts
 	}
 	if owner != nil {
-		out.OwnerReferences = []metav1.OwnerReference{{Kind: in.of(owner.Kind), Name: in.of(owner.Name), Controller: &controller}}
+		out.OwnerReferences = []metav1.OwnerReference{{Kind: in.of(text(owner.Kind)), Name: in.of(text(owner.Name)), Controller: &controller}}
 		in.share(out, pod.Labels, owner.Name)
 	} else {
 		in.share(out, pod.Labels, "")
@@ -91,6 +92,10 @@ func (in *interner) trimPod(pod *corev1.Pod) *corev1.Pod {
 	}
 	return out
 }
+
+// text makes UTF-8 of what the API server does not check and lets pass as any
+// bytes in its binary encoding. What is made of objects must be UTF-8.
+func text(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
 
 // trimContainers keeps named ports, which services refer to, of the containers
 // that have any.
