@@ -93,13 +93,14 @@ type until struct {
 	ctx context.Context
 }
 
+// After leaves nothing with the outer context once it has fired: there is one wait
+// for each failure, for as long as the process lives.
 func (u until) After(d time.Duration) <-chan time.Time {
 	c := make(chan time.Time, 1)
-	timer := time.AfterFunc(d, func() { c <- time.Now() })
-	context.AfterFunc(u.ctx, func() {
-		if timer.Stop() {
-			c <- time.Now()
-		}
+	ctx, cancel := context.WithTimeout(u.ctx, d)
+	context.AfterFunc(ctx, func() {
+		cancel()
+		c <- time.Now()
 	})
 	return c
 }
