@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	networking "istio.io/api/networking/v1alpha3"
@@ -72,7 +73,7 @@ func draw(t *rapid.T) metav1.Object {
 		return &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n-" + name, Labels: map[string]string{source.LabelZone: selector["app"]}}}
 	case 2:
 		return &corev1.Service{ObjectMeta: meta,
-			Spec: corev1.ServiceSpec{Selector: selector, ClusterIP: ip, Ports: []corev1.ServicePort{{Name: "http", Port: 80}}}}
+			Spec: corev1.ServiceSpec{Selector: selector, ClusterIP: ip, PublishNotReadyAddresses: rapid.IntRange(0, 3).Draw(t, "unready") == 0, Ports: []corev1.ServicePort{{Name: "http", Port: 80}}}}
 	case 3:
 		target := &corev1.ObjectReference{Kind: "Pod", Name: name}
 		if rapid.Bool().Draw(t, "stray") {
@@ -116,6 +117,9 @@ func draw(t *rapid.T) metav1.Object {
 	default:
 		if mode != "" {
 			labels["istio.io/dataplane-mode"] = mode
+		}
+		if rapid.IntRange(0, 2).Draw(t, "deleted") == 0 {
+			meta.DeletionTimestamp = &metav1.Time{Time: time.Unix(1, 0)}
 		}
 		if rapid.Bool().Draw(t, "captured") {
 			meta.Annotations = map[string]string{source.AnnotationRedirection: "enabled"}

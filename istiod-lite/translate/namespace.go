@@ -90,11 +90,11 @@ func (t *Translator) publishNamespace(old, ns *namespace) {
 	addresses, authorizations := ns.resources()
 	had, hadAuthorizations := old.resources()
 	for name, r := range addresses {
-		t.out.addresses.set(name, r)
+		t.setAddress(name, r)
 	}
 	for name := range had {
 		if addresses[name] == nil {
-			t.out.addresses.set(name, nil)
+			t.setAddress(name, nil)
 		}
 	}
 	for name, r := range authorizations {

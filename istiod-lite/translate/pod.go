@@ -111,11 +111,10 @@ func podIPs(pod *corev1.Pod) []string {
 }
 
 // ready reports whether new connections should go to the pod. One that is being
-// deleted gets none, even while its probes still succeed.
-func ready(pod *corev1.Pod) bool {
-	if pod.DeletionTimestamp != nil {
-		return false
-	}
+// deleted gets none, even while its probes still succeed; but see retiring.
+func ready(pod *corev1.Pod) bool { return pod.DeletionTimestamp == nil && probesSucceed(pod) }
+
+func probesSucceed(pod *corev1.Pod) bool {
 	for _, c := range pod.Status.Conditions {
 		if c.Type == corev1.PodReady {
 			return c.Status == corev1.ConditionTrue

@@ -14,16 +14,19 @@ type podMemo struct {
 	pod       *corev1.Pod
 	namespace *namespace
 	node      *corev1.Node
+	// lastResortOf names the services that a retiring pod still serves.
+	lastResortOf []string
 }
 
 // podIndex holds the pods, also by the addresses that are theirs alone.
 type podIndex struct {
 	memos     map[source.Name]*podMemo
 	addresses map[string][]*podMemo
+	retiring  map[source.Name]*podMemo
 }
 
 func newPodIndex() podIndex {
-	return podIndex{memos: map[source.Name]*podMemo{}, addresses: map[string][]*podMemo{}}
+	return podIndex{memos: map[source.Name]*podMemo{}, addresses: map[string][]*podMemo{}, retiring: map[source.Name]*podMemo{}}
 }
 
 // at returns the pod that has the address; of several the first by name.

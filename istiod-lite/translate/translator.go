@@ -26,6 +26,7 @@ type Translator struct {
 	pods       podIndex
 	slices     sliceIndex
 	policies   map[source.Name]policyMemo
+	ready      readyEndpoints
 
 	out output
 }
@@ -45,6 +46,7 @@ func New(options Options) *Translator {
 		pods:       newPodIndex(),
 		slices:     newSliceIndex(),
 		policies:   map[source.Name]policyMemo{},
+		ready:      newReadyEndpoints(),
 		out:        newOutput(),
 	}
 }
@@ -77,6 +79,7 @@ func (t *Translator) Translate(objects *source.Objects) *Mesh {
 	t.translatePods(u)
 	t.translateSlices(u)
 	t.translateEntries(u)
+	t.translateRetiring(u)
 	t.translatePolicies(u)
 	strict := staticStrict(t.options)
 	if len(objects.PeerAuthentications) > 0 {
@@ -162,18 +165,25 @@ func (t *Translator) spread(u *update) {
 
 func (t *Translator) translatePods(u *update) {
 	for name := range u.dirtyPods {
-		memo := t.pods.memos[name]
+		memo, uid := t.pods.memos[name], podUID(t.options.ClusterID, name)
 		if memo == nil {
-			t.out.addresses.set(podUID(t.options.ClusterID, name), nil)
+			delete(t.pods.retiring, name)
+			t.setAddress(uid, nil)
 			continue
 		}
 		memo.namespace = t.namespace(name.Namespace)
 		memo.node = u.objects.Nodes[source.Name{Name: memo.pod.Spec.NodeName}]
+		if retiring(memo.pod) {
+			t.pods.retiring[name] = memo
+			t.ready.set(uid, nil)
+			continue // comes last: see translateRetiring
+		}
+		delete(t.pods.retiring, name)
 		var r *Resource
 		if w := podWorkload(t.options, memo, t.slices.pods[name]); w != nil {
 			r = workloadResource(w)
 		}
-		t.out.addresses.set(podUID(t.options.ClusterID, name), r)
+		t.setAddress(uid, r)
 	}
 }
 
@@ -195,13 +205,13 @@ func (t *Translator) translateSlices(u *update) {
 				continue
 			}
 			made[uid] = true
-			t.out.addresses.set(uid, workloadResource(sliceWorkload(t.options, s, e, uid, ns)))
+			t.setAddress(uid, workloadResource(sliceWorkload(t.options, s, e, uid, ns)))
 			s.made = append(s.made, uid)
 		}
 	}
 	for uid := range gone {
 		if !made[uid] {
-			t.out.addresses.set(uid, nil)
+			t.setAddress(uid, nil)
 		}
 	}
 }
@@ -212,7 +222,7 @@ func (t *Translator) translateEntries(u *update) {
 		if entry := u.objects.WorkloadEntries[name]; entry != nil {
 			r = workloadResource(entryWorkload(t.options, entry, t.namespace(name.Namespace)))
 		}
-		t.out.addresses.set(workloadEntryUID(t.options.ClusterID, name), r)
+		t.setAddress(workloadEntryUID(t.options.ClusterID, name), r)
 	}
 }
 
