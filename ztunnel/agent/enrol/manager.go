@@ -369,6 +369,18 @@ func (m *Manager) Pods() []Status {
 	return list
 }
 
+// Leaving lists the pods that were taken out and of which something is left:
+// their captured connections go on. Gone ends that.
+func (m *Manager) Leaving() []Pod {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	list := make([]Pod, 0, len(m.leaving))
+	for _, e := range m.leaving {
+		list = append(list, e.Pod)
+	}
+	return list
+}
+
 // Pod returns one pod's status.
 func (m *Manager) Pod(uid string) (Status, bool) {
 	m.mu.Lock()

@@ -2,7 +2,9 @@ package kube
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net/http"
 	"path/filepath"
 	"strings"
 
@@ -137,7 +139,8 @@ func (c *Controller) podOf(ctx context.Context, q cni.Request) (*corev1.Pod, err
 // decideNew decides about a pod that has not started. Before one is let past the
 // mesh, the API server is asked about its namespace, because the cache may not
 // have heard of a label that was set just before the pod. While the API server
-// cannot be reached nobody sets labels, and the cache counts.
+// cannot be reached nobody sets labels, and the cache counts. When it refuses to
+// tell the agent, others may set them, and the cache is not kept up to date.
 func (c *Controller) decideNew(ctx context.Context, pod *corev1.Pod) (membership.Decision, error) {
 	cached, known := c.caches.labels(pod.Namespace)
 	d := membership.Decide(pod, cached, c.cfg.Exclude)
@@ -148,11 +151,18 @@ func (c *Controller) decideNew(ctx context.Context, pod *corev1.Pod) (membership
 	switch {
 	case err == nil:
 		return membership.Decide(pod, labels, c.cfg.Exclude), nil
-	case known && !apierrors.IsNotFound(err):
+	case known && !refusedByAPI(err):
 		c.log.Warn("the API server cannot be asked; the cache decides", append(podFields(pod), zap.Error(err))...)
 		return d, nil
 	}
 	return membership.Decision{}, fmt.Errorf("whether namespace %s belongs to the mesh is not known: %w", pod.Namespace, err)
+}
+
+// refusedByAPI tells whether the API server answered, and that the request was at
+// fault: no right to it, no such object, too many requests.
+func refusedByAPI(err error) bool {
+	var status apierrors.APIStatus
+	return errors.As(err, &status) && status.Status().Code < http.StatusInternalServerError
 }
 
 // nodePath is a path of the node as this process sees it: the agent has its own

@@ -29,6 +29,8 @@ type Pods interface {
 	Gone(ctx context.Context, uid string) error
 	Pods() []enrol.Status
 	Pod(uid string) (enrol.Status, bool)
+	// Leaving are those that were released and of which something is left.
+	Leaving() []enrol.Pod
 }
 
 // Finder finds network namespaces by the UIDs under which the runtime knows
@@ -84,6 +86,14 @@ type Controller struct {
 	mu sync.Mutex
 	// leaving says since when the annotation of a pod that leaves has been away.
 	leaving map[string]time.Time
+	// announced is what was last written into the annotations of members.
+	announced map[string]announcement
+}
+
+// announcement is a value of the annotation and when it was written.
+type announcement struct {
+	value string
+	at    time.Time
 }
 
 // New makes a Controller; Run begins, and Close ends one that does not Run.
@@ -104,7 +114,8 @@ func New(cfg Config) (*Controller, error) {
 		cfg.Proc = "/proc"
 	}
 	c := &Controller{
-		cfg: cfg, log: cfg.Logger, metrics: newMetrics(cfg.Registerer), synced: make(chan struct{}), leaving: map[string]time.Time{},
+		cfg: cfg, log: cfg.Logger, metrics: newMetrics(cfg.Registerer), synced: make(chan struct{}),
+		leaving: map[string]time.Time{}, announced: map[string]announcement{},
 		queue: workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[string](retryMin, retryMax)),
 	}
 	c.scan.finder = cfg.Finder

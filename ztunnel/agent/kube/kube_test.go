@@ -1,8 +1,9 @@
 package kube_test
 
 import (
-	"context"
+	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -142,6 +143,49 @@ func TestNobodyStartsWhileMembershipIsUnknown(t *testing.T) {
 		t.Errorf("Add without an API server: %v", err)
 	}
 }
+
+// An API server that refuses the agent serves others, who may set labels: what the
+// agent knew last does not count then.
+func TestCacheDecidesOnlyWhenTheAPIServerIsAway(t *testing.T) {
+	n := newNode(t)
+	p := n.newPod(n.api.Namespace(t, nil))
+	var code atomic.Int64
+	config := rest.CopyConfig(n.api.Config)
+	config.Wrap(func(next http.RoundTripper) http.RoundTripper {
+		return roundTripper(func(r *http.Request) (*http.Response, error) {
+			code := int(code.Load())
+			if code == 0 || r.URL.Path != "/api/v1/namespaces/"+p.Namespace {
+				return next.RoundTrip(r)
+			}
+			if code < 0 {
+				return nil, errAway
+			}
+			return &http.Response{StatusCode: code, Header: http.Header{}, Body: http.NoBody, Request: r}, nil
+		})
+	})
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.end()
+	n.client = client
+	n.open()
+	n.run()
+	for _, tc := range []struct {
+		code   int
+		passes bool
+	}{{0, true}, {-1, true}, {http.StatusInternalServerError, true}, {http.StatusForbidden, false}, {http.StatusUnauthorized, false}} {
+		code.Store(int64(tc.code))
+		answer, err := n.Add(t.Context(), p.request())
+		if (err == nil) != tc.passes || answer.Enrolled {
+			t.Errorf("answer %d: %+v, %v", tc.code, answer, err)
+		}
+	}
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
 func TestRunningPodJoinsAndLeavesWithItsNamespace(t *testing.T) {
 	n := newNode(t)
@@ -385,26 +429,28 @@ func TestAnnotationThatSomebodyTookAwayComesBack(t *testing.T) {
 	p.expect("again", true, membership.Enabled)
 }
 
-func TestReleaseTakesAllPodsOut(t *testing.T) {
+// Whoever takes the annotation away again and again is answered once a second.
+func TestAnnotationIsNotWrittenInALoop(t *testing.T) {
 	n := newNode(t)
 	n.run()
 	p := n.newPod(n.api.Namespace(t, ambient))
 	p.starts(p.w.Pod)
 	p.expect("running", true, membership.Enabled)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Second) // cuts the time for draining short
-	defer cancel()
-	n.unfollow()
-	n.Release(ctx)
-	if p.captured() || len(n.manager.Pods()) != 0 {
-		t.Errorf("captured %v, %d pods", p.captured(), len(n.manager.Pods()))
+	patch := []byte(`{"metadata":{"annotations":{"` + membership.Redirection + `":null}}}`)
+	taken := 0
+	for end := time.Now().Add(1500 * time.Millisecond); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		if p.annotation() == "" {
+			continue
+		}
+		if _, err := n.api.Client.CoreV1().Pods(p.Namespace).Patch(t.Context(), p.Name, "application/merge-patch+json", patch, metaPatch); err != nil {
+			t.Fatal(err)
+		}
+		taken++
 	}
-	if got := p.annotation(); got != "" {
-		t.Errorf("annotation %q", got)
+	if taken > 3 {
+		t.Errorf("written again %d times in 1.5 s", taken)
 	}
-	next := n.newPod(n.api.Namespace(t, ambient))
-	if answer, err := n.Add(t.Context(), next.request()); err != nil || answer.Enrolled {
-		t.Errorf("a new pod after the release: %+v, %v", answer, err)
-	}
+	p.expect("again", true, membership.Enabled)
 }
 
 func TestStatusTellsWhyAPodIsOutside(t *testing.T) {

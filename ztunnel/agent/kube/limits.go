@@ -20,6 +20,9 @@ const (
 	retryMax = 10 * time.Second
 	// scanAge is for how long a look at all processes serves other pods as well.
 	scanAge = 200 * time.Millisecond
+	// rewritePause is the least time between two writings of the same annotation
+	// that somebody takes away.
+	rewritePause = time.Second
 	// callTimeout bounds one call of the API server.
 	callTimeout = 10 * time.Second
 	// releaseDrain is how long captured connections may go on when the agent is

@@ -98,6 +98,7 @@ func (c *Controller) replaced(status enrol.Status) bool {
 func (c *Controller) forget(uid string) {
 	c.mu.Lock()
 	delete(c.leaving, uid)
+	delete(c.announced, uid)
 	c.mu.Unlock()
 	if err := c.cfg.Probes.Delete(uid); err != nil {
 		c.log.Warn("the address of a pod that is gone stays among the probes'", zap.String("uid", uid), zap.Error(err))
@@ -150,14 +151,33 @@ func (c *Controller) join(ctx context.Context, pod *corev1.Pod, status enrol.Sta
 		want = membership.Pending
 	}
 	if want != written {
+		if rest := c.restOfPause(uid, want); rest > 0 {
+			return rest, nil
+		}
 		if err := c.annotate(ctx, pod, want); err != nil {
 			return 0, err
 		}
+		c.mu.Lock()
+		c.announced[uid] = announcement{want, time.Now()}
+		c.mu.Unlock()
 	}
 	if status.State != enrol.Enrolled {
 		return later, nil
 	}
 	return 0, nil
+}
+
+// restOfPause is how long a value that was written a moment ago is not written
+// again: whoever takes the annotation away in a loop must not make us spend all
+// our calls on it, and every proxy hear of each.
+func (c *Controller) restOfPause(uid, value string) time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	last := c.announced[uid]
+	if last.value != value {
+		return 0
+	}
+	return time.Until(last.at.Add(rewritePause))
 }
 
 func (c *Controller) enrolRunning(ctx context.Context, pod *corev1.Pod, path, written string) error {

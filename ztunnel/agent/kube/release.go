@@ -17,7 +17,8 @@ import (
 // Release takes all pods of the node out of the mesh, because the agent is
 // uninstalled. It is called after Run has returned; the plugin is out of the
 // chain by then. What the API server refuses, because the agent's rights were
-// deleted with it, does not keep pods captured.
+// deleted with it, or does not answer, does not keep pods captured; nor does the
+// end of ctx, which only cuts the waiting short.
 func (c *Controller) Release(ctx context.Context) {
 	c.releasing.Store(true)
 	statuses := c.cfg.Pods.Pods()
@@ -32,8 +33,11 @@ func (c *Controller) Release(ctx context.Context) {
 			pods[string(p.UID)] = p
 		}
 	}
+	// All together, because an API server that is away must not use up the time.
+	telling, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
 	each(pods, func(_ string, p *corev1.Pod) {
-		if err := c.annotate(ctx, p, ""); err != nil {
+		if err := c.annotate(telling, p, ""); err != nil {
 			c.log.Warn("annotation stays", zap.Error(err))
 		}
 	})
@@ -58,8 +62,16 @@ func (c *Controller) Release(ctx context.Context) {
 		case <-ctx.Done():
 		}
 	}
+	// Those, too, that were leaving before.
+	for _, pod := range c.cfg.Pods.Leaving() {
+		if _, known := enrolled[pod.UID]; !known {
+			enrolled[pod.UID] = enrol.Status{Pod: pod}
+		}
+	}
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
+	defer cancel()
 	each(enrolled, func(uid string, s enrol.Status) {
-		if err := c.cfg.Pods.Gone(ctx, uid); err != nil {
+		if err := c.cfg.Pods.Gone(last, uid); err != nil {
 			c.log.Error("rules of the pod stay", zap.String("namespace", s.Namespace), zap.String("workload", s.Name), zap.Error(err))
 		}
 	})
