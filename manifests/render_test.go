@@ -1,6 +1,7 @@
 package manifests_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -106,6 +107,20 @@ func TestTheDrainFitsIntoTheGracePeriod(t *testing.T) {
 	}
 	if args := strings.Join(d.Spec.Template.Spec.Containers[0].Args, " "); !strings.Contains(args, "--drain-deadline=90s") {
 		t.Error(args)
+	}
+}
+
+// TestOnlyTheMeshsOwnZtunnelMayAskForOthers installs in another namespace: there the
+// default account would be nobody's, or another tenant's.
+func TestOnlyTheMeshsOwnZtunnelMayAskForOthers(t *testing.T) {
+	objects := render(t, manifests.Release{Namespace: "mesh"})
+	var d appsv1.Deployment
+	var z appsv1.DaemonSet
+	find(t, objects, "Deployment", "istiod", &d)
+	find(t, objects, "DaemonSet", "ztunnel", &z)
+	want := "--node-accounts=" + z.Namespace + "/" + z.Spec.Template.Spec.ServiceAccountName
+	if args := d.Spec.Template.Spec.Containers[0].Args; !slices.Contains(args, want) {
+		t.Errorf("%q is not among %q", want, args)
 	}
 }
 
