@@ -131,6 +131,7 @@ type host struct {
 	conf, bin, exe string
 	cfg            cniconf.Config
 	installed      chan struct{}
+	installer      *cniconf.Installer
 	stop           func()
 }
 
@@ -151,8 +152,8 @@ func newHost(t *testing.T, files map[string]string) *host {
 func (h *host) start() {
 	ctx, cancel := context.WithCancel(h.t.Context())
 	done := make(chan error, 1)
-	i := cniconf.New(h.cfg)
-	go func() { done <- i.Run(ctx) }()
+	h.installer = cniconf.New(h.cfg)
+	go func() { done <- h.installer.Run(ctx) }()
 	h.stop = func() {
 		cancel()
 		if err := <-done; err != nil {
@@ -283,8 +284,31 @@ func TestBrokenConfigurationChangesNothing(t *testing.T) {
 	}
 	h.eventually("it was looked at", func() bool { _, err := os.Stat(filepath.Join(h.bin, "tulle-cni")); return err == nil })
 	h.expect("broken first file", "bridge", "portmap", "tulle-cni")
+	h.eventually("the status names it, and ours is in force", func() bool {
+		s := h.installer.Status()
+		return s.OK && strings.Contains(s.Problem, "01-broken.conflist")
+	})
 	if err := os.Remove(filepath.Join(h.conf, "01-broken.conflist")); err != nil {
 		t.Fatal(err)
 	}
 	h.expect("gone", "bridge", "bandwidth", "tulle-cni")
+}
+
+// A file that the runtime takes in place of ours is told of, also long after ours
+// was in force.
+func TestStatusTellsOfAFileThatSortsBeforeOurs(t *testing.T) {
+	h := newHost(t, map[string]string{"10-kp.conflist": bridge})
+	h.start()
+	<-h.installed
+	h.eventually("in force", func() bool { s := h.installer.Status(); return s.OK && s.Problem == "" })
+	before := filepath.Join(h.conf, "00-00-a.conflist")
+	h.write(before, bridge)
+	h.eventually("outranked", func() bool {
+		s := h.installer.Status()
+		return !s.OK && strings.Contains(s.Problem, "00-00-a.conflist")
+	})
+	if err := os.Remove(before); err != nil {
+		t.Fatal(err)
+	}
+	h.eventually("in force again", func() bool { s := h.installer.Status(); return s.OK && s.Problem == "" })
 }

@@ -72,13 +72,23 @@ func (i *Installer) Status() Status {
 func (i *Installer) say(err error) (news bool) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	next := Status{File: filepath.Join(i.cfg.ConfDir, FileName), OK: err == nil || i.installed}
+	next := Status{File: filepath.Join(i.cfg.ConfDir, FileName), OK: err == nil || i.inForce()}
 	if err != nil {
 		next.Problem = err.Error()
 	}
 	news = next.Problem != i.status.Problem
 	i.status = next
 	return news
+}
+
+// inForce tells whether what was installed before still works: a file of somebody
+// else that is not understood takes nothing away, one that sorts before ours does.
+func (i *Installer) inForce() bool {
+	if !i.installed {
+		return false
+	}
+	ours, err := first(i.cfg.ConfDir)
+	return err == nil && ours && i.program.same(filepath.Join(i.cfg.BinDir, cni.Type))
 }
 
 // New makes an Installer.

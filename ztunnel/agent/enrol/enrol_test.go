@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tulle-mesh/tulle/internal/netns"
+	"github.com/tulle-mesh/tulle/internal/roottest"
 	"github.com/tulle-mesh/tulle/ztunnel/agent/enrol"
 	"github.com/tulle-mesh/tulle/ztunnel/agent/podtest"
 	"github.com/tulle-mesh/tulle/ztunnel/agent/proxies"
@@ -428,6 +429,27 @@ func TestManyAtOnce(t *testing.T) {
 	<-done
 	if captured(t, w.Pod) {
 		t.Error("rules stay")
+	}
+}
+
+// The rules of a pod would cut the node off.
+func TestOwnNamespaceIsNotCaptured(t *testing.T) {
+	roottest.Require(t)
+	own, err := netns.Current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer own.Close()
+	m, p := manager(t, t.TempDir())
+	var invalid *enrol.InvalidError
+	if err := m.Enrol(t.Context(), pod("u", own)); !errors.As(err, &invalid) || !strings.Contains(err.Error(), "own network namespace") {
+		t.Errorf("Enrol: %v", err)
+	}
+	if present, err := redirect.Present(own); err != nil || present {
+		t.Errorf("rules are there: %v, %v", present, err)
+	}
+	if told := p.took(); len(told) != 0 || len(m.Pods()) != 0 {
+		t.Errorf("told %v, pods %v", told, m.Pods())
 	}
 }
 

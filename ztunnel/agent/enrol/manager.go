@@ -227,6 +227,10 @@ func (m *Manager) admit(pod Pod) (*entry, error) {
 	if err != nil {
 		return nil, &InvalidError{Reason: fmt.Sprintf("netnsPath: %v", err)}
 	}
+	if err := notOurs(ns.ID()); err != nil {
+		ns.Close()
+		return nil, err
+	}
 	m.mu.Lock()
 	old, known := m.pods[pod.UID]
 	leaving := m.leaving[pod.UID]
@@ -269,6 +273,20 @@ func (m *Manager) admit(pod Pod) (*entry, error) {
 		o.ns.Close()
 	}
 	return e, nil
+}
+
+// notOurs refuses the agent's own network namespace, the node's: rules there would
+// cut the node off.
+func notOurs(id netns.ID) error {
+	own, err := netns.Current()
+	if err != nil {
+		return err
+	}
+	defer own.Close()
+	if own.ID() == id {
+		return &InvalidError{Reason: "netnsPath leads to the node agent's own network namespace"}
+	}
+	return nil
 }
 
 // update brings what may change without a new start into a known pod.

@@ -1,6 +1,7 @@
 package membership
 
 import (
+	"regexp"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
@@ -71,10 +72,14 @@ func Ended(pod *corev1.Pod) bool {
 	return pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
 }
 
+// hashForm is that of the kubelet's hash of a static pod. Whoever may create pods
+// may write the annotation too, and must not name the UID of another pod by it.
+var hashForm = regexp.MustCompile(`^[0-9a-f]{32}$`)
+
 // RuntimeUID is the UID under which the container runtime knows the pod: its own
 // but for static pods.
 func RuntimeUID(pod *corev1.Pod) string {
-	if hash := pod.Annotations[mirrorHash]; hash != "" {
+	if hash := pod.Annotations[mirrorHash]; hashForm.MatchString(hash) {
 		return hash
 	}
 	return string(pod.UID)

@@ -62,8 +62,14 @@ func TestStaticPodsAreKnownByTheirHash(t *testing.T) {
 	if got := membership.RuntimeUID(pod); got != "u" {
 		t.Error(got)
 	}
-	pod.Annotations = map[string]string{"kubernetes.io/config.mirror": "h"}
-	if got := membership.RuntimeUID(pod); got != "h" {
+	const hash = "0123456789abcdef0123456789abcdef"
+	pod.Annotations = map[string]string{"kubernetes.io/config.mirror": hash}
+	if got := membership.RuntimeUID(pod); got != hash {
+		t.Error(got)
+	}
+	// Somebody names another pod in it.
+	pod.Annotations = map[string]string{"kubernetes.io/config.mirror": "ffffffff-10e8-4b62-a39c-4165e6fcb3b8"}
+	if got := membership.RuntimeUID(pod); got != "u" {
 		t.Error(got)
 	}
 }
