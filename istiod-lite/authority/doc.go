@@ -5,7 +5,8 @@
 // The Secret cacerts, when there is one, is an authority that the operator has
 // plugged in. Otherwise it is istio-ca-secret, which the first replica makes.
 // Replicas that start at the same moment against an empty cluster agree through
-// the API server: the first to write wins, the others read.
+// the API server: the first to write wins, the others read. A replica that starts
+// in a mesh which trusts other roots already, by its ConfigMap, waits and says so.
 //
 //	store, err := authority.New(authority.Config{Client: client, Namespace: ns, Authority: certs.AuthorityConfig{TrustDomain: td}})
 //	a, err := store.Open(ctx) // blocks until the key is at hand

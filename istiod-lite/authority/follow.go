@@ -100,7 +100,7 @@ func (s *Store) reconcile(ctx context.Context, plugged, own *corev1.Secret) erro
 		return nil
 	case s.from == PluggedInSecret:
 		s.refused.Set(1)
-		s.cfg.Logger.Error("the plugged-in Secret was deleted: certificates are signed with its key on, but a replica that starts now would use another authority; put it back",
+		s.cfg.Logger.Error("the plugged-in Secret was deleted: certificates are signed with its key on, but no replica can start without it; put it back",
 			zap.String("secret", PluggedInSecret))
 		return nil
 	case own != nil:

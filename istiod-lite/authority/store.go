@@ -111,6 +111,9 @@ func (s *Store) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := s.checkTrusted(ctx, a, secret.Name); err != nil {
+		return err
+	}
 	s.authority, s.inForce, s.from = a, m, secret.Name
 	return nil
 }
@@ -128,6 +131,9 @@ func (s *Store) read(ctx context.Context, name string) (*corev1.Secret, error) {
 // makeOwn makes a root and writes it, or reads what another replica has written
 // in the meantime.
 func (s *Store) makeOwn(ctx context.Context) (*corev1.Secret, error) {
+	if err := s.checkNew(ctx); err != nil {
+		return nil, err
+	}
 	m, err := certs.NewMaterial(s.cfg.Authority)
 	if err != nil {
 		return nil, err

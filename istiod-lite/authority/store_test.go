@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -50,6 +51,7 @@ func newPlace(t *testing.T) *place {
 	_, err := p.admin.RbacV1().Roles(p.ns).Create(t.Context(), &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Name: "istiod"}, Rules: []rbacv1.PolicyRule{
 		{APIGroups: []string{""}, Resources: []string{"secrets"}, ResourceNames: []string{"istio-ca-secret"}, Verbs: []string{"get", "list", "watch", "create", "patch"}},
 		{APIGroups: []string{""}, Resources: []string{"secrets"}, ResourceNames: []string{"cacerts"}, Verbs: []string{"get", "list", "watch"}},
+		{APIGroups: []string{""}, Resources: []string{"configmaps"}, ResourceNames: []string{"istio-ca-root-cert"}, Verbs: []string{"list"}},
 	}}, metav1.CreateOptions{})
 	must(t, err)
 	_, err = p.admin.RbacV1().RoleBindings(p.ns).Create(t.Context(), &rbacv1.RoleBinding{ObjectMeta: metav1.ObjectMeta{Name: "istiod"},
@@ -129,6 +131,13 @@ func (r *replica) run() {
 }
 
 func (r *replica) said(text string) bool { return r.logs.FilterMessageSnippet(text).Len() > 0 }
+
+// failed reports whether an error with the text was logged.
+func (r *replica) failed(text string) bool {
+	return slices.ContainsFunc(r.logs.All(), func(e observer.LoggedEntry) bool {
+		return strings.Contains(fmt.Sprint(e.ContextMap()["error"]), text)
+	})
+}
 
 func (r *replica) refused() float64 {
 	families, err := r.reg.Gather()
@@ -215,6 +224,40 @@ func TestADeletedSecretIsWrittenAgain(t *testing.T) {
 	}
 }
 
+// TestAReplicaThatStartsKeepsToTheRootThatTheMeshTrusts changes the Secrets under a
+// mesh whose leader has published its root.
+func TestAReplicaThatStartsKeepsToTheRootThatTheMeshTrusts(t *testing.T) {
+	p := newPlace(t)
+	root := p.replica().open().BundlePEM()
+	_, err := p.admin.CoreV1().ConfigMaps(p.ns).Create(t.Context(), &corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{Name: "istio-ca-root-cert"}, Data: map[string]string{"root-cert.pem": string(root)}}, metav1.CreateOptions{})
+	must(t, err)
+	secrets := p.admin.CoreV1().Secrets(p.ns)
+	begin := func() (*replica, chan *certs.Authority) {
+		r, opened := p.replica(), make(chan *certs.Authority, 1)
+		go func() { opened <- r.open() }()
+		return r, opened
+	}
+
+	p.plugIn(istioForm(t, forge.Root(t, "cluster.local").Intermediate(t)))
+	r, first := begin()
+	p.await("a plugged-in authority of another root to be refused", func() bool { return r.failed("/cacerts (serial") })
+	must(t, secrets.Delete(t.Context(), "cacerts", metav1.DeleteOptions{}))
+
+	own := p.secret("istio-ca-secret")
+	must(t, secrets.Delete(t.Context(), own.Name, metav1.DeleteOptions{}))
+	r, second := begin()
+	p.await("the loss of the Secret to be told", func() bool { return r.failed("neither Secret cacerts nor istio-ca-secret") })
+	own.ResourceVersion, own.UID = "", ""
+	_, err = secrets.Create(t.Context(), own, metav1.CreateOptions{})
+	must(t, err)
+	for _, opened := range []chan *certs.Authority{first, second} {
+		if a := <-opened; string(a.BundlePEM()) != string(root) {
+			t.Error("a replica has another root")
+		}
+	}
+}
+
 func TestAPluggedInAuthorityIsTakenAndItsIntermediateReplaced(t *testing.T) {
 	p := newPlace(t)
 	root := forge.Root(t, "cluster.local")
@@ -268,12 +311,7 @@ func TestARefusedSecretIsWaitedFor(t *testing.T) {
 		done := make(chan error, 1)
 		go func() { _, err := r.store.Open(ctx); done <- err }()
 		p.await(tt.want, func() bool {
-			for _, e := range r.logs.All() {
-				if strings.Contains(fmt.Sprint(e.ContextMap()["error"]), tt.want) {
-					return true
-				}
-			}
-			return false
+			return r.failed(tt.want)
 		})
 		cancel()
 		if err := <-done; err == nil {
