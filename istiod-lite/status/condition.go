@@ -2,6 +2,7 @@ package status
 
 import (
 	"slices"
+	"strings"
 
 	istiometa "istio.io/api/meta/v1alpha1"
 	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
@@ -39,7 +40,11 @@ func no(kind, reason, message string) Condition {
 	return Condition{Type: kind, Reason: reason, Message: limit(message), Status: metav1.ConditionFalse}
 }
 
-func limit(message string) string { return message[:min(len(message), maxMessageBytes)] }
+// limit cuts between characters: the API server would put another in the place of
+// half of one, and the condition would never be as it should.
+func limit(message string) string {
+	return strings.ToValidUTF8(message[:min(len(message), maxMessageBytes)], "")
+}
 
 // Wanted is what should stand in an object's status of ours.
 type Wanted struct {
