@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
@@ -22,14 +23,20 @@ var keepAlive = net.KeepAliveConfig{Enable: true, Idle: keepAliveIdle, Interval:
 // Dialer opens TCP connections inside a pod's network namespace, with the
 // proxy's mark, keepalive and no delay. It is safe for concurrent use, and
 // usable as long as the namespace that it was made of is open.
-type Dialer struct{ ns *netns.NS }
+type Dialer struct {
+	ns *netns.NS
+	// minPort and maxPort bound the ports of foreign sources.
+	minPort, maxPort uint16
+}
 
 // NewDialer returns a Dialer into ns.
-func NewDialer(ns *netns.NS) *Dialer { return &Dialer{ns: ns} }
+func NewDialer(ns *netns.NS) *Dialer {
+	return &Dialer{ns: ns, minPort: foreignPortMin, maxPort: foreignPortMax}
+}
 
 // DialTCP connects to dst. With a valid src, the connection comes from that
-// address, which need not be one of the pod's (IP_TRANSPARENT), from a port of
-// the kernel's choice. Waiting takes no thread. It ends with ctx, whose error
+// address, which need not be one of the pod's (IP_TRANSPARENT), from a port that
+// its owner hardly uses itself. Waiting takes no thread. It ends with ctx, whose error
 // is then part of the returned one. Errors name dst.
 func (d *Dialer) DialTCP(ctx context.Context, src netip.Addr, dst netip.AddrPort) (*net.TCPConn, error) {
 	c, err := d.dial(ctx, src.Unmap(), netip.AddrPortFrom(dst.Addr().Unmap(), dst.Port()))
@@ -49,12 +56,31 @@ func (d *Dialer) dial(ctx context.Context, src netip.Addr, dst netip.AddrPort) (
 	if !dst.IsValid() || dst.Port() == 0 {
 		return nil, errors.New("no address to connect to")
 	}
+	if !src.IsValid() {
+		return d.connect(ctx, netip.AddrPort{}, dst)
+	}
+	if src.Is4() != dst.Addr().Is4() {
+		return nil, errors.New("source and destination are of different families")
+	}
+	// The client's own connections to dst come from the same address. When one has
+	// the same port, connection tracking takes the two for one, and the later one
+	// gets no answer as long as the earlier one lives.
+	for range foreignPortTries {
+		port := d.minPort + uint16(rand.UintN(uint(d.maxPort-d.minPort)+1))
+		c, err := d.connect(ctx, netip.AddrPortFrom(src, port), dst)
+		if !errors.Is(err, unix.EADDRINUSE) && !errors.Is(err, unix.EADDRNOTAVAIL) {
+			return c, err
+		}
+	}
+	return d.connect(ctx, netip.AddrPortFrom(src, 0), dst)
+}
+
+// connect connects to dst from src: its port is the kernel's choice when 0, and
+// all of it when src is not valid.
+func (d *Dialer) connect(ctx context.Context, src, dst netip.AddrPort) (*net.TCPConn, error) {
 	domain, network := unix.AF_INET, "tcp4"
 	if dst.Addr().Is6() {
 		domain, network = unix.AF_INET6, "tcp6"
-	}
-	if src.IsValid() && src.Is4() != dst.Addr().Is4() {
-		return nil, errors.New("source and destination are of different families")
 	}
 	fd, err := d.ns.Socket(domain, unix.SOCK_STREAM, unix.IPPROTO_TCP)
 	if err != nil {
@@ -67,11 +93,16 @@ func (d *Dialer) dial(ctx context.Context, src netip.Addr, dst netip.AddrPort) (
 	if err := sockopt.Apply(fd, network, sockopt.Mark(sockopt.MarkProxy)); err != nil {
 		return nil, err
 	}
-	if src.IsValid() {
-		if err := sockopt.Apply(fd, network, sockopt.Transparent(), sockopt.BindAddressNoPort()); err != nil {
+	if src.Addr().IsValid() {
+		// The kernel's choice waits for the destination, ours is shared by several.
+		port := sockopt.BindAddressNoPort()
+		if src.Port() != 0 {
+			port = sockopt.ReuseAddr()
+		}
+		if err := sockopt.Apply(fd, network, sockopt.Transparent(), port); err != nil {
 			return nil, err
 		}
-		if err := unix.Bind(fd, sockaddr(netip.AddrPortFrom(src, 0))); err != nil {
+		if err := unix.Bind(fd, sockaddr(src)); err != nil {
 			return nil, os.NewSyscallError("bind", err)
 		}
 	}

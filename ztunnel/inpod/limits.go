@@ -21,6 +21,15 @@ const (
 	// pod left, when Config says nothing: Kubernetes's default grace period.
 	defaultDrainDeadline = 30 * time.Second
 
+	// foreignPortMin and foreignPortMax are the ports of connections that come from a
+	// client's address: above those of the proxy itself and of most servers, below
+	// what systems choose for their own connections (Linux 32768 to 60999, others from
+	// 49152). foreignPortTries is how many of them are tried before the kernel
+	// chooses: with half of them taken, by connections of one client to one port, that
+	// is one time in 256.
+	foreignPortMin, foreignPortMax = 16384, 32767
+	foreignPortTries               = 8
+
 	// keepAliveIdle, keepAliveInterval and keepAliveCount find dead peers of
 	// connections in pods in about 5 minutes, Istio's times for xDS and HBONE.
 	keepAliveIdle     = 180 * time.Second
