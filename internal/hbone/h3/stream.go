@@ -27,8 +27,9 @@ type stream struct {
 
 	mu                  sync.Mutex
 	readDone, writeDone bool
-	// broken tells that a half did not end in order.
-	broken bool
+	// broken tells that a half did not end in order, and brokenBy with which code.
+	broken   bool
+	brokenBy code
 }
 
 func newStream(c *conn, qs *quic.Stream) *stream { return &stream{qs: qs, c: c} }
@@ -90,11 +91,26 @@ func (s *stream) readRaw(p []byte) (int, error) {
 		// QUIC repeats its error on the next call.
 		return n, nil
 	case err == io.EOF:
+		if reset := s.resetError(); reset != nil {
+			return 0, reset
+		}
 		s.finish(true, false)
 	case err != nil:
 		s.ended(err)
 	}
 	return 0, toStreamError(err)
+}
+
+// resetError is the error of a stream that this side has reset, nil of others.
+// The peer answers a reset with its own, and quic-go takes one that comes while
+// Peek waits for the end of the stream.
+func (s *stream) resetError() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.broken {
+		return nil
+	}
+	return toStreamError(&quic.StreamError{StreamID: s.qs.StreamID(), ErrorCode: quic.StreamErrorCode(s.brokenBy)})
 }
 
 // fail ends the stream, and the connection where the error is that grave.
@@ -165,7 +181,9 @@ func (s *stream) reset(c code) {
 		return
 	}
 	s.mu.Lock()
-	s.broken = true
+	if !s.broken {
+		s.broken, s.brokenBy = true, c
+	}
 	s.mu.Unlock()
 	s.qs.CancelWrite(quic.StreamErrorCode(c))
 	s.qs.CancelRead(quic.StreamErrorCode(c))
