@@ -74,6 +74,8 @@ func TestMistakesInValuesAreNamed(t *testing.T) {
 		"ztunel.drainSeconds=3":                       "ztunel: there is no such value; did you mean ztunnel?",
 		"quite=other":                                 "quite: there is no such value",
 		"carrier=h4":                                  `carrier: "h4" is not one of auto, h2, h3`,
+		"logging.level=loud":                          `logging.level: "loud" does not match`,
+		"logging.level=xds:loud":                      `logging.level: "xds:loud" does not match`,
 		"istiod.replicas=none":                        `istiod.replicas: "none" is not of type integer`,
 		"istiod.replicas=0":                           "istiod.replicas: 0 is less than 1",
 		"istiod.replicas=[1.5]":                       "istiod.replicas: [1.5] is not of type integer",
