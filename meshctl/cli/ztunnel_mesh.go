@@ -65,6 +65,10 @@ func (v view[T]) print(ctx context.Context, s *streams, sel *selection, namespac
 	all := merge(answers, list, func(x T) string { ns, name := v.key(x); return ns + "\x00" + name })
 	err := output.print(s.out, all, func() {
 		if len(all) == 0 {
+			if namespace != "" && sel.pod == nil {
+				fmt.Fprintf(s.out, "no %s in namespace %s\n", v.use, namespace)
+				return
+			}
 			fmt.Fprintln(s.out, v.empty)
 			return
 		}

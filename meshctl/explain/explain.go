@@ -128,6 +128,11 @@ func (x *run) explain(source []*mesh.Component) (*Explanation, error) {
 	case !a.Captured:
 		x.out.Client.Outside = x.client.Outside
 	}
+	if a.Captured && !x.client.Member {
+		// The ztunnel serves a pod before the agent sends it connections, and keeps what
+		// is open of one that has left.
+		x.advise("the client is joining or leaving the mesh right now, and while it leaves new connections go past the mesh already: ask again in some seconds (%s)", x.client.Outside)
+	}
 	if !x.client.Ready && x.client.Reason != "" {
 		x.advise("the client pod is not ready: %s", x.client.Reason)
 	}

@@ -134,6 +134,7 @@ func TestOutcomes(t *testing.T) {
 		{"a client outside", outsider, unmeshed(with(to("a", "n1", "10.0.1.2", 1))), map[string]ztunnel.InboundAnswer{"shop/a plaintext": pass}, explain.Allowed, "in plaintext", ""},
 		{"a client outside, under STRICT", outsider, unmeshed(with(to("a", "n1", "10.0.1.2", 1))), map[string]ztunnel.InboundAnswer{"shop/a plaintext": strict}, explain.Refused, "strict",
 			"PeerAuthentication STRICT takes connections from members of the mesh only, and the client is none: its label says none"},
+		{"a client that is on its way out", outsider, with(to("a", "n1", "10.0.1.2", 1)), map[string]ztunnel.InboundAnswer{"shop/a": pass}, explain.Allowed, "allowed by shop/ok", "joining or leaving the mesh right now"},
 		{"a client that is captured and not served", clientPod, unmeshed(with(to("a", "n1", "10.0.1.2", 1))), nil, explain.Refused, "does not serve it", "tulle-agent"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
