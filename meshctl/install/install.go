@@ -58,7 +58,16 @@ func (m *Mesh) Install(ctx context.Context, opt Options) (*Report, error) {
 	if inv != nil && inv.Version != opt.Version {
 		return nil, fmt.Errorf("version %s is installed, and this meshctl is %s: use `meshctl upgrade`", inv.Version, opt.Version)
 	}
-	return m.make(ctx, inv, opt, false)
+	report, err := m.make(ctx, inv, opt, false)
+	return report, interrupted(ctx, err)
+}
+
+// interrupted says of an error that the caller ended the work, and how to go on.
+func interrupted(ctx context.Context, err error) error {
+	if !errors.Is(err, context.Canceled) || !errors.Is(ctx.Err(), context.Canceled) {
+		return err
+	}
+	return fmt.Errorf("interrupted; what was applied stays, and the same command goes on from there (%w)", err)
 }
 
 // make applies everything; stepwise waits for each component before the next.

@@ -293,6 +293,33 @@ func TestWhatIsNotReadyIsSaidWithItsReason(t *testing.T) {
 	if said := strings.Join(f.said, "\n"); strings.Count(said, "ImagePullBackOff") != 1 {
 		t.Errorf("said:\n%s", said)
 	}
+
+	for i := range list.Items {
+		p, err := pods.Get(ctx, list.Items[i].Name, metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "discovery",
+			State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "CrashLoopBackOff"}},
+			LastTerminationState: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{
+				ExitCode: 1, Reason: "Error", Message: "it starts\nistiod-lite: no such place\n"}}}}
+		if _, err := pods.UpdateStatus(ctx, p, metav1.UpdateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	interrupted, interrupt := context.WithCancel(ctx)
+	defer interrupt()
+	f.Say = func(line string) {
+		if strings.HasPrefix(line, "istiod: ") {
+			interrupt()
+		}
+	}
+	_, err = f.Install(interrupted, install.Options{Version: "1.2.0", Wait: patience})
+	for _, want := range []string{"interrupted, and not ready yet", "ends again and again (exit status 1: istiod-lite: no such place)"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("no %q in %v", want, err)
+		}
+	}
 }
 
 func TestUninstallTakesEverythingAndNothingElse(t *testing.T) {

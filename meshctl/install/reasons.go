@@ -156,7 +156,9 @@ func ended(t *corev1.ContainerStateTerminated) string {
 		text += ", " + t.Reason
 	}
 	if t.Message != "" {
-		text += ": " + firstLine(t.Message)
+		// The message is the end of the log, and the last line says why.
+		lines := strings.Split(strings.TrimSpace(t.Message), "\n")
+		text += ": " + lines[len(lines)-1]
 	}
 	return text
 }

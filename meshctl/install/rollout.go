@@ -2,6 +2,7 @@ package install
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -145,10 +146,10 @@ func labelText(labels map[string]string) string {
 }
 
 // await waits until the named components are rolled out, and tells what changes
-// meanwhile. When time is over the error says what each waits for.
-func (m *Mesh) await(ctx context.Context, names []string, limit time.Duration) ([]Component, error) {
-	deadline := time.Now().Add(limit)
-	ctx, cancel := context.WithDeadline(ctx, deadline)
+// meanwhile. When time is over, or the caller gives up, the error says what each
+// waits for.
+func (m *Mesh) await(caller context.Context, names []string, limit time.Duration) ([]Component, error) {
+	ctx, cancel := context.WithTimeout(caller, limit)
 	defer cancel()
 	said := make(map[string]string)
 	var last []Component
@@ -170,7 +171,11 @@ func (m *Mesh) await(ctx context.Context, names []string, limit time.Duration) (
 		}
 		select {
 		case <-ctx.Done():
-			return last, m.unready(last, err, limit)
+			how := fmt.Sprintf("not ready after %v", limit)
+			if errors.Is(caller.Err(), context.Canceled) {
+				how = "interrupted, and not ready yet"
+			}
+			return last, m.unready(how, last, err)
 		case <-time.After(pollInterval):
 		}
 		if err != nil && ctx.Err() == nil && said[""] != err.Error() {
@@ -180,7 +185,7 @@ func (m *Mesh) await(ctx context.Context, names []string, limit time.Duration) (
 	}
 }
 
-func (m *Mesh) unready(list []Component, err error, limit time.Duration) error {
+func (m *Mesh) unready(how string, list []Component, err error) error {
 	var lines []string
 	for _, c := range list {
 		if !c.Done {
@@ -190,6 +195,6 @@ func (m *Mesh) unready(list []Component, err error, limit time.Duration) error {
 	if err != nil && len(lines) == 0 {
 		lines = append(lines, err.Error())
 	}
-	return fmt.Errorf("not ready after %v:\n%s\n`kubectl -n %s describe pods` and `kubectl -n %s logs` tell more; what was applied stays, and the same command goes on from there",
-		limit, strings.Join(lines, "\n"), m.namespace(), m.namespace())
+	return fmt.Errorf("%s:\n%s\n`kubectl -n %s describe pods` and `kubectl -n %s logs` tell more; what was applied stays, and the same command goes on from there",
+		how, strings.Join(lines, "\n"), m.namespace(), m.namespace())
 }
