@@ -7,6 +7,12 @@
 //	app hold --addr HOST:PORT  one connection that echoes for as long as it lives
 //	app resolve NAME           the addresses of a name
 //
+// A pod of the tests runs `app serve`; clients run in it, or in another:
+//
+//	kubectl exec -n NAMESPACE POD -- app get http://SERVICE.NAMESPACE:8080/
+//
+// The program is /usr/local/bin/app of its image, which has no shell.
+//
 // load and hold also run as jobs of a pod that serves, so that a test can look at
 // and end them: `app start load …` prints an id, `app peek ID` what is counted so
 // far, `app stop ID` ends the job and prints the final counts.
