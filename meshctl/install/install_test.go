@@ -258,6 +258,21 @@ func TestAnUpgradeKeepsTheValuesAndRefusesToGoBack(t *testing.T) {
 	}
 }
 
+func TestAnUpgradeThatIsInterruptedSaysHowToGoOn(t *testing.T) {
+	f := mesh(t, server(t))
+	f.install(install.Options{})
+	ctx, interrupt := context.WithCancel(t.Context())
+	defer interrupt()
+	f.Say = func(string) { interrupt() }
+	_, err := f.Upgrade(ctx, install.Options{Version: "1.3.0"})
+	if !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "interrupted; what was applied stays, and the same command goes on from there") {
+		t.Error(err)
+	}
+	if _, err := f.Upgrade(t.Context(), install.Options{Version: "1.3.0"}); err != nil {
+		t.Errorf("going on: %v", err)
+	}
+}
+
 // TestWhatIsNotReadyIsSaidWithItsReason plays the kubelet.
 func TestWhatIsNotReadyIsSaidWithItsReason(t *testing.T) {
 	f := mesh(t, server(t))

@@ -31,7 +31,8 @@ func (m *Mesh) Upgrade(ctx context.Context, opt Options) (*Report, error) {
 		}
 	}
 	opt.Values = manifests.Override(inv.Values, opt.Values)
-	return m.make(ctx, inv, opt, true)
+	report, err := m.make(ctx, inv, opt, true)
+	return report, interrupted(ctx, err)
 }
 
 // fits tells whether a mesh of one version, with components that may be of others, can
