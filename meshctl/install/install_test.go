@@ -299,7 +299,7 @@ func TestWhatIsNotReadyIsSaidWithItsReason(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	_, err := f.Install(ctx, install.Options{Version: "1.2.0", Wait: 2 * time.Second})
+	_, err := f.Install(ctx, install.Options{Version: "1.2.0", Wait: 5 * time.Second})
 	for _, want := range []string{"istiod: 0/2 ready", "2 pods, such as istiod-", "ImagePullBackOff: no image for pod", "ztunnel: 0/0 ready", "no node suits it: its nodeSelector asks for kubernetes.io/os=linux"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("no %q in %v", want, err)

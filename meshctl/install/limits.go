@@ -6,6 +6,9 @@ const (
 	// pollInterval is how often the state of a rollout is read: a dozen requests, which
 	// an API server answers in milliseconds.
 	pollInterval = 500 * time.Millisecond
+	// settle is how long a trouble has to stand before it is told: readiness probes fail
+	// for a second or two while something starts.
+	settle = 3 * time.Second
 	// establishTimeout bounds how long the API server may take to serve a new kind. It
 	// takes some 100 ms.
 	establishTimeout = 30 * time.Second

@@ -83,14 +83,18 @@ func grouped(reasons []reason) (lines []string) {
 	return lines
 }
 
-// classes is what a line about these reasons says anew.
-func classes(reasons []reason) string {
+// classes lists the kinds of trouble in these conditions of a workload and reasons of
+// its pods, each once.
+func classes(conditions []string, reasons []reason) []string {
 	var list []string
+	for _, text := range conditions {
+		list = append(list, reason{text: text}.class())
+	}
 	for _, r := range reasons {
 		list = append(list, r.class())
 	}
 	slices.Sort(list)
-	return strings.Join(list, ",")
+	return slices.Compact(list)
 }
 
 // shorten keeps the beginning, which says what, and the end, which says why.

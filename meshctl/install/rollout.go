@@ -26,8 +26,8 @@ type Component struct {
 	Image string `json:"image"`
 	// Reasons say what it waits for; pods with the same trouble share one.
 	Reasons []string `json:"reasons,omitempty"`
-	// news changes when a line about the component says something new.
-	news string
+	// troubles are the classes of its reasons.
+	troubles []string
 }
 
 func (c Component) line() string {
@@ -114,7 +114,7 @@ func (m *Mesh) component(ctx context.Context, w Ref) (Component, error) {
 	}
 	reasons, err := m.podReasons(ctx, w)
 	c.Reasons = append(conditions, grouped(reasons)...)
-	c.news = classes(reasons)
+	c.troubles = classes(conditions, reasons)
 	return c, err
 }
 
@@ -151,7 +151,7 @@ func labelText(labels map[string]string) string {
 func (m *Mesh) await(caller context.Context, names []string, limit time.Duration) ([]Component, error) {
 	ctx, cancel := context.WithTimeout(caller, limit)
 	defer cancel()
-	said := make(map[string]string)
+	said, failure := make(news), ""
 	var last []Component
 	for {
 		list, err := m.Components(ctx)
@@ -159,9 +159,8 @@ func (m *Mesh) await(caller context.Context, names []string, limit time.Duration
 			last = slices.DeleteFunc(list, func(c Component) bool { return !slices.Contains(names, c.Name) })
 			done := true
 			for _, c := range last {
-				if news := fmt.Sprint(c.Ready, c.Wanted, c.Done, c.news); said[c.Name] != news {
-					said[c.Name] = news
-					m.say("%s", c.line())
+				if line := said.of(c, time.Now()); line != "" {
+					m.say("%s", line)
 				}
 				done = done && c.Done
 			}
@@ -178,8 +177,8 @@ func (m *Mesh) await(caller context.Context, names []string, limit time.Duration
 			return last, m.unready(how, last, err)
 		case <-time.After(pollInterval):
 		}
-		if err != nil && ctx.Err() == nil && said[""] != err.Error() {
-			said[""] = err.Error()
+		if err != nil && ctx.Err() == nil && failure != err.Error() {
+			failure = err.Error()
 			m.say("%v; trying again", err)
 		}
 	}
