@@ -120,7 +120,7 @@ func (m *mesh) list(ctx context.Context, names []string) ([]Namespace, error) {
 			continue
 		}
 		excluded := slices.Contains(m.excluded, n.Name)
-		grounds[n.Name] = ground{namespace: n.Labels, excluded: excluded, agents: m.agents, proxies: m.proxies}
+		grounds[n.Name] = ground{namespace: n.Labels, excluded: excluded, installed: m.installed, agents: m.agents, proxies: m.proxies}
 		index[n.Name] = len(out)
 		out = append(out, Namespace{Name: n.Name, Mode: n.Labels[modeLabel], Pods: []Pod{}, Excluded: excluded})
 	}
@@ -161,8 +161,11 @@ type Options struct {
 // own are namespaces without which a cluster, or the mesh, does not start.
 var own = []string{"kube-system", "kube-public", "kube-node-lease", manifests.DefaultNamespace}
 
-// ErrNoMesh is what Join returns where nobody would take pods in.
-var ErrNoMesh = errors.New("no mesh is installed in this cluster: `meshctl install` first")
+// NoMesh is why no pod is in where nobody would take it in.
+const NoMesh = "no mesh is installed in this cluster: `meshctl install` first"
+
+// ErrNoMesh is what Join returns then.
+var ErrNoMesh = errors.New(NoMesh)
 
 // Join labels namespaces and waits until their pods are in the mesh. The list tells
 // where they stand, on an error too.

@@ -128,12 +128,12 @@ func TestEveryPodThatIsNotInSaysWhy(t *testing.T) {
 		"host":        "none uses its node's network (hostNetwork)",
 		"unscheduled": "pending not scheduled yet",
 		"own":         "none its own label istio.io/dataplane-mode=none",
-		"odd":         "none its own label istio.io/dataplane-mode=sidecar means nothing; ambient and none do",
+		"odd":         "pending its node's agent has not taken it yet",
 	}
 	if !maps.Equal(got, want) {
 		t.Errorf("%v", got)
 	}
-	if n.Mode != "ambient" || n.In != 1 || n.Pending != 4 || n.Out != 3 {
+	if n.Mode != "ambient" || n.In != 1 || n.Pending != 5 || n.Out != 2 {
 		t.Errorf("%+v", n)
 	}
 }
@@ -246,5 +246,11 @@ func TestWithoutAMeshNobodyJoins(t *testing.T) {
 	}
 	if _, err := membership.Join(t.Context(), client, []string{"default"}, membership.Options{}); !errors.Is(err, membership.ErrNoMesh) {
 		t.Error(err)
+	}
+	c := &cluster{api, t, client}
+	ns := c.Namespace(t, map[string]string{mode: "ambient"})
+	c.pod(ns, "waits", nil)
+	if n := c.one(ns); n.Pending != 1 || n.Pods[0].Why != membership.NoMesh {
+		t.Errorf("%+v", n)
 	}
 }

@@ -39,6 +39,7 @@ type Pod struct {
 type ground struct {
 	namespace map[string]string // labels
 	excluded  bool
+	installed bool            // there is a mesh
 	agents    map[string]bool // node: its agent is ready
 	proxies   map[string]bool // node: its ztunnel is ready
 }
@@ -48,7 +49,8 @@ func (g ground) judge(p *corev1.Pod) Pod {
 	out := Pod{Name: p.Name, Node: p.Spec.NodeName, State: Out}
 	mode, own := p.Labels[modeLabel]
 	out.own = own && mode == modeAmbient
-	wanted := g.namespace[modeLabel] == modeAmbient && !own || out.own
+	// Another value than the two counts as no label.
+	wanted := g.namespace[modeLabel] == modeAmbient && mode != modeNone || out.own
 	switch p.Annotations[redirection] {
 	case "enabled":
 		out.State = In
@@ -64,7 +66,7 @@ func (g ground) judge(p *corev1.Pod) Pod {
 	case own && mode == modeNone:
 		out.Why = "its own label " + modeLabel + "=none"
 	case own && !wanted:
-		out.Why = fmt.Sprintf("its own label %s=%s means nothing; ambient and none do", modeLabel, mode)
+		out.Why = fmt.Sprintf("its own label %s=%s means nothing (ambient and none do), and its namespace does not want it in", modeLabel, mode)
 	case !wanted:
 	case g.excluded:
 		out.Why = "its namespace is excluded from the mesh"
@@ -83,6 +85,8 @@ func (g ground) judge(p *corev1.Pod) Pod {
 // blame names what keeps a pod from the mesh, if that is plain, or says otherwise.
 func (g ground) blame(p *corev1.Pod, otherwise string) string {
 	switch node := p.Spec.NodeName; {
+	case !g.installed:
+		return NoMesh
 	case !g.agents[node]:
 		return "no tulle-agent is ready on " + node
 	case !g.proxies[node]:
