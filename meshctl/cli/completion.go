@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/tulle-mesh/tulle/meshctl/kube"
 	"github.com/tulle-mesh/tulle/meshctl/mesh"
 )
 
@@ -81,6 +83,35 @@ func (t *targetFlags) completeNamespaces(cmd *cobra.Command, _ []string, typed s
 		}
 	}
 	return startingWith(seen, typed), cobra.ShellCompDirectiveNoFileComp
+}
+
+// completeCluster adds a cluster's flags to a command whose arguments are its
+// namespaces, and completes both; what is on the command line already is not offered
+// again.
+func completeCluster(cmd *cobra.Command, target *kube.Flags) {
+	target.Add(cmd.Flags())
+	_ = cmd.RegisterFlagCompletionFunc("context", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		return target.Contexts(), cobra.ShellCompDirectiveNoFileComp
+	})
+	cmd.ValidArgsFunction = func(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
+		ctx, cancel := context.WithTimeout(cmd.Context(), completionTimeout)
+		defer cancel()
+		client, err := kube.Connect(ctx, *target)
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		list, err := client.Kubernetes.CoreV1().Namespaces().List(ctx, metav1.ListOptions{})
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		names := map[string]bool{}
+		for _, ns := range list.Items {
+			if !slices.Contains(args, ns.Name) {
+				names[ns.Name] = true
+			}
+		}
+		return startingWith(names, typed), cobra.ShellCompDirectiveNoFileComp
+	}
 }
 
 func (t *targetFlags) completeNodes(cmd *cobra.Command, _ []string, typed string) ([]string, cobra.ShellCompDirective) {

@@ -87,6 +87,15 @@ shop/b: pending, no ztunnel is ready on n2
 	}
 }
 
+func TestAMissingMeshIsSaidOnceForAllPods(t *testing.T) {
+	var b bytes.Buffer
+	printReasons(&b, []membership.Namespace{{Name: "shop", Pending: 2, Pods: []membership.Pod{
+		{Name: "a", State: membership.Pending, Why: membership.NoMesh}, {Name: "b", State: membership.Pending, Why: membership.NoMesh}}}})
+	if b.String() != membership.NoMesh+"\n" {
+		t.Errorf("%s", b.String())
+	}
+}
+
 // TestNobodyIsAskedWhereNobodyAnswers holds what tells a terminal from the rest.
 func TestNobodyIsAskedWhereNobodyAnswers(t *testing.T) {
 	null, err := os.Open(os.DevNull)

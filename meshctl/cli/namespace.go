@@ -103,8 +103,8 @@ func newMembership(s *streams, c membershipCommand) *cobra.Command {
 			return err
 		},
 	}
+	completeCluster(cmd, &target)
 	flags := cmd.Flags()
-	target.Add(flags)
 	flags.BoolVar(&wait, "wait", true, "wait for the pods")
 	flags.DurationVar(&limit, "timeout", time.Minute, "how long to wait")
 	if c.force != "" {
@@ -144,8 +144,8 @@ func newNamespaceList(s *streams) *cobra.Command {
 			return nil
 		},
 	}
+	completeCluster(cmd, &target)
 	flags := cmd.Flags()
-	target.Add(flags)
 	flags.BoolVarP(&all, "all", "A", false, "show namespaces that have nothing to do with the mesh, too")
 	flags.VarP(&output, "output", "o", outputUsage)
 	return cmd
@@ -181,8 +181,16 @@ func printNamespaces(w io.Writer, list []membership.Namespace) {
 
 // printReasons names the pods that one might expect to be in and that are not.
 func printReasons(w io.Writer, list []membership.Namespace) {
+	said := false
 	for _, n := range list {
 		for _, p := range n.Pods {
+			if p.Why == membership.NoMesh { // is so for all alike
+				if !said {
+					fmt.Fprintln(w, p.Why)
+				}
+				said = true
+				continue
+			}
 			if p.Why != "" && !n.Excluded {
 				fmt.Fprintf(w, "%s/%s: %s, %s\n", n.Name, p.Name, p.State, p.Why)
 			}
