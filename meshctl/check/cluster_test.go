@@ -193,6 +193,7 @@ func labelledWrong(t *testing.T, c *cluster) {
 	c.pod("shop", "late", false)
 	c.pod("shop", "host", false, func(p *corev1.Pod) { p.Spec.HostNetwork = true })
 	c.pod("shop", "none", false, func(p *corev1.Pod) { p.Labels[mesh.ModeLabel] = mesh.ModeNone })
+	c.pod("shop", "odd", false, func(p *corev1.Pod) { p.Labels[mesh.ModeLabel] = "nnone" })
 	c.pod("both", "sidecar", true, func(p *corev1.Pod) {
 		p.Spec.Containers = append(p.Spec.Containers, corev1.Container{Name: "istio-proxy", Image: "proxyv2"})
 	})
@@ -231,7 +232,9 @@ func labelledWrong(t *testing.T, c *cluster) {
 	expect(t, results, "istiod is ready", check.Failed, "no instance")
 	expect(t, results, "labelled pods are in the mesh", check.Failed, "shop/late: it is labelled, but the agent of node n1 has not captured it")
 	expect(t, results, "labelled pods have a network of their own", check.Warned, "shop/host")
-	expect(t, results, "membership labels say what they mean", check.Warned, "namespace typo: istio.io/dataplane-mode=enabled")
+	expect(t, results, "membership labels say what they mean", check.Warned, "namespace typo: istio.io/dataplane-mode=enabled",
+		"pod shop/odd: istio.io/dataplane-mode=nnone; the values are ambient and none, and this one is taken as if it were not there: the label of its namespace decides")
+	expect(t, results, "labelled pods are in the mesh", check.Failed, "shop/odd: it is labelled")
 	expect(t, results, "no pod has a sidecar besides", check.Warned, "namespace both", "pod both/sidecar has the sidecar istio-proxy")
 	expect(t, results, "waypoints that labels name are there", check.Failed, "namespace routed: there is no Gateway routed/gone")
 	expect(t, results, "what the API server calls takes plaintext", check.Failed, "webhook orders.shop.example calls shop/hook", "PeerAuthentication shop/strict")

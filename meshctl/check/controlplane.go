@@ -136,7 +136,9 @@ func (r *runner) problems(istiods []*mesh.Component) {
 		}
 		var failed, warned []string
 		for _, p := range e.Source.Problems {
-			failed = append(failed, p.String())
+			if r.cluster == nil || !membershipLabel(p) {
+				failed = append(failed, p.String())
+			}
 		}
 		for _, p := range e.Refused {
 			failed = append(failed, fmt.Sprintf("proxy %s refused %s: %s", p.Node, p.Type, p.Message))
@@ -145,7 +147,11 @@ func (r *runner) problems(istiods []*mesh.Component) {
 			warned = append(warned, p.String())
 		}
 		if len(failed) > 0 {
-			r.fail(name, "mend the objects: until then the last good state stays in force", failed...)
+			hint := "mend the objects: until then the last good state stays in force"
+			if r.cluster != nil {
+				hint = "mend the objects; until then holds what is said of each, and a proxy that refused something keeps what it had"
+			}
+			r.fail(name, hint, failed...)
 		}
 		r.unlessAlso(warned, len(failed) > 0, Warned, name, "these objects do not do all that they say")
 		return
@@ -154,6 +160,12 @@ func (r *runner) problems(istiods []*mesh.Component) {
 		last = fmt.Errorf("no istiod runs")
 	}
 	r.broken(name, last)
+}
+
+// membershipLabel tells problems that [runner.labels] warns of, which finds them
+// without an istiod, too.
+func membershipLabel(p mesh.Problem) bool {
+	return strings.HasSuffix(p.Field, "labels["+mesh.ModeLabel+"]") && (strings.HasPrefix(p.Object, "Namespace ") || strings.HasPrefix(p.Object, "Pod "))
 }
 
 // unlessAlso is unless that does not pass when something was reported already.

@@ -50,9 +50,13 @@ type world struct {
 
 // wanted reports whether a pod's labels, or its namespace's, ask for the mesh.
 func (w world) wanted(p *corev1.Pod) bool {
-	if own := p.Labels[mesh.ModeLabel]; own != "" {
-		return own == mesh.ModeAmbient
+	switch p.Labels[mesh.ModeLabel] {
+	case mesh.ModeAmbient:
+		return true
+	case mesh.ModeNone:
+		return false
 	}
+	// Another value counts as none at all.
 	ns := w.namespaces[p.Namespace]
 	return ns != nil && ns.Labels[mesh.ModeLabel] == mesh.ModeAmbient
 }
@@ -148,22 +152,22 @@ func (r *runner) reasons() map[string]string {
 func (r *runner) labels(w world) {
 	const name = "membership labels say what they mean"
 	var wrong []string
-	look := func(what string, labels map[string]string) {
+	look := func(what string, labels map[string]string, instead string) {
 		switch v, ok := labels[mesh.ModeLabel]; {
 		case !ok, v == mesh.ModeAmbient, v == mesh.ModeNone:
 		default:
-			wrong = append(wrong, fmt.Sprintf("%s: %s=%s; the values are ambient and none", what, mesh.ModeLabel, v))
+			wrong = append(wrong, fmt.Sprintf("%s: %s=%s; the values are ambient and none, and this one is taken as if it were not there%s", what, mesh.ModeLabel, v, instead))
 		}
 	}
 	for _, ns := range w.namespaces {
-		look("namespace "+ns.Name, ns.Labels)
+		look("namespace "+ns.Name, ns.Labels, "")
 		if ns.Name == r.cluster.System && ns.Labels[mesh.ModeLabel] == mesh.ModeAmbient {
 			wrong = append(wrong, "namespace "+ns.Name+" is labelled ambient: the mesh's own pods stay outside")
 		}
 	}
 	for i := range w.pods {
 		if p := &w.pods[i]; alive(p) {
-			look("pod "+p.Namespace+"/"+p.Name, p.Labels)
+			look("pod "+p.Namespace+"/"+p.Name, p.Labels, ": the label of its namespace decides")
 		}
 	}
 	r.unless(wrong, Warned, name, "kubectl label --overwrite")
