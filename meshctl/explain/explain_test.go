@@ -93,6 +93,13 @@ func to(name, node, ip string, share float64) ztunnel.Way {
 		Expected: []string{"spiffe://td/ns/shop/sa/" + name}, Upstream: netip.MustParseAddrPort(ip + ":8080"), Workload: workload(name, node, ip), Service: "shop/web.shop.svc.cluster.local", Share: share}
 }
 
+// itself is a way back to the client.
+func itself(share float64) ztunnel.Way {
+	w := to("client", "n1", "10.0.1.1", share)
+	w.Kind, w.Target, w.Authority, w.Expected = "direct", w.Upstream, "", nil
+	return w
+}
+
 var (
 	clientPod = mesh.Pod{Namespace: "shop", Name: "client", Node: "n1", IPs: []string{"10.0.1.1"}, Phase: "Running", Ready: true, Member: true}
 	outsider  = mesh.Pod{Namespace: "shop", Name: "client", Node: "n1", IPs: []string{"10.0.1.1"}, Phase: "Running", Ready: true, Outside: "its label says none"}
@@ -134,7 +141,10 @@ func TestOutcomes(t *testing.T) {
 		{"a client outside", outsider, unmeshed(with(to("a", "n1", "10.0.1.2", 1))), map[string]ztunnel.InboundAnswer{"shop/a plaintext": pass}, explain.Allowed, "in plaintext", ""},
 		{"a client outside, under STRICT", outsider, unmeshed(with(to("a", "n1", "10.0.1.2", 1))), map[string]ztunnel.InboundAnswer{"shop/a plaintext": strict}, explain.Refused, "strict",
 			"PeerAuthentication STRICT takes connections from members of the mesh only, and the client is none: its label says none"},
-		{"a client that is on its way out", outsider, with(to("a", "n1", "10.0.1.2", 1)), map[string]ztunnel.InboundAnswer{"shop/a": pass}, explain.Allowed, "allowed by shop/ok", "joining or leaving the mesh right now"},
+		{"a client that is on its way out", outsider, with(to("a", "n1", "10.0.1.2", 1)), map[string]ztunnel.InboundAnswer{"shop/a": pass}, explain.Unknown, "may go through it or past it", "joining or leaving the mesh right now"},
+		{"the client itself", clientPod, with(itself(1)), nil, explain.Allowed, "the same pod", ""},
+		{"the client itself and another", clientPod, with(itself(.5), to("a", "n1", "10.0.1.2", .5)), map[string]ztunnel.InboundAnswer{"shop/a": pass}, explain.Allowed,
+			"encrypted, with both identities proved (but for the client itself, inside its pod); allowed by shop/ok", ""},
 		{"a client that is captured and not served", clientPod, unmeshed(with(to("a", "n1", "10.0.1.2", 1))), nil, explain.Refused, "does not serve it", "tulle-agent"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
