@@ -18,6 +18,23 @@ type logLevel struct {
 	Level   string `json:"level"`
 }
 
+// alike keeps of the same refusal by several ztunnels one, without a name.
+func alike(errs []error) []error {
+	var out []error
+	said := map[string]bool{}
+	for _, err := range errs {
+		var refusal *mesh.RefusalError
+		switch {
+		case !errors.As(err, &refusal):
+			out = append(out, err)
+		case !said[refusal.Error()]:
+			said[refusal.Error()] = true
+			out = append(out, refusal)
+		}
+	}
+	return out
+}
+
 func newZtunnelLog(s *streams, t *targetFlags) *cobra.Command {
 	f := &proxyFlags{target: t}
 	output := outputFlag("table")
@@ -66,7 +83,7 @@ brings back what it was installed with, --reset does so at once.`,
 					table(s.out, rows)
 				})
 			}
-			return errors.Join(append(errs, err)...)
+			return errors.Join(append(alike(errs), err)...)
 		},
 	}
 	f.add(cmd, "namespace of POD")

@@ -101,7 +101,7 @@ func (c *Cluster) ask(ctx context.Context, method, pod string, port uint16, path
 		return nil, err
 	}
 	if res.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("%s: %s", res.Status, strings.TrimSpace(string(body)))
+		return nil, &RefusalError{Status: res.Status, Text: strings.TrimSpace(string(body))}
 	}
 	return body, nil
 }

@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 )
@@ -52,6 +53,19 @@ func (e *NotFoundError) Error() string {
 	return text
 }
 
+// RefusalError is an answer of a component that is not what was asked for.
+type RefusalError struct {
+	// Status is HTTP's, Text what the component says.
+	Status, Text string
+}
+
+func (e *RefusalError) Error() string {
+	if e.Text == "" {
+		return e.Status
+	}
+	return e.Text
+}
+
 // Component is one instance of a part of the mesh.
 type Component struct {
 	Kind string
@@ -90,6 +104,10 @@ func (c *Component) send(ctx context.Context, method, path string) ([]byte, erro
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
 	body, err := c.ask(ctx, method, path)
+	var refusal *RefusalError
+	if errors.As(err, &refusal) {
+		return nil, fmt.Errorf("%s answers: %w", c, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s does not answer: %w", c, err)
 	}
