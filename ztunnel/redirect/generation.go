@@ -22,7 +22,7 @@ func Generation(ns *netns.NS) (uint32, error) {
 		return err
 	})
 	if err != nil {
-		return 0, fmt.Errorf("redirection in %v: open nftables socket: %w", ns.ID(), err)
+		return 0, fmt.Errorf("nftables in %v: open socket: %w", ns.ID(), err)
 	}
 	defer conn.Close()
 	answers, err := conn.Execute(netlink.Message{
@@ -33,14 +33,14 @@ func Generation(ns *netns.NS) (uint32, error) {
 		Data: make([]byte, sizeofNfgenmsg),
 	})
 	if err != nil {
-		return 0, fmt.Errorf("redirection in %v: get generation: %w", ns.ID(), err)
+		return 0, fmt.Errorf("nftables in %v: get generation: %w", ns.ID(), err)
 	}
 	for _, m := range answers {
 		if id, ok := generationOf(m.Data); ok {
 			return id, nil
 		}
 	}
-	return 0, fmt.Errorf("redirection in %v: get generation: %w", ns.ID(), errors.New("no answer"))
+	return 0, fmt.Errorf("nftables in %v: get generation: %w", ns.ID(), errors.New("no answer"))
 }
 
 // sizeofNfgenmsg is the size of struct nfgenmsg (linux/netfilter/nfnetlink.h),

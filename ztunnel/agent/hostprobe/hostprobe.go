@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tulle-mesh/tulle/internal/netns"
+	"github.com/tulle-mesh/tulle/ztunnel/redirect"
 )
 
 // Config makes Probes.
@@ -43,8 +44,8 @@ type Probes struct {
 	pods map[string][]netip.Addr
 	// written are the addresses in the kernel's sets.
 	written map[netip.Addr]bool
-	// rules is how the table looked right after it was written, empty when that is
-	// not known.
+	// rules is how the table looks as it was written, empty when that is not known;
+	// then the next comparison writes it again.
 	rules string
 }
 
@@ -227,6 +228,10 @@ func (p *Probes) rewrite() error {
 	defer conn.CloseLasting()
 	want := p.desired()
 	p.rules, p.written = "", map[netip.Addr]bool{}
+	before, err := p.generation()
+	if err != nil {
+		return err
+	}
 	if err := write(conn, slices.Collect(maps.Keys(want))); err != nil {
 		return fmt.Errorf("the node's rules for probes: %w", err)
 	}
@@ -234,9 +239,36 @@ func (p *Probes) rewrite() error {
 		return fmt.Errorf("write the node's rules for probes (nftables table %s): %w", tableName, err)
 	}
 	p.written = want
-	p.rules, _, err = p.read()
-	return err
+	// How they look counts only when our change was the only one meanwhile: what
+	// somebody else did to them at once must not pass for ours.
+	rules, _, err := p.read()
+	if err != nil {
+		p.log.Debug("cannot read the node's rules for probes as they were written", zap.Error(err))
+		return nil
+	}
+	if after, err := p.generation(); err == nil && after == next(before) {
+		p.rules = rules
+	}
+	return nil
 }
+
+// generation is the number of the last change to the nftables rules of the node's
+// namespace, by anybody.
+func (p *Probes) generation() (uint32, error) {
+	ns := p.cfg.NS
+	if ns == nil {
+		own, err := netns.Current()
+		if err != nil {
+			return 0, err
+		}
+		defer own.Close()
+		ns = own
+	}
+	return redirect.Generation(ns)
+}
+
+// next is the generation after g; none is 0.
+func next(g uint32) uint32 { return max(g+1, 1) }
 
 // found reads the addresses that are in the kernel.
 func (p *Probes) found() ([]netip.Addr, error) {

@@ -240,7 +240,7 @@ func TestFlushedRulesAreWrittenAgain(t *testing.T) {
 	done := make(chan error, 1)
 	go func() { done <- p.Run(ctx) }()
 	defer func() { cancel(); <-done }()
-	for what, harm := range map[string]func(*nftables.Conn){
+	for what, change := range map[string]func(*nftables.Conn){
 		"everything flushed": func(c *nftables.Conn) { c.FlushRuleset() },
 		"an address taken out": func(c *nftables.Conn) {
 			set := &nftables.Set{Table: table(), Name: "pods-v4", KeyType: nftables.TypeIPAddr}
@@ -252,22 +252,8 @@ func TestFlushedRulesAreWrittenAgain(t *testing.T) {
 			c.FlushChain(&nftables.Chain{Name: "postrouting", Table: table()})
 		},
 	} {
-		err := w.Peer.Do(func() error {
-			c, err := nftables.New()
-			if err != nil {
-				return err
-			}
-			harm(c)
-			return c.Flush()
-		})
-		if err != nil {
-			t.Fatalf("%s: %v", what, err)
-		}
-		for deadline := time.Now().Add(podtest.Patience); seen(t, w.Peer, podtest.Pod4) != hostprobe.Source4; time.Sleep(5 * time.Millisecond) {
-			if time.Now().After(deadline) {
-				t.Fatalf("%s: probes keep the node's address", what)
-			}
-		}
+		harm(t, w.Peer, change)
+		await(t, w.Peer, what)
 	}
 	// What is written when somebody took the table away meanwhile is whole.
 	if err := hostprobe.Remove(w.Peer); err != nil {
@@ -278,6 +264,54 @@ func TestFlushedRulesAreWrittenAgain(t *testing.T) {
 	}
 	if got := seen(t, w.Peer, podtest.Pod6); got != hostprobe.Source6 {
 		t.Errorf("probe from %v", got)
+	}
+}
+
+// Rules that were flushed right after they were written, before we read how they
+// look, must not be taken for ours.
+func TestRulesFlushedWhileTheyAreWrittenComeBack(t *testing.T) {
+	w := node(t)
+	p := probes(t, w.Peer)
+	if err := p.Set("u", []netip.Addr{podtest.Pod4}); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- p.Run(ctx) }()
+	defer func() { cancel(); <-done }()
+	for range 20 {
+		for began := time.Now(); time.Since(began) < 50*time.Millisecond; {
+			harm(t, w.Peer, func(c *nftables.Conn) {
+				c.FlushChain(&nftables.Chain{Name: "postrouting", Table: table()})
+			})
+		}
+		await(t, w.Peer, "flushed again and again")
+	}
+}
+
+// harm changes the rules of the node as somebody else would.
+func harm(t *testing.T, node *netns.NS, change func(*nftables.Conn)) {
+	t.Helper()
+	err := node.Do(func() error {
+		c, err := nftables.New()
+		if err != nil {
+			return err
+		}
+		change(c)
+		return c.Flush()
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// await returns when probes come from their own address.
+func await(t *testing.T, node *netns.NS, what string) {
+	t.Helper()
+	for deadline := time.Now().Add(podtest.Patience); seen(t, node, podtest.Pod4) != hostprobe.Source4; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%s: probes keep the node's address", what)
+		}
 	}
 }
 
