@@ -3,7 +3,9 @@ package install
 import (
 	"context"
 	"fmt"
+	"reflect"
 	"slices"
+	"sync"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -18,8 +20,8 @@ var bundleAnnotations = []string{"gateway.networking.k8s.io/bundle-version", man
 
 const channelAnnotation = "gateway.networking.k8s.io/channel"
 
-// definitions decodes what manifests holds.
-func definitions() ([]*unstructured.Unstructured, error) {
+// decoded is what manifests holds: a megabyte of YAML.
+var decoded = sync.OnceValues(func() ([]*unstructured.Unstructured, error) {
 	var list []*unstructured.Unstructured
 	for _, data := range manifests.CRDs() {
 		objects, err := manifests.Decode(data)
@@ -29,6 +31,19 @@ func definitions() ([]*unstructured.Unstructured, error) {
 		list = append(list, objects...)
 	}
 	return list, nil
+})
+
+// definitions returns copies of those of manifests.
+func definitions() ([]*unstructured.Unstructured, error) {
+	list, err := decoded()
+	if err != nil {
+		return nil, err
+	}
+	copies := make([]*unstructured.Unstructured, len(list))
+	for i, d := range list {
+		copies[i] = d.DeepCopy()
+	}
+	return copies, nil
 }
 
 // needed are the definitions without which istiod does not start; the others are
@@ -76,6 +91,9 @@ func (m *Mesh) applyDefinitions(ctx context.Context, dry bool) (changes []Change
 		case has == nil && foreign[group(want)] && !slices.Contains(needed, name):
 			change.Note = "left out: the other kinds of " + group(want) + " are somebody else's"
 		case change.Note != "":
+		case has != nil && managedByUs(has) && covers(has.Object, want.Object):
+			// Applying a definition takes the API server seconds, changed or not.
+			change.Action = Unchanged
 		default:
 			// What is ours is taken back whole, whoever has edited it.
 			if change, err = m.apply(ctx, want, applyOptions{dry: dry, force: has != nil}); err != nil {
@@ -92,6 +110,37 @@ func (m *Mesh) applyDefinitions(ctx context.Context, dry bool) (changes []Change
 		return changes, ours, nil
 	}
 	return changes, ours, m.awaitEstablished(ctx, changes)
+}
+
+// covers tells whether live has everything that want asks for, with what the API
+// server adds beside it.
+func covers(live, want any) bool {
+	switch want := want.(type) {
+	case map[string]any:
+		has, ok := live.(map[string]any)
+		if !ok {
+			return false
+		}
+		for key, w := range want {
+			if h, ok := has[key]; !ok || !covers(h, w) {
+				return false
+			}
+		}
+		return true
+	case []any:
+		has, ok := live.([]any)
+		if !ok || len(has) != len(want) {
+			return false
+		}
+		for i, w := range want {
+			if !covers(has[i], w) {
+				return false
+			}
+		}
+		return true
+	default:
+		return reflect.DeepEqual(live, want)
+	}
 }
 
 func group(definition *unstructured.Unstructured) string {

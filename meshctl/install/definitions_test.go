@@ -7,6 +7,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/tulle-mesh/tulle/internal/kubetest"
 	"github.com/tulle-mesh/tulle/manifests"
@@ -76,6 +77,16 @@ func TestDefinitionsOfOthersStay(t *testing.T) {
 		t.Errorf("again: created %s; changed %s", changes(report, install.Created), changes(report, install.Changed))
 	}
 
+	// What is ours is taken back, whoever has edited it.
+	_, err := f.Client.Dynamic.Resource(definitionResource).Patch(t.Context(), "workloadentries.networking.istio.io", types.JSONPatchType,
+		[]byte(`[{"op":"replace","path":"/spec/names/shortNames","value":["mine"]}]`), metav1.PatchOptions{FieldManager: "somebody"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := changes(f.install(install.Options{}), install.Changed); !strings.Contains(got, "workloadentries.networking.istio.io spec.names.shortNames[0]: mine -> we") {
+		t.Errorf("edited by somebody: changed %s", got)
+	}
+
 	// An object of a kind keeps its definition from going.
 	policy := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "security.istio.io/v1", "kind": "AuthorizationPolicy",
 		"metadata": map[string]any{"name": "p", "namespace": "default"}, "spec": map[string]any{}}}
@@ -83,7 +94,7 @@ func TestDefinitionsOfOthersStay(t *testing.T) {
 	if _, err := policies.Create(t.Context(), policy, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	_, err := f.Uninstall(t.Context(), install.UninstallOptions{Definitions: true, Wait: patience})
+	_, err = f.Uninstall(t.Context(), install.UninstallOptions{Definitions: true, Wait: patience})
 	if err == nil || !strings.Contains(err.Error(), "authorizationpolicies.security.istio.io (1)") {
 		t.Errorf("with a policy: %v", err)
 	}

@@ -24,7 +24,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(kubetest.Package(m)) }
 
 // patience bounds every wait of these tests.
-const patience = 30 * time.Second
+const patience = 2 * time.Minute
 
 // server is a Kubernetes without nodes: what is applied is there, and no pod runs.
 func server(t *testing.T) *kubetest.API {
