@@ -18,9 +18,6 @@ func Default() (Values, error) {
 	return ParseValues(mustRead("chart/values.yaml"))
 }
 
-// DefaultYAML returns the values file as it is, with its comments.
-func DefaultYAML() []byte { return mustRead("chart/values.yaml") }
-
 // ParseValues reads a values file. An empty one gives no values; a key that is
 // there twice is refused.
 func ParseValues(data []byte) (Values, error) {
