@@ -4,7 +4,9 @@ import (
 	"fmt"
 	"maps"
 	"path"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -19,19 +21,28 @@ var layers = []struct {
 }{
 	{0, []string{
 		"api/...", "internal/backoff", "internal/baggage", "internal/lifecycle", "internal/logging", "internal/netns",
-		"internal/nodetoken", "internal/proxyproto", "internal/readiness", "internal/relay", "internal/roottest",
-		"internal/sockopt", "internal/telemetry",
+		"internal/nodetoken", "internal/readiness", "internal/relay", "internal/roottest", "internal/sockopt", "internal/telemetry",
 	}},
-	{1, []string{"internal/workload", "internal/authz"}},
-	{2, []string{"certs/...", "internal/mtls", "internal/hbone/...", "internal/xdsclient", "internal/admin", "internal/accesslog"}},
+	{1, []string{"internal/authz", "internal/workload"}},
+	{2, []string{
+		"certs", "certs/caclient", "certs/forge", "certs/rotation",
+		"internal/accesslog", "internal/admin", "internal/mtls", "internal/xdsclient", "internal/hbone/...",
+	}},
 	{3, []string{
-		"ztunnel/config", "ztunnel/state", "ztunnel/nexthop", "ztunnel/explain", "ztunnel/outbound", "ztunnel/inbound", "ztunnel/conntrack",
-		"ztunnel/metrics", "ztunnel/dns", "ztunnel/inpod", "ztunnel/redirect", "ztunnel/zds", "ztunnel/agent/...",
-		"istiod-lite/config", "istiod-lite/source/...", "istiod-lite/translate", "istiod-lite/snapshot", "istiod-lite/xds",
-		"istiod-lite/ca", "istiod-lite/authority", "istiod-lite/leader", "istiod-lite/rootcert", "istiod-lite/status", "manifests",
+		"ztunnel/config", "ztunnel/conntrack", "ztunnel/explain", "ztunnel/inbound", "ztunnel/inpod", "ztunnel/metrics",
+		"ztunnel/nexthop", "ztunnel/outbound", "ztunnel/redirect", "ztunnel/state", "ztunnel/zds", "ztunnel/agent/...",
+		"istiod-lite/authority", "istiod-lite/ca", "istiod-lite/config", "istiod-lite/leader", "istiod-lite/rootcert",
+		"istiod-lite/snapshot", "istiod-lite/status", "istiod-lite/translate", "istiod-lite/xds", "istiod-lite/source/...",
+		"manifests",
 	}},
-	{4, []string{"internal/kubetest", "e2e/bench/report", "ztunnel/app", "istiod-lite/app", "meshctl/cli", "meshctl/kube", "meshctl/install", "meshctl/membership", "meshctl/mesh", "meshctl/explain", "meshctl/check", "meshctl/local/..."}},
-	{5, []string{"ztunnel", "ztunnel/agent", "istiod-lite", "meshctl", "e2e/...", "examples/...", "internal/repocheck", "manifests/generate"}},
+	{4, []string{
+		"ztunnel/app", "istiod-lite/app",
+		"meshctl/check", "meshctl/cli", "meshctl/explain", "meshctl/install", "meshctl/kube", "meshctl/membership", "meshctl/mesh",
+		"meshctl/local/...", "internal/kubetest", "e2e/bench/report",
+	}},
+	{5, []string{
+		"ztunnel", "ztunnel/agent", "istiod-lite", "meshctl", "manifests/generate", "e2e/...", "examples/...", "internal/repocheck",
+	}},
 }
 
 // components never import each other.
@@ -203,6 +214,46 @@ func TestImportsRunDown(t *testing.T) {
 	}
 	for _, w := range wrong {
 		t.Error(w)
+	}
+}
+
+// layerRow matches a row of the table of layers in docs/architecture.md.
+var layerRow = regexp.MustCompile(`(?m)^\| (\d+) [^|]*\| (.*) \|$`)
+
+func TestLayersAreThoseOfTheDocumentation(t *testing.T) {
+	_, doc, _ := strings.Cut(readDoc(t, "docs/architecture.md"), "\n## Layers\n")
+	documented := map[int][]string{}
+	for _, row := range layerRow.FindAllStringSubmatch(doc, -1) {
+		layer, err := strconv.Atoi(row[1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(row[2], -1) {
+			folder, names, _ := strings.Cut(strings.TrimSuffix(m[1], "}"), "{")
+			for name := range strings.SplitSeq(names, ",") {
+				documented[layer] = append(documented[layer], folder+name)
+			}
+		}
+	}
+	packages := listPackages(t)
+	for _, l := range layers {
+		for _, p := range l.packages {
+			if !slices.Contains(documented[l.layer], p) {
+				t.Errorf("layer %d of docs/architecture.md lacks %s", l.layer, p)
+			}
+			if !slices.ContainsFunc(packages, func(have goPackage) bool { return match([]string{p}, have.rel()) }) {
+				t.Errorf("layer %d names %s, which does not exist", l.layer, p)
+			}
+		}
+		for _, p := range documented[l.layer] {
+			if !slices.Contains(l.packages, p) {
+				t.Errorf("layer %d of docs/architecture.md names %s, which the table in internal/repocheck does not", l.layer, p)
+			}
+		}
+		delete(documented, l.layer)
+	}
+	for layer := range documented {
+		t.Errorf("docs/architecture.md has a layer %d, which internal/repocheck does not know", layer)
 	}
 }
 
