@@ -11,6 +11,7 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
@@ -88,6 +89,9 @@ func (c *cluster) install() {
 	c.must(err)
 	for _, name := range []string{"ztunnel", "tulle-agent"} {
 		selector, pods := template(name)
+		if name == "tulle-agent" {
+			pods.Spec.Containers[0].Args = []string{"--kubernetes", "--exclude-namespaces=istio-system, kube-system,aside"}
+		}
 		_, err := k.AppsV1().DaemonSets(ns).Create(ctx, &appsv1.DaemonSet{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: appsv1.DaemonSetSpec{Selector: &selector, Template: pods}}, metav1.CreateOptions{})
 		c.must(err)
 	}
@@ -144,6 +148,7 @@ func TestOnARealAPIServer(t *testing.T) {
 	c.install()
 	t.Run("certificates are judged by the time that is left", func(t *testing.T) { certificates(t, c) })
 	t.Run("what is labelled wrong", func(t *testing.T) { labelledWrong(t, c) })
+	t.Run("nobody is told to join an excluded namespace", func(t *testing.T) { excluded(t, c) })
 }
 
 func withoutAMesh(t *testing.T, c *cluster) {
@@ -245,6 +250,52 @@ func labelledWrong(t *testing.T, c *cluster) {
 				t.Errorf("a pod that stays out on purpose is reported: %s", item)
 			}
 		}
+	}
+}
+
+func excluded(t *testing.T, c *cluster) {
+	c.namespace("aside", map[string]string{mesh.ModeLabel: mesh.ModeAmbient})
+	c.namespace("free", nil)
+	c.pod("aside", "labelled", false)
+	c.pod("kube-system", "proxy", false)
+	c.pod("free", "other", false)
+	const setting = "is left out of the mesh by the agents' setting --exclude-namespaces; to change that, set excludedNamespaces to a list without it (`meshctl upgrade --set 'excludedNamespaces=[...]'`)"
+	m := mesh.InCluster(c.client, c.system)
+	for id, want := range map[[2]string]string{
+		{"aside", "labelled"}:    "namespace aside " + setting,
+		{"kube-system", "proxy"}: "namespace kube-system " + setting,
+		{"free", "other"}:        "neither it nor its namespace has the label istio.io/dataplane-mode=ambient (meshctl namespace join free)",
+	} {
+		p, err := m.Pod(t.Context(), id[0], id[1])
+		if err != nil || p.Outside != want {
+			t.Errorf("%v: %q, %v", id, p.Outside, err)
+		}
+		all, err := m.Pods(t.Context(), id[0])
+		if err != nil || len(all) != 1 || all[0].Outside != want {
+			t.Errorf("%v in the list: %+v, %v", id, all, err)
+		}
+	}
+	report, results := c.run(check.Options{})
+	expect(t, results, "membership labels say what they mean", check.Warned, "namespace aside is labelled ambient, which does nothing: namespace aside "+setting)
+	for _, r := range report.Results {
+		for _, item := range r.Items {
+			if strings.Contains(item, "aside/labelled") {
+				t.Errorf("an excluded pod counts as one that is missing: %s: %s", r.Name, item)
+			}
+		}
+	}
+
+	// Who may not read the setting is told the rest.
+	_, err := c.client.Kubernetes.RbacV1().ClusterRoles().Create(t.Context(), &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: "reader"},
+		Rules: []rbacv1.PolicyRule{{APIGroups: []string{""}, Resources: []string{"pods", "namespaces"}, Verbs: []string{"get", "list"}}}}, metav1.CreateOptions{})
+	c.must(err)
+	_, err = c.client.Kubernetes.RbacV1().ClusterRoleBindings().Create(t.Context(), &rbacv1.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{Name: "reader"},
+		RoleRef: rbacv1.RoleRef{Kind: "ClusterRole", Name: "reader"}, Subjects: []rbacv1.Subject{{Kind: "ServiceAccount", Namespace: "free", Name: "reader"}}}, metav1.CreateOptions{})
+	c.must(err)
+	reader, err := kube.New(t.Context(), c.api.As("free", "reader"), "reader", "")
+	c.must(err)
+	if p, err := mesh.InCluster(reader, c.system).Pod(t.Context(), "free", "other"); err != nil || !strings.HasPrefix(p.Outside, "neither it nor") {
+		t.Errorf("%q, %v", p.Outside, err)
 	}
 }
 

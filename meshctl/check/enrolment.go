@@ -30,7 +30,12 @@ func (r *runner) enrolment() {
 		r.broken(name, err)
 		return
 	}
-	w := world{pods: pods, namespaces: map[string]*corev1.Namespace{}}
+	agents, err := r.cluster.Agents(r.ctx)
+	if err != nil {
+		r.broken(name, err)
+		return
+	}
+	w := world{pods: pods, namespaces: map[string]*corev1.Namespace{}, agents: agents}
 	for i := range namespaces.Items {
 		w.namespaces[namespaces.Items[i].Name] = &namespaces.Items[i]
 	}
@@ -46,10 +51,15 @@ func (r *runner) enrolment() {
 type world struct {
 	namespaces map[string]*corev1.Namespace
 	pods       []corev1.Pod
+	agents     mesh.Agents
 }
 
-// wanted reports whether a pod's labels, or its namespace's, ask for the mesh.
+// wanted reports whether a pod's labels, or its namespace's, ask for the mesh, and the
+// agents would hear them.
 func (w world) wanted(p *corev1.Pod) bool {
+	if w.agents.Excludes(p.Namespace) {
+		return false
+	}
 	switch p.Labels[mesh.ModeLabel] {
 	case mesh.ModeAmbient:
 		return true
@@ -107,7 +117,7 @@ func (r *runner) members(w world) {
 		case p.Spec.NodeName == "":
 			out = append(out, id+": it is not scheduled to a node yet")
 		default:
-			why := r.cluster.Describe(p, modeOf(w.namespaces[p.Namespace])).Outside
+			why := r.cluster.Describe(p, modeOf(w.namespaces[p.Namespace]), w.agents).Outside
 			if text := reasons[id]; text != "" {
 				why = fmt.Sprintf("%s (the agent of node %s)", text, p.Spec.NodeName)
 			}
@@ -161,12 +171,19 @@ func (r *runner) labels(w world) {
 	}
 	for _, ns := range w.namespaces {
 		look("namespace "+ns.Name, ns.Labels, "")
-		if ns.Name == r.cluster.System && ns.Labels[mesh.ModeLabel] == mesh.ModeAmbient {
+		switch {
+		case modeOf(ns) != mesh.ModeAmbient:
+		case ns.Name == r.cluster.System:
 			wrong = append(wrong, "namespace "+ns.Name+" is labelled ambient: the mesh's own pods stay outside")
+		case w.agents.Excludes(ns.Name):
+			wrong = append(wrong, "namespace "+ns.Name+" is labelled ambient, which does nothing: "+w.agents.WhyExcluded(ns.Name))
 		}
 	}
 	for i := range w.pods {
 		if p := &w.pods[i]; alive(p) {
+			if p.Labels[mesh.ModeLabel] == mesh.ModeAmbient && w.agents.Excludes(p.Namespace) {
+				wrong = append(wrong, "pod "+p.Namespace+"/"+p.Name+" is labelled ambient, which does nothing: "+w.agents.WhyExcluded(p.Namespace))
+			}
 			look("pod "+p.Namespace+"/"+p.Name, p.Labels, ": the label of its namespace decides")
 		}
 	}

@@ -6,16 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/tulle-mesh/tulle/manifests"
 	"github.com/tulle-mesh/tulle/meshctl/kube"
+	"github.com/tulle-mesh/tulle/meshctl/mesh"
 )
 
 // Namespace tells of one namespace and its pods.
@@ -34,50 +33,35 @@ type Namespace struct {
 // List tells of the named namespaces, or of all, in the order of their names. A
 // namespace that is not there is an error.
 func List(ctx context.Context, client *kube.Client, names ...string) ([]Namespace, error) {
-	mesh, err := look(ctx, client)
+	m, err := look(ctx, client)
 	if err != nil {
 		return nil, err
 	}
-	return mesh.list(ctx, names)
+	return m.list(ctx, names)
 }
 
-// mesh is what the decisions need to know of the nodes.
-type mesh struct {
+// nodes is what the decisions need to know of the nodes.
+type nodes struct {
 	client          *kube.Client
 	agents, proxies map[string]bool
-	excluded        []string
-	installed       bool
+	settings        mesh.Agents
 }
 
-func look(ctx context.Context, client *kube.Client) (*mesh, error) {
-	m := &mesh{client: client}
+func look(ctx context.Context, client *kube.Client) (*nodes, error) {
+	m := &nodes{client: client}
 	var err error
-	if m.agents, err = m.readyNodes(ctx, "tulle-agent"); err != nil {
+	if m.agents, err = m.readyNodes(ctx, mesh.Agent); err != nil {
 		return nil, err
 	}
-	if m.proxies, err = m.readyNodes(ctx, "ztunnel"); err != nil {
+	if m.proxies, err = m.readyNodes(ctx, mesh.Ztunnel); err != nil {
 		return nil, err
 	}
-	agent, err := client.Kubernetes.AppsV1().DaemonSets(manifests.DefaultNamespace).Get(ctx, "tulle-agent", metav1.GetOptions{})
-	switch {
-	case apierrors.IsNotFound(err):
-		return m, nil
-	case err != nil:
-		return nil, client.Explain(err)
-	}
-	m.installed = true
-	for _, c := range agent.Spec.Template.Spec.Containers {
-		for _, arg := range c.Args {
-			if list, ok := strings.CutPrefix(arg, "--exclude-namespaces="); ok {
-				m.excluded = strings.Split(list, ",")
-			}
-		}
-	}
-	return m, nil
+	m.settings, err = mesh.InCluster(client, manifests.DefaultNamespace).Agents(ctx)
+	return m, err
 }
 
 // readyNodes lists the nodes on which a ready pod of a component runs.
-func (m *mesh) readyNodes(ctx context.Context, component string) (map[string]bool, error) {
+func (m *nodes) readyNodes(ctx context.Context, component string) (map[string]bool, error) {
 	nodes := make(map[string]bool)
 	err := m.pods(ctx, manifests.DefaultNamespace, "app="+component, func(p *corev1.Pod) {
 		nodes[p.Spec.NodeName] = nodes[p.Spec.NodeName] || ready(p)
@@ -86,7 +70,7 @@ func (m *mesh) readyNodes(ctx context.Context, component string) (map[string]boo
 }
 
 // pods calls f with every pod of a namespace, page by page.
-func (m *mesh) pods(ctx context.Context, namespace, selector string, f func(*corev1.Pod)) error {
+func (m *nodes) pods(ctx context.Context, namespace, selector string, f func(*corev1.Pod)) error {
 	opt := metav1.ListOptions{LabelSelector: selector, Limit: pageSize}
 	for {
 		list, err := m.client.Kubernetes.CoreV1().Pods(namespace).List(ctx, opt)
@@ -102,7 +86,7 @@ func (m *mesh) pods(ctx context.Context, namespace, selector string, f func(*cor
 	}
 }
 
-func (m *mesh) list(ctx context.Context, names []string) ([]Namespace, error) {
+func (m *nodes) list(ctx context.Context, names []string) ([]Namespace, error) {
 	all, err := m.client.Kubernetes.CoreV1().Namespaces().List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return nil, m.client.Explain(err)
@@ -119,10 +103,10 @@ func (m *mesh) list(ctx context.Context, names []string) ([]Namespace, error) {
 		if len(names) > 0 && !slices.Contains(names, n.Name) {
 			continue
 		}
-		excluded := slices.Contains(m.excluded, n.Name)
-		grounds[n.Name] = ground{namespace: n.Labels, excluded: excluded, installed: m.installed, agents: m.agents, proxies: m.proxies}
+		excluded := m.settings.Excludes(n.Name)
+		grounds[n.Name] = ground{namespace: n.Labels, excluded: excluded, installed: m.settings.Installed, agents: m.agents, proxies: m.proxies}
 		index[n.Name] = len(out)
-		out = append(out, Namespace{Name: n.Name, Mode: n.Labels[modeLabel], Pods: []Pod{}, Excluded: excluded})
+		out = append(out, Namespace{Name: n.Name, Mode: n.Labels[mesh.ModeLabel], Pods: []Pod{}, Excluded: excluded})
 	}
 	where := metav1.NamespaceAll
 	if len(names) == 1 {
@@ -174,7 +158,7 @@ func Join(ctx context.Context, client *kube.Client, names []string, opt Options)
 	if err != nil {
 		return nil, err
 	}
-	if !m.installed && !opt.Force {
+	if !m.settings.Installed && !opt.Force {
 		return nil, ErrNoMesh
 	}
 	if _, err := m.list(ctx, names); err != nil {
@@ -184,11 +168,11 @@ func Join(ctx context.Context, client *kube.Client, names []string, opt Options)
 		switch {
 		case slices.Contains(own, name) && !opt.Force:
 			return nil, fmt.Errorf("namespace %s holds what the cluster or the mesh itself needs to start, and would wait for itself; --force labels it nevertheless", name)
-		case slices.Contains(m.excluded, name) && !opt.Force:
-			return nil, fmt.Errorf("namespace %s is excluded from the mesh (excludedNamespaces in the values of `meshctl install`), so that a label does nothing; --force sets it nevertheless", name)
+		case m.settings.Excludes(name) && !opt.Force:
+			return nil, fmt.Errorf("%s; until then a label does nothing, and --force sets it nevertheless", m.settings.WhyExcluded(name))
 		}
 	}
-	mode := modeAmbient
+	mode := mesh.ModeAmbient
 	return m.change(ctx, names, &mode, opt, func(n Namespace) (missing int) { return n.Pending })
 }
 
@@ -213,8 +197,8 @@ func Leave(ctx context.Context, client *kube.Client, names []string, opt Options
 }
 
 // change sets the label and waits until open counts no pod any more.
-func (m *mesh) change(ctx context.Context, names []string, mode *string, opt Options, open func(Namespace) int) ([]Namespace, error) {
-	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"labels": map[string]*string{modeLabel: mode}}})
+func (m *nodes) change(ctx context.Context, names []string, mode *string, opt Options, open func(Namespace) int) ([]Namespace, error) {
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"labels": map[string]*string{mesh.ModeLabel: mode}}})
 	if err != nil {
 		return nil, err
 	}
@@ -225,7 +209,7 @@ func (m *mesh) change(ctx context.Context, names []string, mode *string, opt Opt
 		}
 	}
 	list, err := m.list(ctx, names)
-	if err != nil || opt.Wait <= 0 || !m.installed {
+	if err != nil || opt.Wait <= 0 || !m.settings.Installed {
 		return list, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, opt.Wait)

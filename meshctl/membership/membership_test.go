@@ -53,7 +53,7 @@ func newCluster(t *testing.T) *cluster {
 	agent := &appsv1.DaemonSet{ObjectMeta: metav1.ObjectMeta{Name: "tulle-agent"}, Spec: appsv1.DaemonSetSpec{
 		Selector: &metav1.LabelSelector{MatchLabels: labels},
 		Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels}, Spec: corev1.PodSpec{Containers: []corev1.Container{{
-			Name: "agent", Image: "agent", Args: []string{"--kubernetes", "--exclude-namespaces=istio-system,kube-system,kube-public"}}}}}}}
+			Name: "agent", Image: "agent", Args: []string{"--kubernetes", "--exclude-namespaces=istio-system,kube-system,kube-public,default"}}}}}}}
 	if _, err := api.Client.AppsV1().DaemonSets("istio-system").Create(t.Context(), agent, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
@@ -218,8 +218,11 @@ func TestAJoinThatTakesTooLongTellsWhoIsMissing(t *testing.T) {
 
 func TestNamespacesThatMustStayOutAreRefused(t *testing.T) {
 	c := newCluster(t)
-	for _, name := range []string{"kube-system", "istio-system", "kube-public"} {
-		if _, err := membership.Join(t.Context(), c.client, []string{name}, membership.Options{}); err == nil || !strings.Contains(err.Error(), "--force") {
+	for name, why := range map[string]string{
+		"kube-system": "needs to start", "istio-system": "needs to start", "kube-public": "needs to start",
+		"default": "namespace default is left out of the mesh by the agents' setting --exclude-namespaces",
+	} {
+		if _, err := membership.Join(t.Context(), c.client, []string{name}, membership.Options{}); err == nil || !strings.Contains(err.Error(), why) || !strings.Contains(err.Error(), "--force") {
 			t.Errorf("%s: %v", name, err)
 		}
 		if got := c.label(name); got != "" {

@@ -4,14 +4,8 @@ import (
 	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
-)
 
-// Labels and annotations, which are Istio's.
-const (
-	modeLabel   = "istio.io/dataplane-mode"
-	modeAmbient = "ambient"
-	modeNone    = "none"
-	redirection = "ambient.istio.io/redirection"
+	"github.com/tulle-mesh/tulle/meshctl/mesh"
 )
 
 // State tells where a pod stands.
@@ -47,11 +41,11 @@ type ground struct {
 // judge tells where a pod stands, by what its node's agent wrote on it.
 func (g ground) judge(p *corev1.Pod) Pod {
 	out := Pod{Name: p.Name, Node: p.Spec.NodeName, State: Out}
-	mode, own := p.Labels[modeLabel]
-	out.own = own && mode == modeAmbient
+	mode, own := p.Labels[mesh.ModeLabel]
+	out.own = own && mode == mesh.ModeAmbient
 	// Another value than the two counts as no label.
-	wanted := g.namespace[modeLabel] == modeAmbient && mode != modeNone || out.own
-	switch p.Annotations[redirection] {
+	wanted := g.namespace[mesh.ModeLabel] == mesh.ModeAmbient && mode != mesh.ModeNone || out.own
+	switch p.Annotations[mesh.RedirectionAnnotation] {
 	case "enabled":
 		out.State = In
 		if !wanted {
@@ -63,10 +57,10 @@ func (g ground) judge(p *corev1.Pod) Pod {
 		return out
 	}
 	switch {
-	case own && mode == modeNone:
-		out.Why = "its own label " + modeLabel + "=none"
+	case own && mode == mesh.ModeNone:
+		out.Why = "its own label " + mesh.ModeLabel + "=none"
 	case own && !wanted:
-		out.Why = fmt.Sprintf("its own label %s=%s means nothing (ambient and none do), and its namespace does not want it in", modeLabel, mode)
+		out.Why = fmt.Sprintf("its own label %s=%s means nothing (ambient and none do), and its namespace does not want it in", mesh.ModeLabel, mode)
 	case !wanted:
 	case g.excluded:
 		out.Why = "its namespace is excluded from the mesh"

@@ -145,11 +145,26 @@ func (c *Cluster) Pods(ctx context.Context, namespace string) ([]Pod, error) {
 	if err != nil {
 		return nil, err
 	}
+	agents, err := c.agents(ctx)
+	if err != nil {
+		return nil, err
+	}
 	out := make([]Pod, 0, len(pods))
 	for i := range pods {
-		out = append(out, c.pod(&pods[i], modes[pods[i].Namespace]))
+		out = append(out, c.Describe(&pods[i], modes[pods[i].Namespace], agents))
 	}
 	return out, nil
+}
+
+// agents is [Cluster.Agents] for the reasons why pods are outside: they are told as
+// well as may be to those who have no right to read the setting. The one that is then
+// wrong advises a join, which needs the same right and says so.
+func (c *Cluster) agents(ctx context.Context) (Agents, error) {
+	a, err := c.Agents(ctx)
+	if apierrors.IsForbidden(err) {
+		return Agents{}, nil
+	}
+	return a, err
 }
 
 // modes are the namespaces' dataplane modes, of one or of all.
@@ -191,7 +206,11 @@ func (c *Cluster) Pod(ctx context.Context, namespace, name string) (Pod, error) 
 	if err != nil {
 		return Pod{}, err
 	}
-	return c.pod(p, modes[namespace]), nil
+	agents, err := c.agents(ctx)
+	if err != nil {
+		return Pod{}, err
+	}
+	return c.Describe(p, modes[namespace], agents), nil
 }
 
 // elsewhere says where a pod of that name is, or which there are that begin so.
@@ -221,7 +240,8 @@ func (c *Cluster) elsewhere(ctx context.Context, namespace, name string) string 
 	return "`kubectl get pods -n " + namespace + "` lists its pods"
 }
 
-func (c *Cluster) pod(p *corev1.Pod, mode string) Pod {
+// Describe is a pod in the mesh's words; mode is its namespace's dataplane mode.
+func (c *Cluster) Describe(p *corev1.Pod, mode string, agents Agents) Pod {
 	out := Pod{
 		Namespace: p.Namespace, Name: p.Name, Node: p.Spec.NodeName, Phase: string(p.Status.Phase),
 		HostNetwork: p.Spec.HostNetwork, Account: p.Spec.ServiceAccountName, Labels: p.Labels,
@@ -235,19 +255,21 @@ func (c *Cluster) pod(p *corev1.Pod, mode string) Pod {
 	}
 	out.Ready, out.Reason = readiness(p)
 	if !out.Member {
-		out.Outside = c.outside(p, mode)
+		out.Outside = c.outside(p, mode, agents)
 	}
 	return out
 }
 
 // outside says why a pod is not in the mesh.
-func (c *Cluster) outside(p *corev1.Pod, mode string) string {
+func (c *Cluster) outside(p *corev1.Pod, mode string, agents Agents) string {
 	own := p.Labels[ModeLabel]
 	switch {
 	case p.Spec.HostNetwork:
 		return "it runs on its node's network (hostNetwork), which the mesh does not capture"
 	case p.Namespace == c.System:
 		return "it belongs to the mesh itself"
+	case agents.Excludes(p.Namespace):
+		return agents.WhyExcluded(p.Namespace)
 	case own == ModeNone:
 		return "its own label " + ModeLabel + "=none keeps it out; remove the label to let it in"
 	case own == "" && mode == ModeNone:
@@ -339,9 +361,6 @@ func imageTag(image string) string {
 
 // Raw lists all pods of the cluster as they are.
 func (c *Cluster) Raw(ctx context.Context) ([]corev1.Pod, error) { return c.list(ctx, "", "") }
-
-// Describe is a pod in the mesh's words; mode is its namespace's dataplane mode.
-func (c *Cluster) Describe(p *corev1.Pod, mode string) Pod { return c.pod(p, mode) }
 
 // ServiceLabels are the labels of a Service.
 func (c *Cluster) ServiceLabels(ctx context.Context, namespace, name string) (map[string]string, error) {
