@@ -126,8 +126,17 @@ func (m *Mesh) Status(ctx context.Context) (control.Status, error) {
 // StateDir is the mesh's state folder.
 func (m *Mesh) StateDir() string { return string(m.dir) }
 
+// RefusalError is an answer of a component that is not what was asked for.
+type RefusalError struct {
+	// Status is HTTP's, Text what the component says.
+	Status, Text string
+}
+
+func (e *RefusalError) Error() string { return e.Status + ": " + e.Text }
+
 // Admin asks for a page of the admin interface ("/config_dump?x=y") of the ztunnel
-// of a node, or of istiod-lite on the node "control-plane".
+// of a node, or of istiod-lite on the node "control-plane". Another answer than 200
+// is a RefusalError; that there is none, or nobody to ask, is another error.
 func (m *Mesh) Admin(ctx context.Context, method, node, component, page string) ([]byte, error) {
 	return m.ask(ctx, method, "/v1/nodes/"+node+"/"+component+page)
 }
@@ -150,10 +159,14 @@ func (m *Mesh) ask(ctx context.Context, method, path string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("ask the supervisor: %w", err)
 	}
-	if res.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("%s: %s", res.Status, strings.TrimSpace(string(data)))
+	switch text := strings.TrimSpace(string(data)); res.StatusCode {
+	case http.StatusOK:
+		return data, nil
+	case http.StatusBadGateway: // the supervisor's own word
+		return nil, errors.New(text)
+	default:
+		return nil, &RefusalError{res.Status, text}
 	}
-	return data, nil
 }
 
 // Exec runs a command inside the mesh with the given standard input, output and

@@ -3,6 +3,7 @@ package mesh
 import (
 	"cmp"
 	"context"
+	"errors"
 	"slices"
 	"strconv"
 	"strings"
@@ -36,7 +37,12 @@ func (l *localMesh) Components(ctx context.Context, kind string) ([]*Component, 
 			place = "control-plane"
 		}
 		x.ask = func(ctx context.Context, method, path string) ([]byte, error) {
-			return l.mesh.Admin(ctx, method, place, kind, path)
+			body, err := l.mesh.Admin(ctx, method, place, kind, path)
+			var refusal *local.RefusalError
+			if errors.As(err, &refusal) {
+				return nil, &RefusalError{Status: refusal.Status, Text: refusal.Text}
+			}
+			return body, err
 		}
 		out = append(out, x)
 	}

@@ -3,6 +3,7 @@ package supervisor
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -91,7 +92,7 @@ func (s *Supervisor) handler() http.Handler {
 }
 
 // forward asks a component's own HTTP interface, which listens inside the mesh
-// only.
+// only. What it answers is passed on; 502 says that it does not, or is not there.
 func (s *Supervisor) forward(w http.ResponseWriter, r *http.Request) {
 	ports := map[string]int{"ztunnel": portZtunnelAdmin}
 	ns := s.home
@@ -99,13 +100,13 @@ func (s *Supervisor) forward(w http.ResponseWriter, r *http.Request) {
 	if name := r.PathValue("node"); name != "control-plane" {
 		n := s.node(name)
 		if n == nil {
-			http.Error(w, fmt.Sprintf("no node %q", name), http.StatusNotFound)
+			http.Error(w, fmt.Sprintf("no node %q", name), http.StatusBadGateway)
 			return
 		}
 		ns, port = n.net.NS, ports[r.PathValue("component")]
 	}
 	if port == 0 || s.settings.NoMesh {
-		http.Error(w, fmt.Sprintf("no component %q there", r.PathValue("component")), http.StatusNotFound)
+		http.Error(w, fmt.Sprintf("no component %q there", r.PathValue("component")), http.StatusBadGateway)
 		return
 	}
 	url := fmt.Sprintf("http://127.0.0.1:%d/%s?%s", port, r.PathValue("path"), r.URL.RawQuery)
@@ -116,6 +117,9 @@ func (s *Supervisor) forward(w http.ResponseWriter, r *http.Request) {
 	}
 	res, err := clientIn(ns).Do(req)
 	if err != nil {
+		if inner := errors.Unwrap(err); inner != nil {
+			err = inner // without the URL, which means nothing outside the mesh
+		}
 		http.Error(w, err.Error(), http.StatusBadGateway)
 		return
 	}
