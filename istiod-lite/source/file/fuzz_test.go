@@ -69,21 +69,27 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
-// TestTruncatedFilesAreRefusedOrWhole cuts every seed at every byte: nothing
-// panics, and what is taken translates. That a cut may be a valid shorter file is
-// YAML's nature, and why files are replaced in one step.
+// TestTruncatedFilesAreRefusedOrWhole cuts every seed all over, and each of its
+// documents, which are read one by one, more finely: nothing panics, and what is
+// taken translates. That a cut may be a valid shorter file is YAML's nature, and
+// why files are replaced in one step.
 func TestTruncatedFilesAreRefusedOrWhole(t *testing.T) {
-	step := 1
-	if testing.Short() {
-		step = 13
-	}
-	for _, s := range seeds(t) {
-		for n := 0; n < len(s); n += step * (1 + len(s)/400) {
+	cut := func(s []byte, step int) {
+		if testing.Short() {
+			step *= 13
+		}
+		for n := 0; n < len(s); n += step {
 			if objects, problems := file.Decode("f.yaml", s[:n], checker); objects != nil {
 				translate.Translate(objects, translate.Options{})
 			} else if len(problems) == 0 {
 				t.Fatalf("neither objects nor problems for %q", s[:n])
 			}
+		}
+	}
+	for _, s := range seeds(t) {
+		cut(s, 1+len(s)/50)
+		for doc := range bytes.SplitSeq(s, []byte("\n---\n")) {
+			cut(doc, 1+len(doc)/200)
 		}
 	}
 }
