@@ -165,13 +165,21 @@ func once(p *testPod, dst netip.AddrPort) error {
 	return err
 }
 
-// reach waits until n more connections have ended.
-func (l *load) reach(t *testing.T, n int64) {
+// reach waits until n more connections of each load have ended.
+func reach(t *testing.T, n int64, loads ...*load) {
 	t.Helper()
-	want := l.done.Load() + n
-	for deadline := time.Now().Add(patience); l.done.Load() < want; time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("%d connections ended, waited for %d", l.done.Load(), want)
+	// All run at the same time: what one of them did while another was waited for
+	// counts.
+	want := make([]int64, len(loads))
+	for i, l := range loads {
+		want[i] = l.done.Load() + n
+	}
+	deadline := time.Now().Add(patience)
+	for i, l := range loads {
+		for ; l.done.Load() < want[i]; time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("%d connections of load %d ended, waited for %d", l.done.Load(), i, want[i])
+			}
 		}
 	}
 }
@@ -226,7 +234,7 @@ func TestEndpointThatIsGoneIsRetriedElsewhere(t *testing.T) {
 		}
 		l := w.load(client, webVIP, 10*time.Millisecond)
 		line := w.logged("connection complete", `direction="outbound"`, "retried=", gone.at(15008).String())
-		l.reach(t, 20)
+		reach(t, 20, l)
 		l.stop(t)
 		t.Log(line)
 	})
@@ -354,7 +362,7 @@ func TestRollingReplaceUnderLoadLosesNothing(t *testing.T) {
 		}
 		for range 2 * len(replicas) {
 			fresh := create(spare)
-			loads[0].reach(t, 5)
+			reach(t, 5, loads[0])
 			old := replicas[0]
 			end(old)
 			spare = old.last // the next one gets its address

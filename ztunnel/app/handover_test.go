@@ -46,14 +46,10 @@ func TestTwoZtunnelsHandOverWithoutLoss(t *testing.T) {
 			w.announceAll(fresh, client, server)
 			server.node = fresh
 			w.start(server, "web")
-			for _, l := range loads {
-				l.reach(t, 20)
-			}
+			reach(t, 20, loads...)
 			drained := make(chan struct{})
 			go func() { defer close(drained); before.Drain(t.Context()) }()
-			for _, l := range loads {
-				l.reach(t, 50)
-			}
+			reach(t, 50, loads...)
 			if old != nil {
 				// What the old one carries goes on to its end.
 				if _, err := old.Write([]byte("pong")); err != nil {

@@ -51,20 +51,13 @@ func TestRunningPodJoinsAndLeavesUnderLoadWithoutLoss(t *testing.T) {
 				time.Sleep(lag)
 			}
 		}
-		going := func(n int64) {
-			for _, l := range loads {
-				l.reach(t, n)
-			}
-		}
-		drained := make(chan struct{})
-		close(drained)
 		for round := range 4 {
 			// As ztunnel/agent/enrol has it.
 			w.start(pod, "web")
 			w.must(redirect.Apply(pod.ns, redirect.Config{}))
-			going(3)
+			reach(t, 5, loads...)
 			tell(api.TunnelProtocol_HBONE, round%2 == 0)
-			going(5)
+			reach(t, 8, loads...)
 			kept := w.dial(pod, member.at(8080)) // outlives the membership
 			if _, err := kept.Write([]byte("x")); err != nil {
 				t.Fatal(err)
@@ -80,7 +73,7 @@ func TestRunningPodJoinsAndLeavesUnderLoadWithoutLoss(t *testing.T) {
 				defer cancel()
 				last.Drain(ctx)
 			}()
-			going(5)
+			reach(t, 8, loads...)
 			if err := kept.CloseWrite(); err != nil {
 				t.Error(err)
 			}
@@ -90,7 +83,7 @@ func TestRunningPodJoinsAndLeavesUnderLoadWithoutLoss(t *testing.T) {
 			if round == 3 {
 				<-done
 				w.must(redirect.Remove(pod.ns))
-				going(3)
+				reach(t, 5, loads...)
 			}
 		}
 		for _, l := range loads {
