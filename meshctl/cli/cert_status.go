@@ -44,7 +44,7 @@ func newCertStatus(s *streams, t *targetFlags) *cobra.Command {
 		Long: `Asks the ztunnel of every node which certificates it holds, and shows identity,
 node, time left and state; what needs attention comes first, with the reason below
 the table. -o wide adds serial number, validity and the pods that use each.`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			sel, err := f.choose(cmd.Context(), nil)
 			if err != nil {

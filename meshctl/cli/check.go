@@ -32,7 +32,8 @@ Exit status: 0 nothing failed, 1 something failed, 2 nothing could be checked.`,
 		Example: `  meshctl check --pre
   meshctl check --wait 2m
   meshctl check -o json`,
-		Args: cobra.NoArgs,
+		Args:        noArguments,
+		Annotations: map[string]string{verdict: "1"},
 	}
 	t := newTarget(s, cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {

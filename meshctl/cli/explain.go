@@ -35,9 +35,10 @@ nobody can tell.`,
 		Example: `  meshctl explain deploy/web api:8080 -n shop
   meshctl explain shop/web-5c9d 10.244.1.7:5432
   meshctl explain shop/web-5c9d db.data -o json`,
-		Args: func(_ *cobra.Command, args []string) error {
+		Annotations: map[string]string{verdict: "1"},
+		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) != 2 {
-				return exitWith(2, "say who connects to what: meshctl explain CLIENT SERVICE[:PORT]")
+				return misused(cmd, "say who connects to what: meshctl explain CLIENT SERVICE[:PORT]")
 			}
 			return nil
 		},

@@ -25,8 +25,8 @@ type valueFlags struct {
 }
 
 func (v *valueFlags) add(flags *pflag.FlagSet) {
-	flags.StringArrayVarP(&v.files, "values", "f", nil, "YAML file with values, - for standard input; repeatable, the last one goes before")
-	flags.StringArrayVar(&v.assignments, "set", nil, "one value, such as istiod.replicas=3; repeatable, goes before --values")
+	flags.StringArrayVarP(&v.files, "values", "f", nil, "YAML `FILE` with values, - for standard input; repeatable, the last one goes before")
+	flags.StringArrayVar(&v.assignments, "set", nil, "one value, `KEY=VALUE`, such as istiod.replicas=3; repeatable, goes before --values")
 }
 
 // read merges what was given. Whether such values exist is judged when they are
@@ -96,7 +96,7 @@ keep what you give in a file. --dry-run shows what would change; with -o yaml or
 		Example: `  meshctl install
   meshctl install --set istiod.replicas=3 --set carrier=h3
   meshctl install -f values.yaml --dry-run -o yaml > tulle.yaml`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()
 			var err error

@@ -29,7 +29,7 @@ transport and port, until --for is over or standard input ends or an interrupt
 comes. --find searches the payload for a text: found means that it went over the
 wire in plaintext.`,
 		Example: `  meshctl local capture --node node-1 --for 10s --find 'order 42'`,
-		Args:    cobra.MaximumNArgs(1),
+		Args:    oneArgument,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if (len(args) == 1) == (request.Node != "") {
 				return fmt.Errorf("say where to look: meshctl local capture POD, or --node NODE")

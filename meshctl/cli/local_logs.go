@@ -33,7 +33,7 @@ a pod wrote. Without an argument it lists what there is. Logs are read from the
 state folder, so that they can be read after a crash too.`,
 		Example: `  meshctl local logs ztunnel --node node-1 -f
   meshctl local logs shop/web`,
-		Args: cobra.MaximumNArgs(1),
+		Args: oneArgument,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			dir, err := flags.dir()
 			if err != nil {

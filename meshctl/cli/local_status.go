@@ -16,7 +16,7 @@ func newStatus(s *streams, flags *localFlags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show nodes, components and pods of the local mesh",
-		Args:  cobra.NoArgs,
+		Args:  noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			mesh, err := flags.open(cmd.Context())
 			if err != nil {

@@ -38,7 +38,7 @@ twice changes nothing. An object in a later -f replaces the one of the same name
 in an earlier -f, so that a change can be a small file of its own.`,
 		Example: `  meshctl local up -f examples/shop
   meshctl local up -f examples/shop -f examples/shop/steps/1-ambient.yaml`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()
 			if len(files) == 0 {
@@ -113,12 +113,12 @@ in an earlier -f, so that a change can be a small file of its own.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringArrayVarP(&files, "filename", "f", nil, "YAML file, or folder of YAML files (not its sub-folders); repeatable")
+	f.StringArrayVarP(&files, "filename", "f", nil, "YAML `FILE`, or folder of YAML files (not its sub-folders); repeatable")
 	f.IntVar(&nodes, "nodes", 2, "number of nodes; fixed while the mesh runs")
 	f.DurationVar(&timeout, "timeout", time.Minute, "how long to wait until everything runs; 0 does not wait")
 	f.StringVar(&binDir, "bin-dir", "", "folder of istiod-lite, ztunnel and tulle-agent, and first in the PATH of pods (default: meshctl's own)")
 	f.StringVar(&trustDomain, "trust-domain", "cluster.local", "trust domain of the mesh's identities")
-	f.StringArrayVar(&ztunnelArgs, "ztunnel-arg", nil, "further argument for every ztunnel, such as --ztunnel-arg=--carrier=h3; repeatable")
+	f.StringArrayVar(&ztunnelArgs, "ztunnel-arg", nil, "further `ARGUMENT` for every ztunnel, such as --ztunnel-arg=--carrier=h3; repeatable")
 	f.StringVar(&logLevel, "log-level", "", "log level of the mesh's components")
 	f.BoolVar(&noMesh, "no-mesh", false, "run pods, services and names only, without control plane and proxies")
 	return cmd
@@ -152,7 +152,7 @@ func newDown(s *streams, flags *localFlags) *cobra.Command {
 	return &cobra.Command{
 		Use:   "down",
 		Short: "End the local mesh and remove everything of it",
-		Args:  cobra.NoArgs,
+		Args:  noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			dir, err := flags.dir()
 			if err != nil {

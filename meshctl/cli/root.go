@@ -67,9 +67,13 @@ is wrong with it, and shows what it does and why.
 
 Commands that look at a mesh mean the local one when it runs here, else the cluster
 of the kubeconfig's current context; --context, --kubeconfig and --local choose.`,
-		SilenceUsage:  true,
-		SilenceErrors: true,
+		Args:              noSuchCommand,
+		RunE:              help,
+		PersistentPreRunE: noNegativeTimes,
+		SilenceUsage:      true,
+		SilenceErrors:     true,
 	}
+	root.SetFlagErrorFunc(wrongFlag)
 	root.SetIn(s.in)
 	root.SetOut(s.out)
 	root.SetErr(s.err)
@@ -78,20 +82,3 @@ of the kubeconfig's current context; --context, --kubeconfig and --local choose.
 	root.AddCommand(newCheck(s), newInstall(s), newUpgrade(s), newUninstall(s), newNamespace(s), newExplain(s), newZtunnel(s), newCert(s), newLocal(s), newCompletion(s), newVersion(s))
 	return root
 }
-
-// noSuchCommand and help are what a command that only holds others does with a
-// word that is none of them, and without any. Left to itself cobra prints help for
-// both, and a script with a misspelt command believes that it succeeded.
-func noSuchCommand(cmd *cobra.Command, args []string) error {
-	if len(args) == 0 {
-		return nil
-	}
-	cmd.SuggestionsMinimumDistance = 2
-	hint := ""
-	if similar := cmd.SuggestionsFor(args[0]); len(similar) > 0 {
-		hint = fmt.Sprintf("; did you mean %q?", similar[0])
-	}
-	return fmt.Errorf("unknown command %q for %q%s", args[0], cmd.CommandPath(), hint)
-}
-
-func help(cmd *cobra.Command, _ []string) error { return cmd.Help() }

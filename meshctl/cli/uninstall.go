@@ -34,7 +34,7 @@ holds.
 What stays: the definitions of kinds (--crds removes them when no object of theirs
 is left) and the authority's key, by which a mesh installed again is the same
 (--purge removes it, and the namespace).`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()
 			client, err := kube.Connect(ctx, target)

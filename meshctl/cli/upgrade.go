@@ -31,7 +31,7 @@ goes on with it.`,
 		Example: `  meshctl upgrade --dry-run
   meshctl upgrade
   meshctl upgrade --set logging.level=debug`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()
 			var err error

@@ -41,7 +41,7 @@ func newVersion(s *streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "version",
 		Short: "Print the versions of meshctl and of the mesh",
-		Args:  cobra.NoArgs,
+		Args:  noArguments,
 	}
 	t := newTarget(s, cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {

@@ -36,7 +36,7 @@ func newZtunnelCertificates(s *streams, t *targetFlags) *cobra.Command {
 		Use:     "certificates [POD]",
 		Aliases: []string{"certificate", "certs"},
 		Short:   "List the certificates that the ztunnels hold, with their chains",
-		Args:    cobra.MaximumNArgs(1),
+		Args:    oneArgument,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			sel, err := f.choose(cmd.Context(), args)
 			if err != nil {

@@ -45,7 +45,7 @@ are what the workload's application sent and received.`,
 		Example: `  meshctl ztunnel connections
   meshctl ztunnel connections deploy/web -n shop --direction inbound
   meshctl ztunnel connections --node worker-2 --raw -o wide`,
-		Args: cobra.MaximumNArgs(1),
+		Args: oneArgument,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			switch direction {
 			case "", "inbound", "outbound":

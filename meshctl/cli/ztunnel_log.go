@@ -49,7 +49,7 @@ brings back what it was installed with, --reset does so at once.`,
 		Example: `  meshctl ztunnel log
   meshctl ztunnel log --node worker-2 --level access:debug
   meshctl ztunnel log --reset`,
-		Args: cobra.MaximumNArgs(1),
+		Args: oneArgument,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if level != "" && reset {
 				return errors.New("--level and --reset: give one of both")

@@ -32,7 +32,7 @@ func (v view[T]) command(s *streams, t *targetFlags) *cobra.Command {
 		Use:     v.use + " [POD]",
 		Aliases: []string{strings.TrimSuffix(v.use, "s")},
 		Short:   v.short,
-		Args:    cobra.MaximumNArgs(1),
+		Args:    oneArgument,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			sel, err := f.choose(cmd.Context(), args)
 			if err != nil {

@@ -44,6 +44,8 @@ func TestErrorsOfConnectSayWhatToDo(t *testing.T) {
 		want  []string
 	}{
 		{"no kubeconfig", kube.Flags{}, []string{"no cluster to talk to", "KUBECONFIG", "--kubeconfig"}},
+		{"a context without a kubeconfig", kube.Flags{Context: "c"}, []string{`no context "c" to find`, "KUBECONFIG", "--kubeconfig"}},
+		{"an empty kubeconfig", kube.Flags{Kubeconfig: os.DevNull}, []string{os.DevNull + " has no context", "--kubeconfig"}},
 		{"no such file", kube.Flags{Kubeconfig: "/nowhere/config"}, []string{"--kubeconfig /nowhere/config", "no such file"}},
 		{"wrong context", kube.Flags{Kubeconfig: kubeconfig(t, "https://127.0.0.1:1", "a", "b", "a"), Context: "c"}, []string{`"c"`, "which has: a, b"}},
 		{"no current context", kube.Flags{Kubeconfig: kubeconfig(t, "https://127.0.0.1:1", `""`, "b", "a")}, []string{"no current context", "--context", "a, b"}},

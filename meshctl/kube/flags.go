@@ -82,8 +82,10 @@ func (f Flags) load() (config *rest.Config, context, namespace string, err error
 			return config, "", podNamespace(), nil
 		}
 		return nil, "", "", fmt.Errorf("no cluster to talk to: %s; write one (kubectl config), or name one with --kubeconfig", f.where(rules))
+	case len(raw.Contexts) == 0 && f.Context != "":
+		return nil, "", "", fmt.Errorf("no context %q to find: %s; name a kubeconfig that has it with --kubeconfig", f.Context, f.where(rules))
 	case len(raw.Contexts) == 0:
-		return nil, "", "", fmt.Errorf("%s: it has no context", f.where(rules))
+		return nil, "", "", fmt.Errorf("%s has no context; name another one with --kubeconfig", f.where(rules))
 	case context == "":
 		return nil, "", "", fmt.Errorf("%s has no current context: choose one with --context (%s)", f.where(rules), contexts(raw))
 	case raw.Contexts[context] == nil:
@@ -101,7 +103,7 @@ func (f Flags) load() (config *rest.Config, context, namespace string, err error
 	return config, context, namespace, nil
 }
 
-// where names the files that were looked at.
+// where names the files that were looked at, or says that there is none.
 func (f Flags) where(rules *clientcmd.ClientConfigLoadingRules) string {
 	if f.Kubeconfig != "" {
 		return "the kubeconfig " + f.Kubeconfig
