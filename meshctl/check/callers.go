@@ -3,6 +3,7 @@ package check
 import (
 	"fmt"
 
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -15,7 +16,6 @@ var apiServices = schema.GroupVersionResource{Group: "apiregistration.k8s.io", V
 // called is a service that the API server itself connects to.
 type called struct {
 	what, namespace, service string
-	port                     int32
 }
 
 // callers finds services that the API server calls, which is outside the mesh, and
@@ -66,6 +66,11 @@ func (r *runner) callers(w world) {
 // called lists the services of webhooks and aggregated APIs.
 func (r *runner) called() ([]called, error) {
 	var out []called
+	add := func(webhook string, s *admissionregistrationv1.ServiceReference) {
+		if s != nil {
+			out = append(out, called{"webhook " + webhook, s.Namespace, s.Name})
+		}
+	}
 	k := r.cluster.Client.Kubernetes.AdmissionregistrationV1()
 	validating, err := k.ValidatingWebhookConfigurations().List(r.ctx, metav1.ListOptions{})
 	if err != nil {
@@ -73,9 +78,7 @@ func (r *runner) called() ([]called, error) {
 	}
 	for _, c := range validating.Items {
 		for _, h := range c.Webhooks {
-			if s := h.ClientConfig.Service; s != nil {
-				out = append(out, called{"webhook " + h.Name, s.Namespace, s.Name, port(s.Port)})
-			}
+			add(h.Name, h.ClientConfig.Service)
 		}
 	}
 	mutating, err := k.MutatingWebhookConfigurations().List(r.ctx, metav1.ListOptions{})
@@ -84,9 +87,7 @@ func (r *runner) called() ([]called, error) {
 	}
 	for _, c := range mutating.Items {
 		for _, h := range c.Webhooks {
-			if s := h.ClientConfig.Service; s != nil {
-				out = append(out, called{"webhook " + h.Name, s.Namespace, s.Name, port(s.Port)})
-			}
+			add(h.Name, h.ClientConfig.Service)
 		}
 	}
 	apis, err := r.cluster.Client.Dynamic.Resource(apiServices).List(r.ctx, metav1.ListOptions{})
@@ -97,17 +98,10 @@ func (r *runner) called() ([]called, error) {
 		ns, _, _ := unstructured.NestedString(a.Object, "spec", "service", "namespace")
 		svc, _, _ := unstructured.NestedString(a.Object, "spec", "service", "name")
 		if svc != "" {
-			out = append(out, called{"API " + a.GetName(), ns, svc, 443})
+			out = append(out, called{"API " + a.GetName(), ns, svc})
 		}
 	}
 	return out, nil
-}
-
-func port(p *int32) int32 {
-	if p == nil {
-		return 443
-	}
-	return *p
 }
 
 // strictness is what makes a namespace STRICT.
