@@ -160,9 +160,6 @@ func (c *Cluster) Kubeconfig() string { return c.path("kubeconfig") }
 // Logs is the directory of the control plane's logs; a node's are in NODE/log.
 func (c *Cluster) Logs() string { return c.path("log") }
 
-// State is the directory of everything that the cluster writes.
-func (c *Cluster) State() string { return c.state }
-
 // Topology returns the shape of the running cluster.
 func (c *Cluster) Topology() (topology.Topology, error) {
 	r, err := c.load()

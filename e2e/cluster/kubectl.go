@@ -9,15 +9,7 @@ import (
 	"strings"
 )
 
-// Kubectl runs kubectl as the cluster's administrator and returns what it printed.
-func (c *Cluster) Kubectl(ctx context.Context, stdin string, args ...string) (string, error) {
-	r, err := c.load()
-	if err != nil {
-		return "", err
-	}
-	return c.kubectl(ctx, r.Binaries, stdin, args...)
-}
-
+// kubectl runs kubectl as the cluster's administrator and returns what it printed.
 func (c *Cluster) kubectl(ctx context.Context, binaries, stdin string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, filepath.Join(binaries, "kubectl"), append([]string{"--kubeconfig", c.Kubeconfig()}, args...)...)
 	var stdout, stderr bytes.Buffer

@@ -73,7 +73,7 @@ func run(m *testing.M) (code int, err error) {
 		return 1, err
 	}
 	c := cluster.New(cluster.Config{Self: bin("cluster"), Output: os.Stdout})
-	if os.Getenv("TULLE_E2E_RUNNING") != "1" {
+	if !running() {
 		if c, err = bringUp(ctx); c != nil {
 			defer func() {
 				keep := ""
