@@ -14,26 +14,26 @@ import (
 )
 
 func testJoinTransfer(t *testing.T, connect Connect) {
-	const size = 64 << 20
+	up, down := payload(1, transferBytes), payload(2, transferBytes)
 	j := join(t, connect)
 	var wg sync.WaitGroup
-	send := func(c *net.TCPConn, seed uint64) {
-		if _, err := io.Copy(c, random(seed, size)); err != nil {
+	sending := func(c *net.TCPConn, p []byte) {
+		if err := send(c, p); err != nil {
 			t.Errorf("send: %v", err)
 		}
 		_ = c.CloseWrite()
 	}
-	receive := func(c *net.TCPConn, seed uint64) {
+	receiving := func(c *net.TCPConn, p []byte) {
 		h := sha256.New()
 		n, err := io.Copy(h, c)
-		if err != nil || n != size || [32]byte(h.Sum(nil)) != checksum(seed, size) {
+		if err != nil || n != transferBytes || [32]byte(h.Sum(nil)) != sha256.Sum256(p) {
 			t.Errorf("received %d octets, %v, or the checksum differs", n, err)
 		}
 	}
-	wg.Go(func() { send(j.client, 1) })
-	wg.Go(func() { send(j.server, 2) })
-	wg.Go(func() { receive(j.client, 2) })
-	wg.Go(func() { receive(j.server, 1) })
+	wg.Go(func() { sending(j.client, up) })
+	wg.Go(func() { sending(j.server, down) })
+	wg.Go(func() { receiving(j.client, down) })
+	wg.Go(func() { receiving(j.server, up) })
 	wg.Wait()
 	for _, end := range []chan error{j.clientJoin, j.serverJoin} {
 		if err := await(t, "the end of Join", end); err != nil {
@@ -144,12 +144,13 @@ func testJoinCancelled(t *testing.T, connect Connect) {
 // testJoinSlowSocket sends to a socket that nobody reads for a while: what was sent
 // arrives in full and in order afterwards, the end included.
 func testJoinSlowSocket(t *testing.T, connect Connect) {
-	const size = 16 << 20
+	const size = slowBytes
+	payload := payload(0, size)
 	j := join(t, connect)
 	_ = j.server.SetReadBuffer(64 << 10)
 	sent := make(chan error, 1)
 	go func() {
-		_, err := io.Copy(j.client, random(3, size))
+		err := send(j.client, payload)
 		_ = j.client.CloseWrite()
 		sent <- err
 	}()
@@ -166,7 +167,7 @@ func testJoinSlowSocket(t *testing.T, connect Connect) {
 	if _, err := j.server.Read(make([]byte, 1)); err != io.EOF {
 		t.Errorf("end: %v, want EOF", err)
 	}
-	if [32]byte(h.Sum(nil)) != checksum(3, size) {
+	if [32]byte(h.Sum(nil)) != sha256.Sum256(payload) {
 		t.Error("the checksum differs")
 	}
 	if err := await(t, "sending", sent); err != nil {

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"sync"
 	"testing"
 
@@ -268,13 +267,8 @@ func testSlowReader(t *testing.T, connect Connect) {
 	_ = slow.Close()
 }
 
-// random returns a reader of n octets that nobody can guess, the same for each seed.
-func random(seed uint64, n int64) io.Reader {
-	return io.LimitReader(rand.NewChaCha8([32]byte{byte(seed)}), n)
-}
-
 func testTransfer(t *testing.T, connect Connect) {
-	const size = 64 << 20
+	up, down := payload(1, transferBytes), payload(2, transferBytes)
 	sum := make(chan [32]byte, 1)
 	pair := connect(t, func(_ context.Context, r *hbone.ServerRequest) {
 		s := accept(t, r)
@@ -284,7 +278,7 @@ func testTransfer(t *testing.T, connect Connect) {
 		defer s.Close()
 		var wg sync.WaitGroup
 		wg.Go(func() {
-			_, _ = io.Copy(struct{ io.Writer }{s}, random(2, size))
+			_ = send(s, down)
 			_ = s.CloseWrite()
 		})
 		h := sha256.New()
@@ -295,23 +289,17 @@ func testTransfer(t *testing.T, connect Connect) {
 	s := open(t, pair.Client)
 	defer s.Close()
 	go func() {
-		_, _ = io.Copy(struct{ io.Writer }{s}, random(1, size))
+		_ = send(s, up)
 		_ = s.CloseWrite()
 	}()
 	within(t, "download", func() {
 		h := sha256.New()
 		n, err := io.Copy(h, s)
-		if err != nil || n != size || [32]byte(h.Sum(nil)) != checksum(2, size) {
+		if err != nil || n != transferBytes || [32]byte(h.Sum(nil)) != sha256.Sum256(down) {
 			t.Errorf("download: %d octets, %v, or the checksum differs", n, err)
 		}
 	})
-	if got := await(t, "upload", sum); got != checksum(1, size) {
+	if got := await(t, "upload", sum); got != sha256.Sum256(up) {
 		t.Error("upload: the checksum differs")
 	}
-}
-
-func checksum(seed uint64, size int64) [32]byte {
-	h := sha256.New()
-	_, _ = io.Copy(h, random(seed, size))
-	return [32]byte(h.Sum(nil))
 }
