@@ -4,7 +4,7 @@
 // to the commands.
 //
 //	m := mesh.InCluster(client, "istio-system")
-//	proxies, err := m.Ztunnels(ctx)
+//	proxies, err := m.Components(ctx, mesh.Ztunnel)
 //	for _, p := range proxies {
 //		dump, err := p.Dump(ctx)
 //	}

@@ -89,7 +89,11 @@ func ofDeployment(ctx context.Context, m Mesh, namespace, name string) (Pod, err
 		}
 	}
 	if found == nil {
-		return Pod{}, &NotFoundError{Kind: "pod of deployment", Namespace: namespace, Name: name, Hint: "it has none now"}
+		hint := "it has none now"
+		if m.Local() { // which does not tell of deployments
+			hint = localStatus
+		}
+		return Pod{}, &NotFoundError{Kind: "pod of deployment", Namespace: namespace, Name: name, Hint: hint}
 	}
 	return *found, nil
 }

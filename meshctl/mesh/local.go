@@ -96,20 +96,27 @@ func localPod(p control.Pod, meshed bool) Pod {
 	return out
 }
 
+// localStatus is what to do about a name that a local mesh does not have.
+const localStatus = "`meshctl local status` lists the pods"
+
 func (l *localMesh) Pod(ctx context.Context, namespace, name string) (Pod, error) {
 	pods, err := l.Pods(ctx, namespace)
 	if err != nil {
 		return Pod{}, err
 	}
 	var found []Pod
+	hint := localStatus
 	for _, p := range pods {
-		if p.Name == name {
+		switch {
+		case p.Name == name:
 			found = append(found, p)
+		case deploymentPod(name, p.Name):
+			hint = "did you mean deploy/" + name + ", or its pod " + p.Name + "?"
 		}
 	}
 	switch len(found) {
 	case 0:
-		return Pod{}, &NotFoundError{Kind: "pod", Namespace: namespace, Name: name, Hint: "`meshctl local status` lists the pods"}
+		return Pod{}, &NotFoundError{Kind: "pod", Namespace: namespace, Name: name, Hint: hint}
 	case 1:
 		return found[0], nil
 	}

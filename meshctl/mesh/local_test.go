@@ -30,7 +30,8 @@ func supervise(t *testing.T) mesh.Mesh {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) {
 		ztunnel := []control.Component{{Name: "ztunnel", State: "ready"}}
-		json.NewEncoder(w).Encode(control.Status{Nodes: []control.Node{{Name: "node-1", Components: ztunnel}, {Name: "node-2", Components: ztunnel}}})
+		json.NewEncoder(w).Encode(control.Status{Nodes: []control.Node{{Name: "node-1", Components: ztunnel}, {Name: "node-2", Components: ztunnel}},
+			Pods: []control.Pod{{Namespace: "shop", Name: "web-5c9d-0", Node: "node-1"}, {Namespace: "shop", Name: "client", Node: "node-1"}}})
 	})
 	mux.HandleFunc("POST /v1/nodes/{node}/ztunnel/logging", func(w http.ResponseWriter, r *http.Request) {
 		if r.PathValue("node") == "node-2" {
@@ -63,5 +64,21 @@ func TestAComponentOfALocalMeshThatRefusesDoesAnswer(t *testing.T) {
 	}
 	if errors.As(errs[1], &refusal) || errs[1].Error() != "ztunnel on node-2 does not answer: connection refused" {
 		t.Errorf("no answer: %v", errs[1])
+	}
+}
+
+func TestAPodThatALocalMeshDoesNotHaveIsNotFoundWithAWayOn(t *testing.T) {
+	m := supervise(t)
+	for ref, want := range map[string]string{
+		"web":         "there is no pod web: did you mean deploy/web, or its pod web-5c9d-0?",
+		"nobody":      "there is no pod nobody: `meshctl local status` lists the pods",
+		"deploy/none": "there is no pod of deployment none: `meshctl local status` lists the pods",
+	} {
+		if _, err := mesh.Find(t.Context(), m, "", ref); err == nil || err.Error() != want {
+			t.Errorf("%s: %v", ref, err)
+		}
+	}
+	if p, err := mesh.Find(t.Context(), m, "", "deploy/web"); err != nil || p.Name != "web-5c9d-0" {
+		t.Errorf("%+v, %v", p, err)
 	}
 }
