@@ -26,7 +26,7 @@ func connsOfBothKinds(t *testing.T, f func(t *testing.T, near *hbone.BufferedCon
 			a, b := make(t)
 			defer a.Close()
 			defer b.Close()
-			deadline := time.Now().Add(20 * time.Second)
+			deadline := time.Now().Add(time.Minute)
 			_ = a.SetDeadline(deadline)
 			_ = b.SetDeadline(deadline)
 			f(t, hbone.NewBufferedConn(a), b)

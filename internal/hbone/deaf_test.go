@@ -15,7 +15,7 @@ import (
 // A peer that grants all the credit there is and stops reading must not make us
 // hold a large buffer for each of its streams; when it reads again, all goes on.
 func TestDeafPeerBoundsWhatIsHeld(t *testing.T) {
-	const streams, some, limit = 100, 64 << 20, 20 * time.Second
+	const streams, some, limit = 100, 64 << 20, time.Minute
 	bytes := make([]byte, 1<<20)
 	flood := func() *net.TCPConn {
 		proxy, app := tcpConns(t)

@@ -14,7 +14,7 @@ import (
 )
 
 func testJoinTransfer(t *testing.T, connect Connect) {
-	up, down := payload(1, transferBytes), payload(2, transferBytes)
+	up, down := payload(1), payload(2)
 	j := join(t, connect)
 	var wg sync.WaitGroup
 	sending := func(c *net.TCPConn, p []byte) {
@@ -145,7 +145,7 @@ func testJoinCancelled(t *testing.T, connect Connect) {
 // arrives in full and in order afterwards, the end included.
 func testJoinSlowSocket(t *testing.T, connect Connect) {
 	const size = slowBytes
-	payload := payload(0, size)
+	payload := payload(0)
 	j := join(t, connect)
 	_ = j.server.SetReadBuffer(64 << 10)
 	sent := make(chan error, 1)

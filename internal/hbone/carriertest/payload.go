@@ -19,16 +19,16 @@ const (
 // payload returns octets that nobody can guess, the same for each seed. They are
 // made once: with the race detector that takes longer than sending them. Nobody
 // may write to them.
-func payload(seed byte, n int) []byte { return payloads[seed]()[:n] }
+func payload(seed byte) []byte { return payloads[seed]() }
 
-var payloads = [...]func() []byte{sync.OnceValue(noise(0)), sync.OnceValue(noise(1)), sync.OnceValue(noise(2))}
+var payloads = [...]func() []byte{noise(0, slowBytes), noise(1, transferBytes), noise(2, transferBytes)}
 
-func noise(seed byte) func() []byte {
-	return func() []byte {
-		b := make([]byte, transferBytes)
+func noise(seed byte, n int) func() []byte {
+	return sync.OnceValue(func() []byte {
+		b := make([]byte, n)
 		_, _ = rand.NewChaCha8([32]byte{seed}).Read(b)
 		return b
-	}
+	})
 }
 
 // send writes p in pieces.

@@ -268,7 +268,7 @@ func testSlowReader(t *testing.T, connect Connect) {
 }
 
 func testTransfer(t *testing.T, connect Connect) {
-	up, down := payload(1, transferBytes), payload(2, transferBytes)
+	up, down := payload(1), payload(2)
 	sum := make(chan [32]byte, 1)
 	pair := connect(t, func(_ context.Context, r *hbone.ServerRequest) {
 		s := accept(t, r)

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/quic-go/quic-go"
@@ -75,8 +76,10 @@ func TestForeignClient(t *testing.T) {
 	resp.Body.Close()
 }
 
-func TestForeignServer(t *testing.T) {
-	udp := listenUDP(t)
+func TestForeignServer(t *testing.T) { synctest.Test(t, testForeignServer) }
+
+func testForeignServer(t *testing.T) {
+	near, udp := memoryConns()
 	server := &http3.Server{TLSConfig: serverTLS(), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != "CONNECT" || r.Host != "10.0.0.7:80" || len(r.Header) != 1 || r.Header.Get("Baggage") != "a=b" {
 			w.WriteHeader(400)
@@ -99,7 +102,7 @@ func TestForeignServer(t *testing.T) {
 	}()
 	defer func() { server.Close(); <-served; udp.Close() }()
 
-	tunnel := dial(t, udp.LocalAddr(), h3.ClientConfig{})
+	tunnel := dialFrom(t, near, udp.LocalAddr(), h3.ClientConfig{})
 	s, resp, err := tunnel.Open(t.Context(), hbone.Request{Authority: "10.0.0.7:80", Baggage: "a=b"})
 	if err != nil || resp.Baggage != "c=d" {
 		t.Fatalf("Open = %+v, %v", resp, err)
@@ -116,6 +119,7 @@ func TestForeignServer(t *testing.T) {
 	}
 
 	// The foreign server's drain is understood too.
+	begin := time.Now()
 	shut := make(chan error, 1)
 	go func() {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
@@ -123,8 +127,18 @@ func TestForeignServer(t *testing.T) {
 		shut <- server.Shutdown(ctx)
 	}()
 	receive(t, tunnel.Done(), "end of the tunnel")
+	wantGoodbye(t, begin)
 	if err := receive(t, shut, "end of the drain"); err != nil {
 		t.Errorf("Shutdown = %v", err)
+	}
+}
+
+// wantGoodbye checks that a drained tunnel to a foreign server, which never says
+// goodbye, has waited for it as long as it should.
+func wantGoodbye(t *testing.T, begin time.Time) {
+	t.Helper()
+	if waited := time.Since(begin); waited < 10*time.Second || waited > 11*time.Second {
+		t.Errorf("the tunnel ended after %v, want 10s", waited)
 	}
 }
 
@@ -187,7 +201,11 @@ func TestMalformedRequestResetsItsStreamOnly(t *testing.T) {
 
 // TestRequestsBehindGoAwayAreForAnotherTunnel has a server that names the request in its GOAWAY.
 func TestRequestsBehindGoAwayAreForAnotherTunnel(t *testing.T) {
-	udp := listenUDP(t)
+	synctest.Test(t, testRequestsBehindGoAway)
+}
+
+func testRequestsBehindGoAway(t *testing.T) {
+	near, udp := memoryConns()
 	transport := &quic.Transport{Conn: udp}
 	listener, err := transport.Listen(serverTLS(), nil)
 	if err != nil {
@@ -200,7 +218,7 @@ func TestRequestsBehindGoAwayAreForAnotherTunnel(t *testing.T) {
 			accepted <- qc
 		}
 	}()
-	tunnel := dial(t, udp.LocalAddr(), h3.ClientConfig{})
+	tunnel := dialFrom(t, near, udp.LocalAddr(), h3.ClientConfig{})
 	qc := receive(t, accepted, "connection")
 	go func() {
 		// Wait for the request, then say that it was not looked at.
@@ -215,10 +233,12 @@ func TestRequestsBehindGoAwayAreForAnotherTunnel(t *testing.T) {
 		b = append(b, 0x7, 0x1)    // GOAWAY
 		control.Write(quicvarint.Append(b, 0))
 	}()
+	begin := time.Now()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	if _, _, err := tunnel.Open(ctx, hbone.Request{Authority: "10.0.0.7:80"}); err != hbone.ErrDraining {
 		t.Errorf("Open = %v, want ErrDraining", err)
 	}
 	receive(t, tunnel.Done(), "end of the tunnel")
+	wantGoodbye(t, begin)
 }
