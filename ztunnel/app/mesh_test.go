@@ -381,7 +381,7 @@ func TestPodLeavesNothingBehind(t *testing.T) {
 }
 
 func TestDrainLetsConnectionsFinishAndCutsTheRest(t *testing.T) {
-	w := newWorld(t, config.CarrierH2, func(c *config.Config) { c.DrainDeadline = time.Second })
+	w := newWorld(t, config.CarrierH2, func(c *config.Config) { c.DrainDeadline = 5 * time.Second })
 	client, server := w.meshPod("client", "n1"), w.meshPod("server", "n2")
 	w.serve(server, 7002, echo)
 	finishing, stuck := w.dial(client, server.at(7002)), w.dial(client, server.at(7002))

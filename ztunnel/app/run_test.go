@@ -86,14 +86,22 @@ type process struct {
 	result chan error
 }
 
-func freePort(t *testing.T) string {
+// freePorts returns n places to listen at. They are of a loopback address that
+// tests of other packages, which run at the same time, do not take ports of.
+func freePorts(t *testing.T, n int) []string {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	pid := os.Getpid()
+	host := fmt.Sprintf("127.%d.%d.%d", 1+pid>>16&0x7f, pid>>8&0xff, pid&0xff)
+	var all []string
+	for range n {
+		ln, err := net.Listen("tcp", host+":0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer ln.Close() // after all are chosen, or one could be chosen twice
+		all = append(all, ln.Addr().String())
 	}
-	defer ln.Close()
-	return ln.Addr().String()
+	return all
 }
 
 func startProcess(t *testing.T, addresses ...*api.Workload) *process {
@@ -126,10 +134,11 @@ func startProcess(t *testing.T, addresses ...*api.Workload) *process {
 	must(os.WriteFile(dir+"/root.pem", authority.BundlePEM(), 0o600))
 	agent, err := zds.Listen(filepath.Join(dir, "zds.sock"))
 	must(err)
+	ports := freePorts(t, 3)
 	cfg, err := config.Parse([]string{
 		"--node", "n1", "--xds-address", ln.Addr().String(), "--server-name", "istiod.test",
 		"--root-cert", dir + "/root.pem", "--token-file", dir + "/token", "--zds-socket", filepath.Join(dir, "zds.sock"),
-		"--admin", freePort(t), "--metrics", freePort(t), "--readiness", freePort(t), "--drain-deadline", "1s", "--log-level", "error",
+		"--admin", ports[0], "--metrics", ports[1], "--readiness", ports[2], "--drain-deadline", "1s", "--log-level", "error",
 	}, func(string) string { return "" }, io.Discard)
 	must(err)
 	ctx, cancel := context.WithCancel(context.Background())
