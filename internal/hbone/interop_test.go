@@ -9,6 +9,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
+	"os"
 	"os/exec"
 	"strconv"
 	"strings"
@@ -55,7 +57,7 @@ func dialClient(t *testing.T, addr string) *hbone.ClientConn {
 // testEchoThrough sends interopSize octets through the client's peer and back.
 func testEchoThrough(t *testing.T, client *hbone.ClientConn) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	s, response, err := client.Open(ctx, hbone.Request{Authority: "10.0.0.7:8080", Baggage: "service.name=web"})
 	if err != nil {
@@ -165,15 +167,14 @@ func TestThroughNghttpx(t *testing.T) {
 	front := freePort(t)
 	ctx, cancel := context.WithCancel(context.Background())
 	cmd := exec.CommandContext(ctx, nghttpx, "--conf=/dev/null", "--http2-proxy", "--workers=1", "--errorlog-file=/dev/null",
-		fmt.Sprintf("--frontend=127.0.0.1,%d;no-tls", front),
+		fmt.Sprintf("--frontend=%v,%d;no-tls", front.Addr(), front.Port()),
 		fmt.Sprintf("--backend=127.0.0.1,%d;;proto=h2", backend.Port))
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { cancel(); _ = cmd.Wait() })
-	addr := fmt.Sprintf("127.0.0.1:%d", front)
-	waitListening(t, addr)
-	client := dialClient(t, addr)
+	waitListening(t, front.String())
+	client := dialClient(t, front.String())
 	for range 2 {
 		s, _, err := client.Open(t.Context(), hbone.Request{Authority: "10.0.0.7:8080"})
 		if err != nil {
@@ -182,7 +183,7 @@ func TestThroughNghttpx(t *testing.T) {
 		// nghttpx carries no half-close of a CONNECT to its backend: expect the octets only.
 		sent := bytes.Repeat([]byte("0123456789abc"), interopSize/13+1)[:interopSize]
 		go func() { _, _ = s.Write(sent) }()
-		stop := time.AfterFunc(20*time.Second, func() { _ = s.Close() })
+		stop := time.AfterFunc(time.Minute, func() { _ = s.Close() })
 		got := make([]byte, len(sent))
 		if _, err := io.ReadFull(s, got); err != nil || !bytes.Equal(got, sent) {
 			t.Errorf("what came back differs, %v", err)
@@ -192,20 +193,23 @@ func TestThroughNghttpx(t *testing.T) {
 	}
 }
 
-func freePort(t *testing.T) int {
+// freePort returns a place to listen at. It is of a loopback address that tests of
+// other packages, which run at the same time, do not take ports of.
+func freePort(t *testing.T) netip.AddrPort {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	pid := os.Getpid()
+	l, err := net.Listen("tcp", fmt.Sprintf("127.%d.%d.%d:0", 1+pid>>16&0x7f, pid>>8&0xff, pid&0xff))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = l.Close() }()
-	return l.Addr().(*net.TCPAddr).Port
+	return l.Addr().(*net.TCPAddr).AddrPort()
 }
 
 // waitListening waits until a program that was just started accepts connections.
 func waitListening(t *testing.T, addr string) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); ; {
+	for deadline := time.Now().Add(time.Minute); ; {
 		c, err := net.DialTimeout("tcp", addr, time.Second)
 		if err == nil {
 			_ = c.Close()

@@ -130,9 +130,10 @@ func TestResetReachesThePeerWithItsCode(t *testing.T) {
 }
 
 func TestOpenEndsWithItsContext(t *testing.T) {
-	release := make(chan struct{})
+	asked, release := make(chan struct{}), make(chan struct{})
 	reset := make(chan error, 1)
 	server := serve(t, h3.ServerConfig{Handler: func(_ context.Context, r *hbone.ServerRequest) {
+		close(asked)
 		<-release
 		s, err := r.Accept(hbone.Response{})
 		if err == nil {
@@ -144,7 +145,7 @@ func TestOpenEndsWithItsContext(t *testing.T) {
 	tunnel := dial(t, server.addr, h3.ClientConfig{})
 	ctx, cancel := context.WithCancelCause(t.Context())
 	gaveUp := errors.New("gave up")
-	time.AfterFunc(10*time.Millisecond, func() { cancel(gaveUp) })
+	go func() { <-asked; cancel(gaveUp) }()
 	_, _, err := tunnel.Open(ctx, hbone.Request{Authority: "10.0.0.7:80"})
 	if err != gaveUp {
 		t.Errorf("Open = %v, want the cause of its context", err)
