@@ -1,0 +1,77 @@
+package message
+
+import "slices"
+
+// Field is one line of a header or trailer section (RFC 9110, 5). Name is in lower
+// case; Value has no white space around it.
+type Field struct{ Name, Value string }
+
+// Header is a section of fields in the order in which they came. The zero value is
+// an empty one. All names that its methods take are in lower case.
+type Header []Field
+
+// Get returns the value of the first field of that name, "" without one.
+func (h Header) Get(name string) string {
+	for i := range h {
+		if h[i].Name == name {
+			return h[i].Value
+		}
+	}
+	return ""
+}
+
+// Has reports whether there is a field of that name.
+func (h Header) Has(name string) bool {
+	for i := range h {
+		if h[i].Name == name {
+			return true
+		}
+	}
+	return false
+}
+
+// Lookup returns the values of all fields of that name, joined by commas in their
+// order (RFC 9110, 5.2), and whether there is any. It allocates only when there are
+// several.
+func (h Header) Lookup(name string) (string, bool) {
+	joined, found := "", false
+	for i := range h {
+		if h[i].Name != name {
+			continue
+		}
+		if !found {
+			joined, found = h[i].Value, true
+		} else {
+			joined += "," + h[i].Value
+		}
+	}
+	return joined, found
+}
+
+// Add puts a field at the end.
+func (h *Header) Add(name, value string) { *h = append(*h, Field{name, value}) }
+
+// Set puts value in the place of the first field of that name, takes the others
+// out, and adds one when there was none.
+func (h *Header) Set(name, value string) {
+	for i := range *h {
+		if (*h)[i].Name == name {
+			(*h)[i].Value = value
+			rest := (*h)[i+1:]
+			rest = slices.DeleteFunc(rest, func(f Field) bool { return f.Name == name })
+			*h = (*h)[:i+1+len(rest)]
+			return
+		}
+	}
+	h.Add(name, value)
+}
+
+// Del takes all fields of that name out.
+func (h *Header) Del(name string) {
+	if h.Has(name) {
+		*h = slices.DeleteFunc(*h, func(f Field) bool { return f.Name == name })
+	}
+}
+
+// Clone returns a copy that may be changed apart.
+func (h Header) Clone() Header { return slices.Clone(h) }
