@@ -20,6 +20,7 @@ import (
 
 	"github.com/tulle-mesh/tulle/api/auth"
 	"github.com/tulle-mesh/tulle/api/security"
+	"github.com/tulle-mesh/tulle/api/waypoint"
 	"github.com/tulle-mesh/tulle/api/workload"
 	"github.com/tulle-mesh/tulle/api/zds"
 )
@@ -32,6 +33,7 @@ var files = []protoreflect.FileDescriptor{
 	security.File_api_security_authorization_proto,
 	zds.File_api_zds_zds_proto,
 	auth.File_api_auth_ca_proto,
+	waypoint.File_api_waypoint_waypoint_proto,
 }
 
 // messages lists every message of the contract, nested ones included, map entries not.
@@ -89,6 +91,37 @@ var fieldNumbers = map[protoreflect.FullName]string{
 
 	"istio.v1.auth.IstioCertificateRequest":  "csr=1 validity_duration=3 metadata=4",
 	"istio.v1.auth.IstioCertificateResponse": "cert_chain=1",
+
+	"tulle.waypoint.Service":         "namespace=1 hostname=2 name=3 ports=4 policies=5 authentications=6",
+	"tulle.waypoint.Port":            "port=1 protocol=2 routes=3",
+	"tulle.waypoint.RouteTable":      "client_namespace=1 rules=2 matches=3",
+	"tulle.waypoint.Match":           "rule=1 path=2 method=3 headers=4 query=5 server_names=6",
+	"tulle.waypoint.PathMatch":       "exact=1 prefix=2 regex=3",
+	"tulle.waypoint.FieldMatch":      "name=1 exact=2 regex=3",
+	"tulle.waypoint.RouteRef":        "kind=1 namespace=2 name=3 rule=4",
+	"tulle.waypoint.Rule":            "ref=1 filters=2 backends=3 timeouts=4 retry=5 session_affinity=6 rate_limits=7 fault=8",
+	"tulle.waypoint.Backend":         "service=1 port=2 weight=3 filters=4 fault=5",
+	"tulle.waypoint.Filter":          "request_headers=1 response_headers=2 redirect=3 rewrite=4 mirror=5 cors=6 external_auth=7",
+	"tulle.waypoint.HeaderChange":    "set=1 add=2 remove=3",
+	"tulle.waypoint.HeaderField":     "name=1 value=2",
+	"tulle.waypoint.Redirect":        "scheme=1 hostname=2 path=3 port=4 status=5",
+	"tulle.waypoint.Rewrite":         "hostname=1 path=2",
+	"tulle.waypoint.PathChange":      "full=1 prefix=2",
+	"tulle.waypoint.Mirror":          "backend=1 numerator=2 denominator=3",
+	"tulle.waypoint.Cors":            "allow_origins=1 allow_credentials=2 allow_methods=3 allow_headers=4 expose_headers=5 max_age=6",
+	"tulle.waypoint.ExternalAuth":    "backend=1 grpc=2 path_prefix=3 allowed_headers=4 allowed_response_headers=5 max_body_bytes=6",
+	"tulle.waypoint.Timeouts":        "request=1 backend=2",
+	"tulle.waypoint.Retry":           "attempts=1 codes=2 backoff=3",
+	"tulle.waypoint.SessionAffinity": "cookie=1 header=2 absolute_timeout=3 idle_timeout=4 permanent=5",
+	"tulle.waypoint.Policy":          "namespace=1 name=2 action=3 provider=4 rules=5 dry_run=6 external_auth=7",
+	"tulle.waypoint.PolicyRule":      "from=1 to=2 when=3",
+	"tulle.waypoint.Source":          "principals=1 not_principals=2 request_principals=3 not_request_principals=4 namespaces=5 not_namespaces=6 service_accounts=7 not_service_accounts=8 ip_blocks=9 not_ip_blocks=10 remote_ip_blocks=11 not_remote_ip_blocks=12 trust_domains=13 not_trust_domains=14",
+	"tulle.waypoint.Operation":       "hosts=1 not_hosts=2 ports=3 not_ports=4 methods=5 not_methods=6 paths=7 not_paths=8",
+	"tulle.waypoint.Condition":       "key=1 values=2 not_values=3",
+	"tulle.waypoint.Authentication":  "namespace=1 name=2 rules=3",
+	"tulle.waypoint.TokenRule":       "issuer=1 audiences=2 jwks_uri=3 jwks=4 from_headers=5 from_params=6 from_cookies=7 output_payload_to_header=8 forward_original_token=9 output_claim_to_headers=10 timeout=11 space_delimited_claims=12 fault=13",
+	"tulle.waypoint.TokenHeader":     "name=1 prefix=2",
+	"tulle.waypoint.ClaimHeader":     "header=1 claim=2",
 }
 
 func TestFieldNumbersAreTheContracts(t *testing.T) {
@@ -131,6 +164,8 @@ var enumNumbers = map[protoreflect.FullName]string{
 	"istio.security.Scope":                      "GLOBAL NAMESPACE WORKLOAD_SELECTOR",
 	"istio.security.Action":                     "ALLOW DENY",
 	"istio.workload.zds.Version":                "NOT_USED V1",
+	"tulle.waypoint.Protocol":                   "UNKNOWN HTTP1 HTTP2 GRPC TCP TLS",
+	"tulle.waypoint.Action":                     "ALLOW DENY AUDIT CUSTOM",
 }
 
 func TestEnumNumbersAreTheContracts(t *testing.T) {
@@ -203,6 +238,8 @@ func scalar(f protoreflect.FieldDescriptor, n int) protoreflect.Value {
 		return protoreflect.ValueOfBytes([]byte{10, 0, byte(number), byte(n)})
 	case protoreflect.BoolKind:
 		return protoreflect.ValueOfBool(true)
+	case protoreflect.Int32Kind:
+		return protoreflect.ValueOfInt32(int32(number))
 	case protoreflect.Uint32Kind:
 		return protoreflect.ValueOfUint32(uint32(number))
 	case protoreflect.Int64Kind:
