@@ -1,7 +1,6 @@
 package authz
 
 import (
-	"net/netip"
 	"slices"
 	"strings"
 )
@@ -47,7 +46,7 @@ type condition struct {
 	unknownHolds bool
 
 	ports    []uint16 // sorted
-	ranges   []ipRange
+	ranges   Ranges
 	strings  stringSet
 	accounts []account
 }
@@ -76,9 +75,9 @@ func (c *condition) any(in *input) bool {
 		_, ok := slices.BinarySearch(c.ports, in.port)
 		return ok
 	case fieldSourceIP:
-		return inRanges(c.ranges, in.source)
+		return c.ranges.Contains(in.source)
 	case fieldDestinationIP:
-		return inRanges(c.ranges, in.destination)
+		return c.ranges.Contains(in.destination)
 	case fieldNamespace:
 		return in.hasIdentity && c.strings.has(in.namespace)
 	case fieldPrincipal:
@@ -131,56 +130,4 @@ func (s *stringSet) has(v string) bool {
 		}
 	}
 	return false
-}
-
-// ipRange is a closed range of addresses of one family.
-type ipRange struct{ first, last netip.Addr }
-
-// inRanges expects ranges that are sorted and do not overlap. netip orders
-// IPv4 before IPv6, so the families never mix within a range.
-func inRanges(ranges []ipRange, a netip.Addr) bool {
-	lo, hi := 0, len(ranges)
-	for lo < hi {
-		mid := int(uint(lo+hi) >> 1)
-		if ranges[mid].last.Less(a) {
-			lo = mid + 1
-		} else {
-			hi = mid
-		}
-	}
-	return lo < len(ranges) && !a.Less(ranges[lo].first)
-}
-
-// mergeRanges sorts prefixes and joins those that overlap.
-func mergeRanges(prefixes []netip.Prefix) []ipRange {
-	out := make([]ipRange, 0, len(prefixes))
-	for _, p := range prefixes {
-		out = append(out, ipRange{p.Masked().Addr(), lastAddr(p)})
-	}
-	slices.SortFunc(out, func(a, b ipRange) int {
-		if c := a.first.Compare(b.first); c != 0 {
-			return c
-		}
-		return b.last.Compare(a.last)
-	})
-	n := 0
-	for i, r := range out {
-		// Prefixes nest or are disjoint: after sorting, a range that starts
-		// inside its predecessor ends inside it as well.
-		if i > 0 && !out[n-1].last.Less(r.first) {
-			continue
-		}
-		out[n] = r
-		n++
-	}
-	return out[:n]
-}
-
-func lastAddr(p netip.Prefix) netip.Addr {
-	b := p.Masked().Addr().AsSlice()
-	for bit := p.Bits(); bit < len(b)*8; bit++ {
-		b[bit/8] |= 1 << (7 - bit%8)
-	}
-	a, _ := netip.AddrFromSlice(b)
-	return a
 }

@@ -153,13 +153,7 @@ func (c *condition) wants() string {
 	for _, p := range c.ports {
 		all = append(all, strconv.Itoa(int(p)))
 	}
-	for _, r := range c.ranges {
-		if r.first == r.last {
-			all = append(all, r.first.String())
-		} else {
-			all = append(all, r.first.String()+"-"+r.last.String())
-		}
-	}
+	all = append(all, c.ranges.Strings()...)
 	if c.strings.presence {
 		all = append(all, "any")
 	}

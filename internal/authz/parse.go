@@ -269,7 +269,7 @@ func (c *compiler) ips(at string, f field, in []*api.Address, not bool) (conditi
 		}
 		prefixes = append(prefixes, p)
 	}
-	cond.ranges = mergeRanges(prefixes)
+	cond.ranges = NewRanges(prefixes)
 	return cond, len(in)
 }
 
