@@ -23,24 +23,25 @@ var layers = []struct {
 		"api/...", "internal/backoff", "internal/baggage", "internal/lifecycle", "internal/logging", "internal/netns",
 		"internal/nodetoken", "internal/readiness", "internal/relay", "internal/roottest", "internal/sockopt", "internal/telemetry",
 	}},
-	{1, []string{"internal/authz", "internal/workload"}},
+	{1, []string{"internal/authz/...", "internal/workload"}},
 	{2, []string{
 		"certs", "certs/caclient", "certs/forge", "certs/rotation",
 		"internal/accesslog", "internal/admin", "internal/mtls", "internal/xdsclient", "internal/hbone/...",
 	}},
-	{3, []string{
+	{3, []string{"internal/handshake", "internal/state"}},
+	{4, []string{
 		"ztunnel/config", "ztunnel/conntrack", "ztunnel/explain", "ztunnel/inbound", "ztunnel/inpod", "ztunnel/metrics",
-		"ztunnel/nexthop", "ztunnel/outbound", "ztunnel/redirect", "ztunnel/state", "ztunnel/zds", "ztunnel/agent/...",
+		"ztunnel/nexthop", "ztunnel/outbound", "ztunnel/redirect", "ztunnel/zds", "ztunnel/agent/...",
 		"istiod-lite/authority", "istiod-lite/ca", "istiod-lite/config", "istiod-lite/leader", "istiod-lite/rootcert",
 		"istiod-lite/snapshot", "istiod-lite/status", "istiod-lite/translate", "istiod-lite/xds", "istiod-lite/source/...",
-		"manifests",
+		"waypoint/...", "manifests",
 	}},
-	{4, []string{
+	{5, []string{
 		"ztunnel/app", "istiod-lite/app",
 		"meshctl/check", "meshctl/cli", "meshctl/explain", "meshctl/install", "meshctl/kube", "meshctl/membership", "meshctl/mesh",
 		"meshctl/local/...", "internal/kubetest", "e2e/bench/report",
 	}},
-	{5, []string{
+	{6, []string{
 		"ztunnel", "ztunnel/agent", "istiod-lite", "meshctl", "manifests/generate", "e2e/...", "examples/...", "internal/repocheck",
 	}},
 }
@@ -48,9 +49,8 @@ var layers = []struct {
 // components never import each other.
 var components = []string{"ztunnel", "waypoint", "istiod-lite", "meshctl"}
 
-// pureDeciders are what meshctl may import of the components: the decisions, and
-// the state of the mesh that the next hop is decided on.
-var pureDeciders = []string{"ztunnel/nexthop", "ztunnel/state", "ztunnel/explain", "waypoint/route", "istiod-lite/translate"}
+// pureDeciders are what meshctl may import of the components.
+var pureDeciders = []string{"ztunnel/nexthop", "ztunnel/explain", "waypoint/route", "istiod-lite/translate"}
 
 // forbidden lists edges that the layers allow and a reason forbids.
 var forbidden = []struct {
@@ -94,11 +94,12 @@ var restricted = []struct {
 
 // pure packages do no I/O: the same code explains decisions offline.
 var pure = map[string]string{
-	"ztunnel/nexthop":       "meshctl explain runs the very same decision",
-	"ztunnel/explain":       "an explanation is a function of the mesh's state",
-	"istiod-lite/translate": "translation is a function of the objects alone",
-	"internal/authz":        "a decision needs no socket",
-	"internal/workload":     "values are parsed without a socket",
+	"ztunnel/nexthop":        "meshctl explain runs the very same decision",
+	"ztunnel/explain":        "an explanation is a function of the mesh's state",
+	"istiod-lite/translate":  "translation is a function of the objects alone",
+	"internal/authz":         "a decision needs no socket",
+	"internal/authz/request": "a decision needs no codec",
+	"internal/workload":      "values are parsed without a socket",
 }
 
 // ioPackages are what a pure package may not import, in itself.
@@ -270,21 +271,21 @@ func TestProxiesLinkNoKubernetesClient(t *testing.T) {
 
 func TestEdges(t *testing.T) {
 	for edge, allowed := range map[[2]string]bool{
-		{"ztunnel/app", "ztunnel/state"}:              true,
+		{"ztunnel/app", "internal/state"}:             true,
 		{"ztunnel/outbound", "ztunnel/nexthop"}:       true,
 		{"ztunnel/outbound", "internal/hbone"}:        true,
-		{"ztunnel/state", "istiod-lite/translate"}:    false,
+		{"internal/state", "istiod-lite/translate"}:   false,
 		{"meshctl/cli", "istiod-lite/translate"}:      true,
 		{"meshctl/cli", "istiod-lite/xds"}:            false,
 		{"internal/hbone", "internal/mtls"}:           false,
 		{"internal/hbone/h3", "internal/hbone"}:       true,
-		{"internal/hbone", "ztunnel/state"}:           false,
+		{"internal/hbone", "internal/state"}:          false,
 		{"internal/authz", "internal/workload"}:       false,
 		{"certs/rotation", "certs"}:                   true,
 		{"internal/mtls", "certs"}:                    false,
 		{"ztunnel/app", "certs/rotation"}:             true,
 		{"istiod-lite/app", "istiod-lite/ca"}:         true,
-		{"ztunnel/state", "ztunnel/app"}:              false,
+		{"internal/state", "ztunnel/app"}:             false,
 		{"ztunnel/unheard", "ztunnel/app"}:            false,
 		{"internal/relay", "internal/telemetry"}:      false,
 		{"ztunnel/agent", "ztunnel/agent/enrol"}:      true,

@@ -3,7 +3,7 @@
 //
 // It owns the parse, its limits, identity defaults and the rule that settles
 // two workloads on one address. It does not own storage or look-up
-// (ztunnel/state) nor any decision (ztunnel/nexthop, internal/authz).
+// (internal/state) nor any decision (ztunnel/nexthop, internal/authz).
 //
 // Values are made once by FromProto and shared between goroutines afterwards;
 // nobody may change a field, slice or map of them.

@@ -10,8 +10,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tulle-mesh/tulle/internal/state"
 	"github.com/tulle-mesh/tulle/meshctl/mesh"
-	"github.com/tulle-mesh/tulle/ztunnel/state"
 )
 
 // view is one listing of what the ztunnels know of the mesh.

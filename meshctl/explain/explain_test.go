@@ -9,10 +9,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/tulle-mesh/tulle/internal/state"
 	"github.com/tulle-mesh/tulle/meshctl/explain"
 	"github.com/tulle-mesh/tulle/meshctl/mesh"
 	ztunnel "github.com/tulle-mesh/tulle/ztunnel/explain"
-	"github.com/tulle-mesh/tulle/ztunnel/state"
 )
 
 // fake is a mesh whose ztunnels answer what a test wants.

@@ -9,9 +9,9 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/tulle-mesh/tulle/internal/state"
 	"github.com/tulle-mesh/tulle/internal/workload"
 	"github.com/tulle-mesh/tulle/meshctl/mesh"
-	"github.com/tulle-mesh/tulle/ztunnel/state"
 )
 
 // target is the server as the client's ztunnel is asked about it.

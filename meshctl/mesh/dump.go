@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/tulle-mesh/tulle/certs"
-	"github.com/tulle-mesh/tulle/ztunnel/state"
+	"github.com/tulle-mesh/tulle/internal/state"
 )
 
 // Dump is a ztunnel's config_dump. Istio's own has the same keys and lacks those

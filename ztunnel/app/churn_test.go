@@ -18,11 +18,11 @@ import (
 
 	api "github.com/tulle-mesh/tulle/api/workload"
 	"github.com/tulle-mesh/tulle/internal/roottest"
+	"github.com/tulle-mesh/tulle/internal/state"
 	"github.com/tulle-mesh/tulle/internal/xdsclient"
 	"github.com/tulle-mesh/tulle/ztunnel/config"
 	"github.com/tulle-mesh/tulle/ztunnel/inpod"
 	"github.com/tulle-mesh/tulle/ztunnel/redirect"
-	"github.com/tulle-mesh/tulle/ztunnel/state"
 )
 
 var webVIP = netip.MustParseAddrPort("10.96.7.7:80")

@@ -9,10 +9,10 @@ import (
 	"time"
 
 	"github.com/tulle-mesh/tulle/internal/authz"
+	"github.com/tulle-mesh/tulle/internal/state"
 	"github.com/tulle-mesh/tulle/internal/workload"
 	"github.com/tulle-mesh/tulle/ztunnel/inpod"
 	"github.com/tulle-mesh/tulle/ztunnel/nexthop"
-	"github.com/tulle-mesh/tulle/ztunnel/state"
 )
 
 // podMesh is the mesh as one pod's proxies see it.

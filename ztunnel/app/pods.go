@@ -11,12 +11,12 @@ import (
 
 	"github.com/tulle-mesh/tulle/certs/rotation"
 	"github.com/tulle-mesh/tulle/internal/hbone"
+	"github.com/tulle-mesh/tulle/internal/state"
 	"github.com/tulle-mesh/tulle/internal/workload"
 	"github.com/tulle-mesh/tulle/ztunnel/config"
 	"github.com/tulle-mesh/tulle/ztunnel/conntrack"
 	"github.com/tulle-mesh/tulle/ztunnel/inbound"
 	"github.com/tulle-mesh/tulle/ztunnel/inpod"
-	"github.com/tulle-mesh/tulle/ztunnel/state"
 )
 
 // pods are the pods that this process serves.

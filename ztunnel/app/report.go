@@ -7,6 +7,7 @@ import (
 
 	"github.com/tulle-mesh/tulle/internal/accesslog"
 	"github.com/tulle-mesh/tulle/internal/authz"
+	"github.com/tulle-mesh/tulle/internal/handshake"
 	"github.com/tulle-mesh/tulle/internal/hbone"
 	"github.com/tulle-mesh/tulle/internal/mtls"
 	"github.com/tulle-mesh/tulle/ztunnel/conntrack"
@@ -109,14 +110,13 @@ func deniedBy(err error) string {
 // flag is the response_flags of a connection that ended with err.
 func flag(err error) metrics.Flag {
 	var (
-		denial      *authz.Denial
-		ourIn       *inbound.Refusal
-		ourOut      *outbound.Refusal
-		status      *hbone.StatusError
-		handshakeIn *inbound.HandshakeError
-		handshake   *outbound.HandshakeError
-		peer        *mtls.PeerError
-		domain      *mtls.TrustDomainError
+		denial *authz.Denial
+		ourIn  *inbound.Refusal
+		ourOut *outbound.Refusal
+		status *hbone.StatusError
+		failed *handshake.Error
+		peer   *mtls.PeerError
+		domain *mtls.TrustDomainError
 	)
 	switch {
 	case err == nil:
@@ -127,7 +127,7 @@ func flag(err error) metrics.Flag {
 		return metrics.FlagDeny
 	case errors.As(err, &peer), errors.As(err, &domain):
 		return metrics.FlagIdentity
-	case errors.As(err, &handshake), errors.As(err, &handshakeIn):
+	case errors.As(err, &failed):
 		return metrics.FlagTLSFailure
 	}
 	return metrics.FlagConnect

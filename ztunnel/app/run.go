@@ -22,12 +22,12 @@ import (
 	"github.com/tulle-mesh/tulle/internal/logging"
 	"github.com/tulle-mesh/tulle/internal/mtls"
 	"github.com/tulle-mesh/tulle/internal/readiness"
+	"github.com/tulle-mesh/tulle/internal/state"
 	"github.com/tulle-mesh/tulle/internal/telemetry"
 	"github.com/tulle-mesh/tulle/internal/xdsclient"
 	"github.com/tulle-mesh/tulle/ztunnel/config"
 	"github.com/tulle-mesh/tulle/ztunnel/inpod"
 	"github.com/tulle-mesh/tulle/ztunnel/metrics"
-	"github.com/tulle-mesh/tulle/ztunnel/state"
 )
 
 // errQuit is the cause of an end by the admin interface.

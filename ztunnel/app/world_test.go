@@ -27,12 +27,12 @@ import (
 	"github.com/tulle-mesh/tulle/internal/netns"
 	"github.com/tulle-mesh/tulle/internal/roottest"
 	"github.com/tulle-mesh/tulle/internal/sockopt"
+	"github.com/tulle-mesh/tulle/internal/state"
 	"github.com/tulle-mesh/tulle/internal/xdsclient"
 	"github.com/tulle-mesh/tulle/ztunnel/config"
 	"github.com/tulle-mesh/tulle/ztunnel/inpod"
 	"github.com/tulle-mesh/tulle/ztunnel/metrics"
 	"github.com/tulle-mesh/tulle/ztunnel/redirect"
-	"github.com/tulle-mesh/tulle/ztunnel/state"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

@@ -8,10 +8,10 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	api "github.com/tulle-mesh/tulle/api/workload"
+	"github.com/tulle-mesh/tulle/internal/state"
 	"github.com/tulle-mesh/tulle/internal/workload"
 	"github.com/tulle-mesh/tulle/internal/xdsclient"
 	"github.com/tulle-mesh/tulle/ztunnel/explain"
-	"github.com/tulle-mesh/tulle/ztunnel/state"
 )
 
 func mesh(t *testing.T, all ...*api.Address) *state.Snapshot {

@@ -4,7 +4,7 @@ import (
 	"errors"
 
 	"github.com/tulle-mesh/tulle/internal/authz"
-	"github.com/tulle-mesh/tulle/ztunnel/state"
+	"github.com/tulle-mesh/tulle/internal/state"
 )
 
 // Inbound tells of the policies that apply to the pod and what each says of the

@@ -4,9 +4,9 @@ import (
 	"fmt"
 	"net/netip"
 
+	"github.com/tulle-mesh/tulle/internal/state"
 	"github.com/tulle-mesh/tulle/internal/workload"
 	"github.com/tulle-mesh/tulle/ztunnel/nexthop"
-	"github.com/tulle-mesh/tulle/ztunnel/state"
 )
 
 // OutboundQuery asks for the ways of a connection: to Dest, or else to Port of

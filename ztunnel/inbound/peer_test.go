@@ -11,8 +11,8 @@ import (
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 
 	"github.com/tulle-mesh/tulle/certs/forge"
+	"github.com/tulle-mesh/tulle/internal/handshake"
 	"github.com/tulle-mesh/tulle/internal/hbone"
-	"github.com/tulle-mesh/tulle/ztunnel/inbound"
 )
 
 // A peer that cannot prove a valid identity of this trust domain does not get as
@@ -50,8 +50,8 @@ func TestPeerOfNoValidIdentityIsRefused(t *testing.T) {
 					t.Errorf("the peer saw %v, want an alert", err)
 				}
 			}
-			var handshake *inbound.HandshakeError
-			if o := r.end(); !errors.As(o.err, &handshake) {
+			var failed *handshake.Error
+			if o := r.end(); !errors.As(o.err, &failed) {
 				t.Errorf("reported %v, want a handshake error", o.err)
 			}
 			if r.dialer.dials.Load() != 0 {

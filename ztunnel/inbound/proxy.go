@@ -14,6 +14,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/tulle-mesh/tulle/internal/authz"
+	"github.com/tulle-mesh/tulle/internal/handshake"
 	"github.com/tulle-mesh/tulle/internal/hbone"
 	"github.com/tulle-mesh/tulle/internal/lifecycle"
 	"github.com/tulle-mesh/tulle/internal/workload"
@@ -48,12 +49,6 @@ type Dialer interface {
 	DialTCP(ctx context.Context, src netip.Addr, dst netip.AddrPort) (*net.TCPConn, error)
 }
 
-// Certificate tells whether the pod can prove who it is.
-type Certificate interface {
-	// Ready waits until there is a valid certificate.
-	Ready(ctx context.Context) error
-}
-
 // Config is what one pod's inbound proxy works with.
 type Config struct {
 	// Pod is "namespace/name", for errors and logs.
@@ -68,7 +63,7 @@ type Config struct {
 	TLS, QUIC *tls.Config
 	// Certificate is what they prove the pod's identity with. A tunnel that comes
 	// before the first certificate waits for it, within the handshake's timeout.
-	Certificate Certificate
+	Certificate handshake.Certificate
 	// Budget bounds what the tunnels' receive windows may grow by together; nil
 	// gives each tunnel one of its own.
 	Budget *hbone.Budget
@@ -83,21 +78,20 @@ type Config struct {
 
 // Proxy is the inbound side of one pod. It is safe for concurrent use.
 type Proxy struct {
-	cfg        Config
-	log        *zap.Logger
-	handshakes *handshakes
-	tunnels    tunnels
+	cfg     Config
+	log     *zap.Logger
+	gate    *handshake.Gate
+	tunnels tunnels
 }
 
 // New returns a Proxy that does nothing until connections are handed to it.
 func New(cfg Config) *Proxy {
-	if cfg.HandshakeTimeout == 0 {
-		cfg.HandshakeTimeout = defaultHandshakeTimeout
-	}
 	if cfg.ConnectTimeout == 0 {
 		cfg.ConnectTimeout = defaultConnectTimeout
 	}
-	p := &Proxy{cfg: cfg, log: cfg.Logger, handshakes: newHandshakes()}
+	p := &Proxy{cfg: cfg, log: cfg.Logger, gate: handshake.NewGate(handshake.Config{
+		TLS: cfg.TLS, Certificate: cfg.Certificate, Timeout: cfg.HandshakeTimeout,
+	})}
 	p.tunnels.init(p)
 	return p
 }

@@ -4,27 +4,15 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"net"
-	"net/netip"
 	"sync"
 	"time"
 
-	"github.com/spiffe/go-spiffe/v2/spiffeid"
-
+	"github.com/tulle-mesh/tulle/internal/handshake"
 	"github.com/tulle-mesh/tulle/internal/hbone"
 	"github.com/tulle-mesh/tulle/internal/hbone/h3"
-	"github.com/tulle-mesh/tulle/internal/mtls"
 	"github.com/tulle-mesh/tulle/ztunnel/conntrack"
 )
-
-// peer is what TLS proved about the other end of a tunnel; it is the Value of
-// hbone.Conn.
-type peer struct {
-	id spiffeid.ID
-	// expires is when its certificate does.
-	expires time.Time
-}
 
 // tunnels are the servers of the two carriers.
 type tunnels struct {
@@ -37,22 +25,17 @@ func (t *tunnels) init(p *Proxy) {
 	t.h3 = h3.NewServer(h3.ServerConfig{
 		Handler: p.handler(conntrack.HBONEQUIC),
 		Attach: func(cs tls.ConnectionState, _ hbone.Conn) (any, time.Time, error) {
-			who, err := identify(cs)
-			return who, who.expires, err
+			who, err := handshake.Identify(cs)
+			return who, who.Expires, err
 		},
 		Logger: p.log,
 	})
 }
 
-func identify(cs tls.ConnectionState) (peer, error) {
-	id, err := mtls.Peer(cs)
-	return peer{id: id, expires: mtls.NotAfter(cs)}, err
-}
-
 // ServeTunnel serves one connection to 15008 until it ends. It owns conn.
 func (p *Proxy) ServeTunnel(ctx context.Context, conn *net.TCPConn) {
 	received, source := time.Now(), addrPort(conn.RemoteAddr())
-	secure, who, err := p.handshake(ctx, conn, source.Addr())
+	secure, who, err := p.gate.Accept(ctx, conn, source.Addr())
 	if err == nil {
 		err = p.tunnels.h2.ServeConn(ctx, secure, who)
 		if err == nil || errors.Is(err, hbone.ErrServerDraining) {
@@ -69,43 +52,6 @@ func (p *Proxy) ServeTunnel(ctx context.Context, conn *net.TCPConn) {
 		Src: source, TunnelDst: addrPort(conn.LocalAddr()), Opened: received,
 	}, err)
 }
-
-// handshake makes conn a TLS connection whose peer is known.
-func (p *Proxy) handshake(ctx context.Context, conn *net.TCPConn, source netip.Addr) (*tls.Conn, peer, error) {
-	if err := p.handshakes.admit(source); err != nil {
-		return nil, peer{}, &HandshakeError{Err: err}
-	}
-	defer p.handshakes.leave(source)
-	ctx, cancel := context.WithTimeoutCause(ctx, p.cfg.HandshakeTimeout, fmt.Errorf("no TLS handshake within %v", p.cfg.HandshakeTimeout))
-	defer cancel()
-	if err := p.handshakes.begin(ctx); err != nil {
-		return nil, peer{}, &HandshakeError{Err: err}
-	}
-	defer p.handshakes.end()
-	if err := p.cfg.Certificate.Ready(ctx); err != nil {
-		return nil, peer{}, &HandshakeError{Err: err}
-	}
-	secure := tls.Server(hbone.WrapConn(conn), p.cfg.TLS)
-	if err := secure.HandshakeContext(ctx); err != nil {
-		if ctx.Err() != nil {
-			err = context.Cause(ctx)
-		}
-		return nil, peer{}, &HandshakeError{Err: err}
-	}
-	who, err := identify(secure.ConnectionState())
-	if err != nil {
-		return nil, peer{}, &HandshakeError{Err: err}
-	}
-	return secure, who, nil
-}
-
-// HandshakeError is a tunnel whose peer could not be identified.
-type HandshakeError struct{ Err error }
-
-func (e *HandshakeError) Error() string { return "TLS handshake: " + e.Err.Error() }
-
-// Unwrap returns the cause.
-func (e *HandshakeError) Unwrap() error { return e.Err }
 
 // ServeQUIC serves the tunnels that come on udp until ctx ends or the proxy is
 // drained. It owns udp. Packets that come before the pod's first certificate wait
@@ -127,7 +73,7 @@ func (p *Proxy) ServeQUIC(ctx context.Context, udp net.PacketConn) error {
 // have heard of it is served as long as Config.Drain has not begun.
 func (p *Proxy) Drain(ctx context.Context) {
 	settled, cancel := context.WithTimeout(ctx, lastHandshakes)
-	p.handshakes.settle(settled)
+	p.gate.Settle(settled)
 	cancel()
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = p.tunnels.h2.Drain(ctx) })

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/tulle-mesh/tulle/internal/authz"
+	"github.com/tulle-mesh/tulle/internal/handshake"
 	"github.com/tulle-mesh/tulle/internal/hbone"
 	"github.com/tulle-mesh/tulle/ztunnel/conntrack"
 )
@@ -25,14 +26,14 @@ func (p *Proxy) handler(protocol conntrack.Protocol) hbone.Handler {
 }
 
 func (p *Proxy) connectRequest(ctx context.Context, r *hbone.ServerRequest, protocol conntrack.Protocol) {
-	who, _ := r.Conn.Value.(peer)
+	who, _ := r.Conn.Value.(handshake.Peer)
 	req := request{
-		protocol: protocol, source: r.Conn.Remote, identity: who.id, tunnel: r.Conn.Local,
+		protocol: protocol, source: r.Conn.Remote, identity: who.ID, tunnel: r.Conn.Local,
 		host: forwardedHost(r.Forwarded), received: time.Now(),
 	}
 	c := conntrack.Connection{
 		Direction: conntrack.Inbound, Protocol: protocol, Src: req.source, TunnelDst: req.tunnel,
-		SrcIdentity: who.id, Opened: req.received,
+		SrcIdentity: who.ID, Opened: req.received,
 	}
 	var permit authz.Permit
 	err := checkRequest(r, who)
@@ -68,15 +69,15 @@ func (p *Proxy) connectRequest(ctx context.Context, r *hbone.ServerRequest, prot
 }
 
 // checkRequest looks at what does not depend on the pod.
-func checkRequest(r *hbone.ServerRequest, who peer) error {
+func checkRequest(r *hbone.ServerRequest, who handshake.Peer) error {
 	if r.Method != "CONNECT" {
 		return &Refusal{Status: 400, Reason: fmt.Sprintf("method %q, want CONNECT", clip(r.Method))}
 	}
-	if who.id.IsZero() {
+	if who.ID.IsZero() {
 		return &Refusal{Status: 401, Reason: "the tunnel's peer has no identity"}
 	}
-	if !who.expires.IsZero() && time.Now().After(who.expires) {
-		return &Refusal{Status: 401, Reason: fmt.Sprintf("the certificate of %s expired at %s", who.id, who.expires.UTC().Format(time.RFC3339))}
+	if !who.Expires.IsZero() && time.Now().After(who.Expires) {
+		return &Refusal{Status: 401, Reason: fmt.Sprintf("the certificate of %s expired at %s", who.ID, who.Expires.UTC().Format(time.RFC3339))}
 	}
 	return nil
 }

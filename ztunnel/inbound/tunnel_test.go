@@ -13,6 +13,7 @@ import (
 
 	"github.com/tulle-mesh/tulle/api/security"
 	"github.com/tulle-mesh/tulle/internal/authz"
+	"github.com/tulle-mesh/tulle/internal/handshake"
 	"github.com/tulle-mesh/tulle/internal/hbone"
 	"github.com/tulle-mesh/tulle/ztunnel/conntrack"
 	"github.com/tulle-mesh/tulle/ztunnel/inbound"
@@ -143,8 +144,8 @@ func TestPeerWithoutCertificateIsRefused(t *testing.T) {
 	}
 	defer c.Close()
 	_, _ = c.Write([]byte("GET / HTTP/1.1\r\n\r\n"))
-	var handshake *inbound.HandshakeError
-	if o := r.end(); !errors.As(o.err, &handshake) {
+	var failed *handshake.Error
+	if o := r.end(); !errors.As(o.err, &failed) {
 		t.Errorf("reported %v, want a handshake error", o.err)
 	}
 }

@@ -3,8 +3,8 @@ package nexthop
 import (
 	"net/netip"
 
+	"github.com/tulle-mesh/tulle/internal/state"
 	"github.com/tulle-mesh/tulle/internal/workload"
-	"github.com/tulle-mesh/tulle/ztunnel/state"
 )
 
 // Candidate is one way that a connection can go, for explanations.

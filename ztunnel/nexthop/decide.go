@@ -7,8 +7,8 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
+	"github.com/tulle-mesh/tulle/internal/state"
 	"github.com/tulle-mesh/tulle/internal/workload"
-	"github.com/tulle-mesh/tulle/ztunnel/state"
 )
 
 // Ports of the node proxy inside every pod of the mesh. Nobody connects to them

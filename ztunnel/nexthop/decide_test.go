@@ -13,10 +13,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	api "github.com/tulle-mesh/tulle/api/workload"
+	"github.com/tulle-mesh/tulle/internal/state"
 	"github.com/tulle-mesh/tulle/internal/workload"
 	"github.com/tulle-mesh/tulle/internal/xdsclient"
 	"github.com/tulle-mesh/tulle/ztunnel/nexthop"
-	"github.com/tulle-mesh/tulle/ztunnel/state"
 )
 
 // mesh is a snapshot in the making.

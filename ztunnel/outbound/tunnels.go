@@ -12,6 +12,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 
+	"github.com/tulle-mesh/tulle/internal/handshake"
 	"github.com/tulle-mesh/tulle/internal/hbone"
 	"github.com/tulle-mesh/tulle/internal/hbone/h3"
 	"github.com/tulle-mesh/tulle/internal/mtls"
@@ -49,16 +50,12 @@ func (t Tunnels) dialTLS(ctx context.Context, dst netip.AddrPort, expected []spi
 	if err != nil {
 		return nil, err
 	}
-	secure := tls.Client(hbone.WrapConn(conn), mtls.Client(t.SVID, t.Bundles, expected))
-	if err := secure.HandshakeContext(ctx); err != nil {
-		_ = conn.Close()
-		if ctx.Err() != nil {
-			err = context.Cause(ctx)
-		}
-		return nil, &HandshakeError{Err: err}
+	secure, err := handshake.Client(ctx, conn, t.SVID, t.Bundles, expected)
+	if err != nil {
+		return nil, err
 	}
 	tunnel, err := hbone.NewClient(secure, hbone.ClientConfig{
-		ExpiresAt: t.expiresAt(secure.ConnectionState()), Budget: t.Budget,
+		ExpiresAt: handshake.ExpiresAt(secure.ConnectionState(), t.SVID), Budget: t.Budget,
 	})
 	if err != nil {
 		return nil, err
@@ -72,31 +69,11 @@ func (t Tunnels) dialQUIC(ctx context.Context, dst netip.AddrPort, expected []sp
 		return nil, fmt.Errorf("open UDP socket: %w", err)
 	}
 	cfg := mtls.Client(t.SVID, t.Bundles, expected, mtls.WithProtocol(mtls.ProtocolH3))
-	tunnel, err := h3.Dial(ctx, udp, net.UDPAddrFromAddrPort(dst), cfg, h3.ClientConfig{ExpiresAt: t.expiresAt})
+	tunnel, err := h3.Dial(ctx, udp, net.UDPAddrFromAddrPort(dst), cfg, h3.ClientConfig{
+		ExpiresAt: func(cs tls.ConnectionState) time.Time { return handshake.ExpiresAt(cs, t.SVID) },
+	})
 	if err != nil {
-		return nil, &HandshakeError{Err: err}
+		return nil, &handshake.Error{Err: err}
 	}
 	return tunnel, nil
 }
-
-// expiresAt is when the first certificate of the connection, ours included, does.
-func (t Tunnels) expiresAt(cs tls.ConnectionState) time.Time {
-	at := mtls.NotAfter(cs)
-	if svid, err := t.SVID.GetX509SVID(); err == nil {
-		// The certificate may have been renewed since the handshake, a moment ago:
-		// the peer then closes a little before this.
-		if own := svid.Certificates[0].NotAfter; at.IsZero() || own.Before(at) {
-			at = own
-		}
-	}
-	return at
-}
-
-// HandshakeError is a tunnel whose peer did not prove to be who is expected
-// there, or did not accept us.
-type HandshakeError struct{ Err error }
-
-func (e *HandshakeError) Error() string { return "TLS handshake: " + e.Err.Error() }
-
-// Unwrap returns the cause.
-func (e *HandshakeError) Unwrap() error { return e.Err }

@@ -9,8 +9,8 @@ import (
 	"pgregory.net/rapid"
 
 	api "github.com/tulle-mesh/tulle/api/workload"
+	"github.com/tulle-mesh/tulle/internal/state"
 	"github.com/tulle-mesh/tulle/internal/workload"
-	"github.com/tulle-mesh/tulle/ztunnel/state"
 )
 
 // The store is compared, after every step of a random history, with maps that

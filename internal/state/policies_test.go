@@ -10,8 +10,8 @@ import (
 	security "github.com/tulle-mesh/tulle/api/security"
 	api "github.com/tulle-mesh/tulle/api/workload"
 	"github.com/tulle-mesh/tulle/internal/authz"
+	"github.com/tulle-mesh/tulle/internal/state"
 	"github.com/tulle-mesh/tulle/internal/xdsclient"
-	"github.com/tulle-mesh/tulle/ztunnel/state"
 )
 
 func policy(namespace, name string, scope security.Scope) *security.Authorization {

@@ -12,7 +12,7 @@ import (
 
 	security "github.com/tulle-mesh/tulle/api/security"
 	api "github.com/tulle-mesh/tulle/api/workload"
-	"github.com/tulle-mesh/tulle/ztunnel/state"
+	"github.com/tulle-mesh/tulle/internal/state"
 )
 
 var update = flag.Bool("update", false, "rewrite golden files")

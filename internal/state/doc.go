@@ -1,4 +1,4 @@
-// Package state holds what one node proxy knows of the mesh: workloads,
+// Package state holds what one proxy knows of the mesh: workloads,
 // services with their endpoints, and authorization policies.
 //
 // A Store takes updates from the control plane, through the handlers that

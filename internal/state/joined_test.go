@@ -6,7 +6,7 @@ import (
 	"time"
 
 	api "github.com/tulle-mesh/tulle/api/workload"
-	"github.com/tulle-mesh/tulle/ztunnel/state"
+	"github.com/tulle-mesh/tulle/internal/state"
 )
 
 func TestJoinedTellsWhenAKnownWorkloadBecameReachedByTunnels(t *testing.T) {

@@ -11,8 +11,8 @@ import (
 
 	security "github.com/tulle-mesh/tulle/api/security"
 	api "github.com/tulle-mesh/tulle/api/workload"
+	"github.com/tulle-mesh/tulle/internal/state"
 	"github.com/tulle-mesh/tulle/internal/xdsclient"
-	"github.com/tulle-mesh/tulle/ztunnel/state"
 )
 
 // pod is the wire form of a pod of the mesh in namespace shop.

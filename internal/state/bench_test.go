@@ -10,9 +10,9 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	api "github.com/tulle-mesh/tulle/api/workload"
+	"github.com/tulle-mesh/tulle/internal/state"
 	"github.com/tulle-mesh/tulle/internal/workload"
 	"github.com/tulle-mesh/tulle/internal/xdsclient"
-	"github.com/tulle-mesh/tulle/ztunnel/state"
 )
 
 const meshWorkloads, meshServices = 10000, 1000

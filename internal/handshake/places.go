@@ -1,4 +1,4 @@
-package inbound
+package handshake
 
 import (
 	"context"
@@ -8,11 +8,11 @@ import (
 	"sync"
 )
 
-// handshakes admits connections to the TLS handshake. Whoever reaches the pod may
+// places admits connections to the TLS handshake. Whoever reaches the port may
 // open one and stay silent until the timeout, so neither one source nor all
 // together may take every place.
-type handshakes struct {
-	places chan struct{}
+type places struct {
+	free chan struct{}
 
 	mu       sync.Mutex
 	admitted int // in the handshake or waiting for a place
@@ -20,14 +20,14 @@ type handshakes struct {
 	empty    chan struct{} // closed when nobody is admitted; nil while nobody waits
 }
 
-func newHandshakes() *handshakes {
-	return &handshakes{places: make(chan struct{}, maxHandshakes), bySource: map[netip.Addr]int{}}
+func newPlaces() *places {
+	return &places{free: make(chan struct{}, maxInProgress), bySource: map[netip.Addr]int{}}
 }
 
-var errTooManyWaiting = errors.New("too many connections of this pod wait for their TLS handshake")
+var errTooManyWaiting = errors.New("too many connections wait for their TLS handshake")
 
 // admit counts a connection until leave; an error refuses it.
-func (h *handshakes) admit(source netip.Addr) error {
+func (h *places) admit(source netip.Addr) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	switch {
@@ -41,7 +41,7 @@ func (h *handshakes) admit(source netip.Addr) error {
 	return nil
 }
 
-func (h *handshakes) leave(source netip.Addr) {
+func (h *places) leave(source netip.Addr) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.admitted--
@@ -55,7 +55,7 @@ func (h *handshakes) leave(source netip.Addr) {
 }
 
 // settle waits until all handshakes have ended, or ctx ends.
-func (h *handshakes) settle(ctx context.Context) {
+func (h *places) settle(ctx context.Context) {
 	h.mu.Lock()
 	if h.admitted == 0 {
 		h.mu.Unlock()
@@ -73,13 +73,13 @@ func (h *handshakes) settle(ctx context.Context) {
 }
 
 // begin waits for a place, which end gives back.
-func (h *handshakes) begin(ctx context.Context) error {
+func (h *places) begin(ctx context.Context) error {
 	select {
-	case h.places <- struct{}{}:
+	case h.free <- struct{}{}:
 		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
 }
 
-func (h *handshakes) end() { <-h.places }
+func (h *places) end() { <-h.free }
