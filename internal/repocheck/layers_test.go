@@ -100,6 +100,7 @@ var pure = map[string]string{
 	"internal/authz":         "a decision needs no socket",
 	"internal/authz/request": "a decision needs no codec",
 	"internal/workload":      "values are parsed without a socket",
+	"waypoint/route":         "meshctl explain runs the very same decision",
 }
 
 // ioPackages are what a pure package may not import, in itself.

@@ -1,0 +1,177 @@
+package route
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+
+	"github.com/tulle-mesh/tulle/waypoint/message"
+)
+
+// condition is one on a header field or a query parameter.
+type condition struct {
+	name string
+	// regex, if set, decides, else equality with exact.
+	exact string
+	regex *regexp.Regexp
+}
+
+func (c *condition) String() string {
+	if c.regex != nil {
+		return fmt.Sprintf("%s ~ %s", c.name, regexText(c.regex))
+	}
+	return fmt.Sprintf("%s = %s", c.name, c.exact)
+}
+
+// inHeader reports whether the values of the field, joined by commas, fit.
+func (c *condition) inHeader(h message.Header) bool {
+	first, more := -1, false
+	for i := range h {
+		if h[i].Name != c.name {
+			continue
+		}
+		if first >= 0 {
+			more = true
+			break
+		}
+		first = i
+	}
+	switch {
+	case first < 0:
+		return false
+	case !more && c.regex == nil:
+		return h[first].Value == c.exact
+	case !more:
+		return c.regex.MatchString(h[first].Value)
+	case c.regex != nil:
+		joined, _ := h.Lookup(c.name)
+		return c.regex.MatchString(joined)
+	}
+	rest := c.exact
+	for i := first; i < len(h); i++ {
+		if h[i].Name != c.name {
+			continue
+		}
+		if i > first {
+			var comma bool
+			if rest, comma = strings.CutPrefix(rest, ","); !comma {
+				return false
+			}
+		}
+		var fits bool
+		if rest, fits = strings.CutPrefix(rest, h[i].Value); !fits {
+			return false
+		}
+	}
+	return rest == ""
+}
+
+// appendField appends the values of the field, joined by commas, to b.
+func appendField(b []byte, h message.Header, name string) (joined []byte, found bool) {
+	for i := range h {
+		if h[i].Name != name {
+			continue
+		}
+		if found {
+			b = append(b, ',')
+		}
+		b, found = append(b, h[i].Value...), true
+	}
+	return b, found
+}
+
+// inQuery reports whether the first parameter of that name, decoded, fits.
+func (c *condition) inQuery(query string) bool {
+	raw, found := firstParameter(query, c.name)
+	if !found {
+		return false
+	}
+	if c.regex == nil {
+		return decodesTo(raw, c.exact)
+	}
+	if escaped(raw) {
+		raw = string(appendDecoded(nil, raw))
+	}
+	return c.regex.MatchString(raw)
+}
+
+// firstParameter returns the value, as sent, of the first parameter of that name. A
+// parameter without "=" has an empty value (WHATWG URL, 5.1).
+func firstParameter(query, name string) (raw string, found bool) {
+	for query != "" {
+		var pair string
+		if end := strings.IndexByte(query, '&'); end >= 0 {
+			pair, query = query[:end], query[end+1:]
+		} else {
+			pair, query = query, ""
+		}
+		if pair == "" {
+			continue
+		}
+		key, value, _ := strings.Cut(pair, "=")
+		if decodesTo(key, name) {
+			return value, true
+		}
+	}
+	return "", false
+}
+
+// escaped reports whether raw is not what it stands for.
+func escaped(raw string) bool {
+	return strings.IndexByte(raw, '%') >= 0 || strings.IndexByte(raw, '+') >= 0
+}
+
+// decodesTo reports whether raw stands for want: "+" for a space, "%" and two digits
+// for an octet; a "%" that no two digits follow stands for itself.
+func decodesTo(raw, want string) bool {
+	if !escaped(raw) {
+		return raw == want
+	}
+	n := 0
+	for i := 0; i < len(raw); n++ {
+		var c byte
+		c, i = decodeAt(raw, i)
+		if n >= len(want) || want[n] != c {
+			return false
+		}
+	}
+	return n == len(want)
+}
+
+func appendDecoded(b []byte, raw string) []byte {
+	for i := 0; i < len(raw); {
+		var c byte
+		c, i = decodeAt(raw, i)
+		b = append(b, c)
+	}
+	return b
+}
+
+// decodeAt returns the octet that raw stands for at i, and where the next begins.
+func decodeAt(raw string, i int) (byte, int) {
+	switch c := raw[i]; {
+	case c == '+':
+		return ' ', i + 1
+	case c == '%' && i+2 < len(raw):
+		high, ok1 := hexDigit(raw[i+1])
+		low, ok2 := hexDigit(raw[i+2])
+		if ok1 && ok2 {
+			return high<<4 | low, i + 3
+		}
+		fallthrough
+	default:
+		return c, i + 1
+	}
+}
+
+func hexDigit(c byte) (byte, bool) {
+	switch {
+	case '0' <= c && c <= '9':
+		return c - '0', true
+	case 'a' <= c && c <= 'f':
+		return c - 'a' + 10, true
+	case 'A' <= c && c <= 'F':
+		return c - 'A' + 10, true
+	}
+	return 0, false
+}

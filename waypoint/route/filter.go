@@ -1,0 +1,188 @@
+package route
+
+import (
+	"errors"
+	"fmt"
+	"math/bits"
+
+	api "github.com/tulle-mesh/tulle/api/waypoint"
+	"github.com/tulle-mesh/tulle/waypoint/message"
+)
+
+// Filter has one of its fields set.
+type Filter struct {
+	RequestHeaders  *HeaderChange
+	ResponseHeaders *HeaderChange
+	Redirect        *Redirect
+	Rewrite         *Rewrite
+	Mirror          *Mirror
+	CORS            *CORS
+	ExternalAuth    *ExternalAuth
+}
+
+// Filters in the order in which they apply.
+type Filters []Filter
+
+// Mirror sends a copy of some requests to another backend.
+type Mirror struct {
+	// Backend whose weight says nothing. Without Fault, it can be reached.
+	Backend Backend
+
+	numerator, denominator uint64
+}
+
+// Picks reports whether the request with u is copied, u as in Rule.Pick. Requests
+// whose backend is picked by the same u are not copied evenly: take another.
+func (m *Mirror) Picks(u uint64) bool {
+	if m.Backend.Fault != "" {
+		return false
+	}
+	at, _ := bits.Mul64(u, m.denominator)
+	return at < m.numerator
+}
+
+// ExternalAuth asks an authorization service first.
+type ExternalAuth struct {
+	// Backend whose weight says nothing; with a Fault all is refused.
+	Backend Backend
+	// GRPC tells that it speaks Envoy's ext_authz, else HTTP.
+	GRPC bool
+	// PathPrefix goes before the path of a question over HTTP.
+	PathPrefix string
+	// AllowedHeaders of the request are sent along; over gRPC all without any.
+	AllowedHeaders []string
+	// AllowedResponseHeaders of the answer get into the request.
+	AllowedResponseHeaders []string
+	// MaxBodyBytes of the content are sent along; 0 sends none.
+	MaxBodyBytes int
+}
+
+// compileFilters returns as many as there are; those it has an error about are empty.
+func compileFilters(filters []*api.Filter) (Filters, error) {
+	out := make(Filters, len(filters))
+	var errs []error
+	for i, f := range filters {
+		compiled, err := compileFilter(f)
+		if err == nil && hasUnknown(f) {
+			err = errors.New("something that this waypoint does not know")
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("filter %d: %w", i, err))
+			continue
+		}
+		out[i] = compiled
+	}
+	return out, errors.Join(errs...)
+}
+
+func compileFilter(f *api.Filter) (out Filter, err error) {
+	switch kind := f.GetKind().(type) {
+	case *api.Filter_RequestHeaders:
+		out.RequestHeaders, err = compileHeaderChange(kind.RequestHeaders)
+	case *api.Filter_ResponseHeaders:
+		out.ResponseHeaders, err = compileHeaderChange(kind.ResponseHeaders)
+	case *api.Filter_Redirect:
+		out.Redirect, err = compileRedirect(kind.Redirect)
+	case *api.Filter_Rewrite:
+		out.Rewrite, err = compileRewrite(kind.Rewrite)
+	case *api.Filter_Mirror:
+		out.Mirror, err = compileMirror(kind.Mirror)
+	case *api.Filter_Cors:
+		out.CORS, err = compileCORS(kind.Cors)
+	case *api.Filter_ExternalAuth:
+		out.ExternalAuth, err = compileExternalAuth(kind.ExternalAuth)
+	default:
+		err = errors.New("a kind that this waypoint does not know")
+	}
+	return out, err
+}
+
+func compileMirror(m *api.Mirror) (*Mirror, error) {
+	out := &Mirror{
+		Backend:     compileBackend(m.GetBackend()),
+		numerator:   uint64(m.GetNumerator()),
+		denominator: uint64(m.GetDenominator()),
+	}
+	if out.denominator == 0 {
+		out.numerator, out.denominator = 1, 1
+	}
+	if out.numerator > out.denominator {
+		return nil, fmt.Errorf("mirrors %d of %d requests", out.numerator, out.denominator)
+	}
+	return out, nil
+}
+
+func compileExternalAuth(a *api.ExternalAuth) (*ExternalAuth, error) {
+	out := &ExternalAuth{
+		Backend:                compileBackend(a.GetBackend()),
+		GRPC:                   a.GetGrpc(),
+		AllowedHeaders:         a.GetAllowedHeaders(),
+		AllowedResponseHeaders: a.GetAllowedResponseHeaders(),
+		MaxBodyBytes:           int(a.GetMaxBodyBytes()),
+	}
+	for _, names := range [][]string{out.AllowedHeaders, out.AllowedResponseHeaders} {
+		for _, n := range names {
+			if !message.ValidName(n) {
+				return nil, fmt.Errorf("%q is no name of a header field in lower case", n)
+			}
+		}
+	}
+	var err error
+	if p := a.GetPathPrefix(); p != "" {
+		out.PathPrefix, err = replacement(p)
+	}
+	return out, err
+}
+
+// Redirect returns the redirect, nil without one.
+func (f Filters) Redirect() *Redirect {
+	for i := range f {
+		if f[i].Redirect != nil {
+			return f[i].Redirect
+		}
+	}
+	return nil
+}
+
+// CORS returns the filter of that kind, nil without one.
+func (f Filters) CORS() *CORS {
+	for i := range f {
+		if f[i].CORS != nil {
+			return f[i].CORS
+		}
+	}
+	return nil
+}
+
+func (f Filters) needPrefix() bool {
+	for i := range f {
+		switch {
+		case f[i].Redirect != nil && f[i].Redirect.path.kind == replacePrefix:
+			return true
+		case f[i].Rewrite != nil && f[i].Rewrite.path.kind == replacePrefix:
+			return true
+		}
+	}
+	return false
+}
+
+// Request applies what changes requests.
+func (f Filters) Request(d Decision, r *message.Request) {
+	for i := range f {
+		switch {
+		case f[i].RequestHeaders != nil:
+			f[i].RequestHeaders.Apply(&r.Header)
+		case f[i].Rewrite != nil:
+			f[i].Rewrite.Apply(d, r)
+		}
+	}
+}
+
+// Response applies what changes responses, but for CORS.
+func (f Filters) Response(r *message.Response) {
+	for i := range f {
+		if f[i].ResponseHeaders != nil {
+			f[i].ResponseHeaders.Apply(&r.Header)
+		}
+	}
+}

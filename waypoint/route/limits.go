@@ -1,0 +1,28 @@
+package route
+
+const (
+	// maxMatches of one table. A Gateway API route has at most 128, so that this is
+	// what 780 full ones hold; the tree of them takes some 50 MB.
+	maxMatches = 100_000
+
+	// maxConditions of one match on fields, and on parameters. The Gateway API allows
+	// 16 of each.
+	maxConditions = 64
+
+	// maxPathBytes of a path that a match names. The Gateway API allows 1,024, and
+	// twice that for the service and the method of gRPC.
+	maxPathBytes = 4096
+
+	// maxRegexBytes of a regular expression: the longest value of a match that the
+	// Gateway API allows. RE2 takes time linear in the length of what it judges, times
+	// the size of the expression.
+	maxRegexBytes = 4096
+
+	// fewMatches of one path are looked at one after the other: below that, finding
+	// them by the value of a field costs more than it saves.
+	fewMatches = 8
+
+	// joinedBytes is how much of a header whose field is repeated, or of a parameter
+	// with escapes, is put together without an allocation: most of them are short.
+	joinedBytes = 256
+)

@@ -1,0 +1,271 @@
+package route_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/url"
+	"regexp"
+	"strings"
+	"testing"
+
+	api "github.com/tulle-mesh/tulle/api/waypoint"
+	"github.com/tulle-mesh/tulle/waypoint/message"
+	"github.com/tulle-mesh/tulle/waypoint/route"
+)
+
+// naive decides as the contract is written: the first match of which all conditions
+// hold. It returns its index, -1 without one.
+func naive(t *api.RouteTable, r *message.Request) int {
+	params := map[string]string{}
+	for pair := range strings.SplitSeq(r.Query, "&") {
+		key, value, _ := strings.Cut(pair, "=")
+		key, _ = url.QueryUnescape(key)
+		value, _ = url.QueryUnescape(value)
+		if _, have := params[key]; pair != "" && !have {
+			params[key] = value
+		}
+	}
+	for i, m := range t.Matches {
+		if len(m.ServerNames) == 0 && pathFits(m.Path, r.Path) && (m.Method == "" || m.Method == r.Method) &&
+			fieldsFit(m.Headers, r.Header.Lookup) &&
+			fieldsFit(m.Query, func(name string) (string, bool) { v, ok := params[name]; return v, ok }) {
+			return i
+		}
+	}
+	return -1
+}
+
+func pathFits(p *api.PathMatch, path string) bool {
+	switch kind := p.GetKind().(type) {
+	case *api.PathMatch_Exact:
+		return path == kind.Exact
+	case *api.PathMatch_Prefix:
+		want := strings.Split(strings.TrimSuffix(kind.Prefix, "/"), "/")
+		have := strings.Split(path, "/")
+		if len(want) == 1 {
+			return true
+		}
+		return len(have) >= len(want) && strings.Join(have[:len(want)], "/") == strings.Join(want, "/")
+	case *api.PathMatch_Regex:
+		return regexp.MustCompile("^(?:" + kind.Regex + ")$").MatchString(path)
+	}
+	return true
+}
+
+func fieldsFit(fields []*api.FieldMatch, lookup func(string) (string, bool)) bool {
+	seen := map[string]bool{}
+	for _, f := range fields {
+		if seen[f.Name] {
+			continue
+		}
+		seen[f.Name] = true
+		v, ok := lookup(f.Name)
+		if !ok {
+			return false
+		}
+		switch kind := f.Kind.(type) {
+		case *api.FieldMatch_Exact:
+			ok = v == kind.Exact
+		case *api.FieldMatch_Regex:
+			ok = regexp.MustCompile("^(?:" + kind.Regex + ")$").MatchString(v)
+		}
+		if !ok {
+			return false
+		}
+	}
+	return true
+}
+
+// choices makes routes and requests out of so few words that they meet often.
+type choices struct{ *rand.Rand }
+
+func (c choices) of(words ...string) string { return words[c.IntN(len(words))] }
+
+func (c choices) path() string {
+	n := c.IntN(4)
+	if n == 0 {
+		return "/"
+	}
+	var b strings.Builder
+	for range n {
+		b.WriteString("/" + c.of("a", "b", "ab", "c", "d%20e", "."+"x", ""))
+	}
+	if c.IntN(4) == 0 {
+		b.WriteByte('/')
+	}
+	return b.String()
+}
+
+func (c choices) field() string {
+	name := c.of("h1", "h2", "q 1", "q2")
+	if c.IntN(4) == 0 {
+		return name + "~" + c.of("v.", "v1|v2", ".*", "", "(?i)V1", "v1,v2", `a b`)
+	}
+	return name + "=" + c.of("v1", "v2", "v3", "", "v1,v2", "a b", "%")
+}
+
+func (c choices) match(rules int) *api.Match {
+	var conditions []string
+	switch c.IntN(8) {
+	case 0, 1, 2:
+		conditions = append(conditions, "prefix "+c.path())
+	case 3, 4:
+		conditions = append(conditions, "exact "+c.path())
+	case 5:
+		conditions = append(conditions, "regex "+c.of("/a.*", "/a/b", "/(a|b)/.*", ".*", "/a/[^/]+", "(?i)/A/.*", "/ab?/.*", "\\*", "/a//.*|/c"))
+	}
+	if c.IntN(4) == 0 {
+		conditions = append(conditions, "method "+c.of("GET", "POST", "PUT"))
+	}
+	for range c.IntN(3) {
+		conditions = append(conditions, c.of("header ", "query ")+c.field())
+	}
+	if c.IntN(20) == 0 {
+		conditions = append(conditions, "server a.example")
+	}
+	m := match(conditions...)
+	m.Rule = uint32(c.IntN(rules))
+	return m
+}
+
+func (c choices) table(matches int) *api.RouteTable {
+	rules := 1 + c.IntN(5)
+	t := &api.RouteTable{}
+	for i := range rules {
+		t.Rules = append(t.Rules, &api.Rule{
+			Ref:      &api.RouteRef{Kind: "HTTPRoute", Namespace: "shop", Name: "r", Rule: fmt.Sprint(i)},
+			Backends: to("echo"),
+		})
+	}
+	for range matches {
+		t.Matches = append(t.Matches, c.match(rules))
+	}
+	return t
+}
+
+func (c choices) request() *message.Request {
+	r := get(c.path())
+	if c.IntN(30) == 0 {
+		r.Path = c.of("*", "")
+	}
+	r.Method = c.of("GET", "POST", "PUT", "OPTIONS")
+	for range c.IntN(4) {
+		r.Header.Add(c.of("h1", "h2", "h3"), c.of("v1", "v2", "v3", "v1,v2", "a b", "", "%"))
+	}
+	for range c.IntN(4) {
+		r.HasQuery = true
+		if r.Query != "" {
+			r.Query += "&"
+		}
+		r.Query += c.of("q+1", "q%201", "q2", "%712", "h1", "q3") + c.of("", "=", "=v1", "=v2", "=v%31", "=v1%2Cv2", "=a+b", "=a%20b", "=%25")
+	}
+	return r
+}
+
+// TestRandomTablesAgainstANaiveSearch holds the tree, and Explain, to the contract's
+// words.
+func TestRandomTablesAgainstANaiveSearch(t *testing.T) {
+	tables := 3000
+	if testing.Short() {
+		tables = 300
+	}
+	c := choices{rand.New(rand.NewPCG(1, 2))}
+	hits := 0
+	for n := range tables {
+		// Many matches on the few paths make nodes with many entries.
+		want := c.table(c.IntN([]int{2, 10, 100}[n%3]))
+		p := compile(t, service(want)).Port(80)
+		for range 30 {
+			r := c.request()
+			d := p.Match("", r)
+			i := naive(want, r)
+			if i < 0 {
+				if d.Kind != route.NotFound {
+					t.Fatalf("%s %s %v: %v, want nothing\n%v", r.Method, r.Target(), r.Header, d.Rule.Name, want)
+				}
+			} else {
+				hits++
+				if d.Kind != route.Routed || d.Rule.Ref.Rule != want.Rules[want.Matches[i].Rule].Ref.Rule {
+					t.Fatalf("%s %s %v: %v, want match %d\n%v", r.Method, r.Target(), r.Header, d, i, want)
+				}
+			}
+			e := p.Explain("", r)
+			if e.Decision != d.Kind.String() || i >= 0 && (e.Rest != len(want.Matches)-i-1 || e.Rule != d.Rule.Name) ||
+				len(e.Considered)+e.Rest != len(want.Matches) {
+				t.Fatalf("%s %s %v: explained as %+v, want match %d", r.Method, r.Target(), r.Header, e, i)
+			}
+		}
+	}
+	if hits < tables {
+		t.Errorf("only %d requests found a match", hits)
+	}
+}
+
+func TestConnectionsAgainstANaiveSearch(t *testing.T) {
+	c := choices{rand.New(rand.NewPCG(3, 4))}
+	names := []string{"a.example", "b.example", "x.a.example", "example", "y.x.a.example", "", "A.Example", ".example", "a."}
+	hits := 0
+	for range 2000 {
+		want := &api.RouteTable{Rules: []*api.Rule{{Backends: to("echo")}}}
+		for range c.IntN(8) {
+			var m *api.Match
+			switch c.IntN(4) {
+			case 0:
+				m = match(c.of("prefix /a", "exact /", "method GET", "header a=b", "query a=b", "regex .*"))
+			case 1:
+				m = match("prefix /")
+			default:
+				m = match("server "+c.of("a.example", "*.example", "*.a.example", "b.example", "example"), "server "+c.of("b.example", "*.x.a.example"))
+				if c.IntN(8) == 0 {
+					m = &api.Match{}
+				}
+			}
+			want.Matches = append(want.Matches, m)
+		}
+		p := compile(t, service(want)).Port(80)
+		for _, name := range names {
+			first := -1
+			for i, m := range want.Matches {
+				if len(m.Headers)+len(m.Query)+len(m.Method) > 0 || m.Path.GetKind() != nil && m.Path.GetPrefix() != "/" {
+					continue
+				}
+				fits := len(m.ServerNames) == 0
+				for _, s := range m.ServerNames {
+					lower := strings.ToLower(name)
+					suffix, wild := strings.CutPrefix(s, "*")
+					fits = fits || lower == s || wild && strings.HasSuffix(lower, suffix) && lower != suffix
+				}
+				if fits {
+					first = i
+					break
+				}
+			}
+			d, e := p.Connect("", name), p.ExplainConnect("", name)
+			if (d.Kind == route.Routed) != (first >= 0) || e.Decision != d.Kind.String() ||
+				first >= 0 && e.Rest != len(want.Matches)-first-1 {
+				t.Fatalf("%q: %v, %+v, want match %d of %v", name, d.Kind, e, first, want)
+			}
+			if first >= 0 {
+				hits++
+			}
+		}
+	}
+	if hits < 2000 {
+		t.Errorf("only %d connections found a match", hits)
+	}
+}
+
+// FuzzMatch makes table and request from one seed.
+func FuzzMatch(f *testing.F) {
+	f.Add(uint64(1), uint64(2), uint16(20))
+	f.Fuzz(func(t *testing.T, a, b uint64, matches uint16) {
+		c := choices{rand.New(rand.NewPCG(a, b))}
+		want := c.table(int(matches % 200))
+		p := compile(t, service(want)).Port(80)
+		r := c.request()
+		d, i := p.Match("", r), naive(want, r)
+		if (d.Kind == route.Routed) != (i >= 0) || i >= 0 && d.Rule.Ref.Rule != want.Rules[want.Matches[i].Rule].Ref.Rule {
+			t.Fatalf("%s %s %v: %v, want match %d\n%v", r.Method, r.Target(), r.Header, d, i, want)
+		}
+	})
+}

@@ -1,0 +1,243 @@
+package route
+
+import (
+	"fmt"
+	"math/bits"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	api "github.com/tulle-mesh/tulle/api/waypoint"
+	"github.com/tulle-mesh/tulle/waypoint/message"
+)
+
+// Rule is what becomes of a request. Nobody changes it.
+type Rule struct {
+	Ref Ref
+	// Name is Ref's text.
+	Name string
+	// Filters in the order in which they apply.
+	Filters Filters
+	// Backends share the requests; see Pick.
+	Backends []Backend
+	// RequestTimeout is of the whole exchange, BackendTimeout of one attempt; 0 is none.
+	RequestTimeout, BackendTimeout time.Duration
+	// Retry is nil where the default applies.
+	Retry *Retry
+	// Affinity is nil without.
+	Affinity *Affinity
+	// RateLimits names the resources that apply.
+	RateLimits []string
+	// Fault is why all requests get 500; see Decision.Fault, which knows more.
+	Fault string
+
+	weight uint64
+	// needsPrefix tells that a filter replaces the prefix that matched.
+	needsPrefix bool
+}
+
+// Ref names a rule of a route.
+type Ref struct {
+	Kind, Namespace, Name string
+	// Rule is its name, else its index.
+	Rule string
+}
+
+// String returns kind/namespace/name/rule.
+func (r Ref) String() string { return r.Kind + "/" + r.Namespace + "/" + r.Name + "/" + r.Rule }
+
+// Backend is where a share of a rule's requests goes.
+type Backend struct {
+	// Service is "namespace/hostname".
+	Service string
+	Port    uint16
+	Weight  uint32
+	// Filters apply after those of the rule to requests, before them to responses.
+	Filters Filters
+	// Fault is why its share gets 500.
+	Fault string
+
+	needsPrefix bool
+}
+
+// Retry says when an attempt is followed by another.
+type Retry struct {
+	// Attempts are those after the first; 0 turns retries off.
+	Attempts int
+	// Backoff is the least time between attempts; 0 leaves it to the waypoint.
+	Backoff time.Duration
+
+	codes []int
+}
+
+// Code reports whether a response with that status is tried again.
+func (r *Retry) Code(status int) bool {
+	_, found := slices.BinarySearch(r.codes, status)
+	return found
+}
+
+// Affinity keeps a client's requests at one endpoint.
+type Affinity struct {
+	// Cookie or Header is the name of what carries the session; one is empty.
+	Cookie, Header string
+	// AbsoluteTimeout and IdleTimeout end a session; 0 does not.
+	AbsoluteTimeout, IdleTimeout time.Duration
+	// Permanent cookies outlive the browser's session.
+	Permanent bool
+}
+
+func compileRule(r *api.Rule) Rule {
+	out := Rule{
+		Ref: Ref{
+			Kind:      r.GetRef().GetKind(),
+			Namespace: r.GetRef().GetNamespace(),
+			Name:      r.GetRef().GetName(),
+			Rule:      r.GetRef().GetRule(),
+		},
+		Backends:   make([]Backend, len(r.GetBackends())),
+		RateLimits: r.GetRateLimits(),
+		Fault:      r.GetFault(),
+	}
+	out.Name = out.Ref.String()
+	fault := func(why string) {
+		if out.Fault == "" {
+			out.Fault = why
+		}
+	}
+	if hasUnknownBut(r, "filters", "backends") {
+		fault("something that this waypoint does not know")
+	}
+	var err error
+	if out.Filters, err = compileFilters(r.GetFilters()); err != nil {
+		fault(err.Error())
+	}
+	out.needsPrefix = out.Filters.needPrefix()
+	for i, b := range r.GetBackends() {
+		out.Backends[i] = compileBackend(b)
+		out.weight += uint64(out.Backends[i].Weight)
+		out.needsPrefix = out.needsPrefix || out.Backends[i].Weight > 0 && out.Backends[i].needsPrefix
+	}
+	if out.weight == 0 && out.Filters.Redirect() == nil {
+		fault("no backend with a weight")
+	}
+	if out.RequestTimeout, err = duration(r.GetTimeouts().GetRequest()); err != nil {
+		fault(fmt.Sprintf("timeout of requests: %v", err))
+	}
+	if out.BackendTimeout, err = duration(r.GetTimeouts().GetBackend()); err != nil {
+		fault(fmt.Sprintf("timeout of backends: %v", err))
+	}
+	if out.Retry, err = compileRetry(r.GetRetry()); err != nil {
+		fault(fmt.Sprintf("retry: %v", err))
+	}
+	if out.Affinity, err = compileAffinity(r.GetSessionAffinity()); err != nil {
+		fault(fmt.Sprintf("session affinity: %v", err))
+	}
+	return out
+}
+
+func compileBackend(b *api.Backend) Backend {
+	out := Backend{Service: b.GetService(), Port: uint16(b.GetPort()), Weight: b.GetWeight(), Fault: b.GetFault()}
+	fault := func(why string) {
+		if out.Fault == "" {
+			out.Fault = why
+		}
+	}
+	if hasUnknownBut(b, "filters") {
+		fault("something that this waypoint does not know")
+	}
+	var err error
+	if out.Filters, err = compileFilters(b.GetFilters()); err != nil {
+		fault(err.Error())
+	}
+	out.needsPrefix = out.Filters.needPrefix()
+	if namespace, hostname, _ := strings.Cut(out.Service, "/"); namespace == "" || hostname == "" {
+		fault("no service")
+	}
+	if b.GetPort() == 0 || b.GetPort() > 65535 {
+		fault(fmt.Sprintf("port %d is none", b.GetPort()))
+	}
+	return out
+}
+
+func compileRetry(r *api.Retry) (*Retry, error) {
+	if r == nil {
+		return nil, nil
+	}
+	out := &Retry{Attempts: int(min(r.GetAttempts(), 1<<20))}
+	for _, c := range r.GetCodes() {
+		if c < 400 || c > 599 {
+			return nil, fmt.Errorf("status %d is not retried", c)
+		}
+		out.codes = append(out.codes, int(c))
+	}
+	slices.Sort(out.codes)
+	var err error
+	out.Backoff, err = duration(r.GetBackoff())
+	return out, err
+}
+
+func compileAffinity(a *api.SessionAffinity) (*Affinity, error) {
+	if a == nil {
+		return nil, nil
+	}
+	out := &Affinity{Cookie: a.GetCookie(), Header: strings.ToLower(a.GetHeader()), Permanent: a.GetPermanent()}
+	if name := out.Cookie + out.Header; !message.ValidName(strings.ToLower(name)) {
+		return nil, fmt.Errorf("%q is no name", name)
+	}
+	var err error
+	if out.AbsoluteTimeout, err = duration(a.GetAbsoluteTimeout()); err != nil {
+		return nil, err
+	}
+	out.IdleTimeout, err = duration(a.GetIdleTimeout())
+	return out, err
+}
+
+// duration returns d, 0 when it is absent.
+func duration(d *durationpb.Duration) (time.Duration, error) {
+	if d == nil {
+		return 0, nil
+	}
+	if err := d.CheckValid(); err != nil {
+		return 0, err
+	}
+	if v := d.AsDuration(); v >= 0 {
+		return v, nil
+	}
+	return 0, fmt.Errorf("%v is negative", d.AsDuration())
+}
+
+// Pick chooses the backend for u, a number spread evenly over all of 64 bits: each
+// gets its weight's share of them. It is nil when no backend has a weight.
+func (r *Rule) Pick(u uint64) *Backend {
+	if r.weight == 0 {
+		return nil
+	}
+	at, _ := bits.Mul64(u, r.weight)
+	for i := range r.Backends {
+		w := uint64(r.Backends[i].Weight)
+		if at < w {
+			return &r.Backends[i]
+		}
+		at -= w
+	}
+	return nil
+}
+
+// Apply changes a request as the rule and, if it is not nil, the backend say. Mirrors,
+// CORS, redirects and external authorization are the caller's.
+func (d Decision) Apply(b *Backend, r *message.Request) {
+	d.Rule.Filters.Request(d, r)
+	if b != nil {
+		b.Filters.Request(d, r)
+	}
+}
+
+// ApplyResponse changes a response as the backend, if it is not nil, and the rule say.
+func (d Decision) ApplyResponse(b *Backend, r *message.Response) {
+	if b != nil {
+		b.Filters.Response(r)
+	}
+	d.Rule.Filters.Response(r)
+}
