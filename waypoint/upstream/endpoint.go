@@ -1,0 +1,115 @@
+package upstream
+
+import (
+	"net/netip"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"github.com/tulle-mesh/tulle/internal/workload"
+)
+
+// Endpoint is one place where a backend's requests are answered. It is a plain
+// value; a Dialer gets it to connect to.
+type Endpoint struct {
+	// UID names the workload in the mesh; it may be empty. Together with Addr and
+	// Hostname it tells whether an endpoint is still the same one.
+	UID string
+	// Addr is where the application listens. Its address is invalid for a workload
+	// that is only known by Hostname.
+	Addr netip.AddrPort
+	// Hostname is resolved by the dialer when Addr has no address.
+	Hostname string
+	// Identity is who must answer; zero accepts what the dialer accepts.
+	Identity spiffeid.ID
+	// Tunnelled endpoints are reached through HBONE, others directly.
+	Tunnelled bool
+	// Place is compared with the waypoint's own.
+	Place Place
+	// Weight is its share; 0 receives nothing.
+	Weight uint32
+	// Healthy is what the control plane says: Kubernetes' readiness.
+	Healthy bool
+}
+
+// Place is where something runs. Empty parts are unknown, and shared with nobody.
+type Place struct {
+	workload.Locality
+	Node, Cluster, Network string
+}
+
+// PlaceOf returns where w runs.
+func PlaceOf(w *workload.Workload) Place {
+	return Place{Locality: w.Locality, Node: w.Node, Cluster: w.ClusterID, Network: w.Network}
+}
+
+// EndpointOf returns the endpoint that w is for a port of svc, seen from a waypoint
+// in network. like chooses among the addresses of both families; it may be zero.
+// Otherwise it says why w cannot serve the port.
+func EndpointOf(w *workload.Workload, svc *workload.Service, port workload.Port, network string, like netip.Addr) (Endpoint, string) {
+	if w.Network != network {
+		// Another network is reached through its gateway, which needs a tunnel inside
+		// another; its addresses mean nothing here.
+		return Endpoint{}, "in another network"
+	}
+	target := targetPort(w, svc.Key(), port)
+	if target == 0 {
+		return Endpoint{}, "without this port"
+	}
+	addr := w.Address(like)
+	if !addr.IsValid() && w.Hostname == "" {
+		return Endpoint{}, "without an address"
+	}
+	return Endpoint{
+		UID: w.UID, Addr: netip.AddrPortFrom(addr, target), Hostname: w.Hostname,
+		Identity: w.Identity(), Tunnelled: w.Protocol == workload.HBONE,
+		Place: PlaceOf(w), Weight: w.Capacity, Healthy: w.Healthy,
+	}, ""
+}
+
+// targetPort maps the service's port: the workload's own mapping comes first, since
+// only it knows its named ports; one that lists ports, but not this, does not serve
+// it. It is 0 when there is none.
+func targetPort(w *workload.Workload, key workload.ServiceKey, port workload.Port) uint16 {
+	own := w.Services[key]
+	for _, p := range own {
+		if p.Service == port.Service {
+			if p.Target != 0 {
+				return p.Target
+			}
+			return port.Target
+		}
+	}
+	if len(own) > 0 {
+		return 0
+	}
+	return port.Target
+}
+
+// Name is what consistent hashing and session tokens know the endpoint by: its uid,
+// so that a pod of a StatefulSet keeps its keys when it comes back with another
+// address, else its address.
+func (e *Endpoint) Name() string {
+	if e.UID != "" {
+		return e.UID
+	}
+	return e.String()
+}
+
+// String returns address and port, for logs.
+func (e *Endpoint) String() string {
+	if !e.Addr.Addr().IsValid() {
+		return e.Hostname + ":" + portText(e.Addr.Port())
+	}
+	return e.Addr.String()
+}
+
+// key tells whether two endpoints are one: an address that another pod got, or a
+// pod that got another address, starts anew.
+type key struct {
+	uid, hostname string
+	addr          netip.AddrPort
+	identity      spiffeid.ID
+	tunnelled     bool
+}
+
+func (e *Endpoint) key() key { return key{e.UID, e.Hostname, e.Addr, e.Identity, e.Tunnelled} }

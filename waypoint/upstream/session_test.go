@@ -1,0 +1,76 @@
+package upstream_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/tulle-mesh/tulle/waypoint/message"
+	"github.com/tulle-mesh/tulle/waypoint/upstream"
+)
+
+var someDay = time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
+
+func TestSessionsEnd(t *testing.T) {
+	b := newBackend(t, upstream.Config{}, nil, endpoints(1))
+	target := pick(t, b, upstream.Options{})
+	p := upstream.SessionPolicy{Absolute: time.Hour, Idle: 10 * time.Minute}
+	token := target.Token(upstream.Session{}, someDay)
+	later := func(d time.Duration) time.Time { return someDay.Add(d) }
+
+	if s := p.Read(token, later(9*time.Minute)); s.Target == 0 || !s.Issued.Equal(someDay) {
+		t.Errorf("session %+v after nine minutes", s)
+	}
+	if s := p.Read(token, later(10*time.Minute)); s.Target != 0 {
+		t.Error("an idle session goes on")
+	}
+	// Each request renews it, until the absolute end.
+	for m := 5; m < 60; m += 5 {
+		s := p.Read(token, later(time.Duration(m)*time.Minute))
+		if s.Target == 0 {
+			t.Fatalf("the session has ended after %d minutes", m)
+		}
+		token = target.Token(s, later(time.Duration(m)*time.Minute))
+	}
+	if s := p.Read(token, later(time.Hour)); s.Target != 0 {
+		t.Error("a session is older than it may be")
+	}
+	if s := p.Read(target.Token(upstream.Session{}, later(time.Hour)), someDay); s.Target != 0 {
+		t.Error("a token from the future is taken")
+	}
+}
+
+func TestCookies(t *testing.T) {
+	h := message.Header{{Name: "cookie", Value: "a=1; b=\"two\";c=3"}, {Name: "x", Value: "y"}, {Name: "cookie", Value: "d=4=4; e"}}
+	for name, want := range map[string]string{"a": "1", "b": "two", "c": "3", "d": "4=4"} {
+		if got, ok := upstream.Cookie(h, name); !ok || got != want {
+			t.Errorf("cookie %s is %q, %v, want %q", name, got, ok, want)
+		}
+	}
+	for _, name := range []string{"e", "f", ""} {
+		if got, ok := upstream.Cookie(h, name); ok {
+			t.Errorf("there is a cookie %q: %q", name, got)
+		}
+	}
+	if got, want := upstream.SetCookie("s", "v", "", 0), "s=v; Path=/; HttpOnly; SameSite=Lax"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+	if got, want := upstream.SetCookie("s", "v", "/shop", time.Minute), "s=v; Path=/shop; Max-Age=60; HttpOnly; SameSite=Lax"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
+func FuzzSession(f *testing.F) {
+	for _, s := range []string{"", "1.1.1", "ffffffffffffffff.sf.sg", "..", "1.2", "-1.-2.-3", "1.1.0"} {
+		f.Add(s)
+	}
+	p := upstream.SessionPolicy{Absolute: time.Hour, Idle: time.Minute}
+	f.Fuzz(func(t *testing.T, token string) {
+		s := p.Read(token, someDay)
+		if s.Target == 0 {
+			return
+		}
+		if age := someDay.Sub(s.Issued); age >= time.Hour || s.Seen.Before(s.Issued) {
+			t.Errorf("%q gives %+v", token, s)
+		}
+	})
+}
