@@ -26,8 +26,8 @@ type Outlier struct {
 	SuccessRate SuccessRate
 	// FailurePercent ejects targets with a larger part of failures.
 	FailurePercent FailurePercent
-	// Interval is how long rates are counted: 10 s when 0. A target that was not
-	// ejected for an interval has its next ejection shortened by one step.
+	// Interval is how long rates are counted: 10 s when 0. For each interval that a
+	// target was not ejected, its next ejection is one step shorter.
 	Interval time.Duration
 	// BaseEjection times the number of ejections in a row is how long one lasts: 30 s
 	// when 0; at most MaxEjection, 300 s when 0.
@@ -131,8 +131,10 @@ func newDetector(b *Backend, cfg Outlier) *detector {
 
 // report counts an outcome and ejects the target when it is one too many.
 func (d *detector) report(t *Target, o *Outcome, now int64) {
-	if at := d.sweepAt.Load(); now >= at && d.sweepAt.CompareAndSwap(at, now+int64(d.cfg.Interval)) {
-		d.sweep(now, at)
+	if d.rates {
+		if at := d.sweepAt.Load(); now >= at && d.sweepAt.CompareAndSwap(at, now+int64(d.cfg.Interval)) {
+			d.sweep(now)
+		}
 	}
 	c := &t.outlier
 	if d.cfg.SplitLocal {
@@ -219,6 +221,9 @@ func (d *detector) ejectLocked(t *Target, now int64) bool {
 	if most := n * d.cfg.MaxEjectedPercent / 100; ejected+1 > most && (ejected > 0 || n < 2) {
 		return false
 	}
+	if t.ejections > 0 {
+		t.ejections = max(0, t.ejections-(now-t.backSince)/int64(d.cfg.Interval))
+	}
 	t.ejections++
 	t.ejectedUntil = now + min(int64(d.cfg.BaseEjection)*t.ejections, int64(d.cfg.MaxEjection))
 	return true
@@ -226,15 +231,14 @@ func (d *detector) ejectLocked(t *Target, now int64) bool {
 
 // readmit ends an ejection. Backend.mu is held.
 func (d *detector) readmit(t *Target) {
-	t.ejectedUntil = 0
+	t.backSince, t.ejectedUntil = t.ejectedUntil, 0
 	reset(&t.outlier.serverErrors)
 	reset(&t.outlier.gateway)
 	reset(&t.outlier.local)
 }
 
-// sweep ends an interval that was due at the time due: it compares the targets'
-// rates and forgives those that behaved.
-func (d *detector) sweep(now, due int64) {
+// sweep ends an interval: it compares the targets' rates.
+func (d *detector) sweep(now int64) {
 	b := d.backend
 	type ejection struct {
 		target *Target
@@ -243,17 +247,9 @@ func (d *detector) sweep(now, due int64) {
 	}
 	var done []ejection
 	b.mu.Lock()
-	intervals := 1 + (now-due)/int64(d.cfg.Interval)
-	for _, t := range b.targets {
-		if t.ejectedUntil == 0 && t.ejections > 0 {
-			t.ejections = max(0, t.ejections-intervals)
-		}
-	}
-	if d.rates {
-		for t, cause := range d.unlikeOthers() {
-			if d.ejectLocked(t, now) {
-				done = append(done, ejection{t, cause, t.ejectedUntil - now})
-			}
+	for t, cause := range d.unlikeOthers() {
+		if d.ejectLocked(t, now) {
+			done = append(done, ejection{t, cause, t.ejectedUntil - now})
 		}
 	}
 	if len(done) > 0 {

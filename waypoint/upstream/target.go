@@ -31,6 +31,7 @@ type Target struct {
 	// Under Backend.mu:
 	ejectedUntil int64 // on the backend's clock; 0 when it is not ejected
 	ejections    int64 // in a row, each longer than the last
+	backSince    int64 // when the last one ended
 	failing      bool  // active checks say so
 	retired      bool  // its endpoint is gone
 	stopChecks   context.CancelFunc
