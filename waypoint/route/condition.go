@@ -67,7 +67,8 @@ func (c *condition) inHeader(h message.Header) bool {
 }
 
 // appendField appends the values of the field, joined by commas, to b.
-func appendField(b []byte, h message.Header, name string) (joined []byte, found bool) {
+func appendField(b []byte, h message.Header, name string) []byte {
+	found := false
 	for i := range h {
 		if h[i].Name != name {
 			continue
@@ -77,7 +78,7 @@ func appendField(b []byte, h message.Header, name string) (joined []byte, found 
 		}
 		b, found = append(b, h[i].Value...), true
 	}
-	return b, found
+	return b
 }
 
 // inQuery reports whether the first parameter of that name, decoded, fits.
@@ -124,6 +125,9 @@ func escaped(raw string) bool {
 // decodesTo reports whether raw stands for want: "+" for a space, "%" and two digits
 // for an octet; a "%" that no two digits follow stands for itself.
 func decodesTo(raw, want string) bool {
+	if len(raw) < len(want) {
+		return false
+	}
 	if !escaped(raw) {
 		return raw == want
 	}

@@ -64,7 +64,7 @@ func (p *Port) explain(clientNamespace string, judge func(*match) (failed, got s
 		m := &t.matches[i]
 		failed, got := judge(m)
 		out.Considered = append(out.Considered, Considered{
-			Rule:       t.rules[m.rule].Name,
+			Rule:       t.rules[t.ruleOf[i]].Name,
 			Conditions: m.conditions(),
 			Failed:     failed,
 			Got:        got,

@@ -23,7 +23,6 @@ const (
 
 // match leads what fits it to a rule.
 type match struct {
-	rule int32
 	kind pathKind
 	// plain tells that nothing but the path is asked, and that not by regex.
 	plain bool
@@ -35,7 +34,7 @@ type match struct {
 	query   []condition
 	// serverNames of which a connection must have one.
 	serverNames []string
-	// fault is why what fits gets 500, besides the rule's.
+	// fault is why what fits gets 500, whatever the rule.
 	fault string
 }
 
@@ -46,7 +45,7 @@ func compileMatch(m *api.Match, rules []Rule) (match, error) {
 	if len(m.GetHeaders()) > maxConditions || len(m.GetQuery()) > maxConditions {
 		return match{}, fmt.Errorf("more than %d conditions", maxConditions)
 	}
-	out := match{rule: int32(m.GetRule()), method: m.GetMethod(), serverNames: m.GetServerNames()}
+	out := match{method: m.GetMethod(), serverNames: m.GetServerNames()}
 	if hasUnknown(m) {
 		out.fault = "a condition that this waypoint does not know"
 	}
@@ -72,7 +71,7 @@ func compileMatch(m *api.Match, rules []Rule) (match, error) {
 	}
 	out.plain = out.kind != pathRegex && out.method == "" &&
 		len(out.headers)+len(out.query)+len(out.serverNames) == 0
-	if _, ok := (Decision{match: &out}).Prefix(); !ok && rules[out.rule].needsPrefix && out.fault == "" {
+	if _, ok := (Decision{match: &out}).Prefix(); !ok && rules[m.GetRule()].needsPrefix && out.fault == "" {
 		out.fault = "a prefix is replaced, and the match has none"
 	}
 	return out, nil

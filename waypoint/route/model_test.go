@@ -269,3 +269,36 @@ func FuzzMatch(f *testing.F) {
 		}
 	})
 }
+
+// FuzzQuery holds the first parameter of a name to what net/url makes of the same
+// query, where that has an opinion.
+func FuzzQuery(f *testing.F) {
+	for _, q := range []string{"a=b", "a=b&a=c", "%61=%62+c", "a", "=a", "&&a=1", "a=%", "a=%zz&b=1", "a=b=c", "a+b=1"} {
+		f.Add(q, "a", "b")
+	}
+	f.Fuzz(func(t *testing.T, query, name, value string) {
+		values, err := url.ParseQuery(query)
+		if err != nil || name == "" || strings.ContainsAny(query, ";") {
+			return
+		}
+		rules := []rule{{matches: []*api.Match{{Query: []*api.FieldMatch{
+			{Name: name, Kind: &api.FieldMatch_Exact{Exact: value}},
+		}}}, backends: to("a")}}
+		// Once alone, once among so many that they are found by value.
+		for range 2 {
+			p := port(t, rules...)
+			r := get("/")
+			r.Query, r.HasQuery = query, true
+			want := "404"
+			if v, ok := values[name]; ok && v[0] == value {
+				want = "a"
+			}
+			if got := backendOf(t, p, r); got != want && !(want == "404" && got == "other") {
+				t.Fatalf("%q: %s=%q is %s, want %s (%d rules)", query, name, value, got, want, len(rules))
+			}
+			for range 20 {
+				rules = append(rules, rule{matches: []*api.Match{match("query " + "x=" + fmt.Sprint(len(rules)))}, backends: to("other")})
+			}
+		}
+	})
+}

@@ -30,7 +30,7 @@ type Rule struct {
 	Affinity *Affinity
 	// RateLimits names the resources that apply.
 	RateLimits []string
-	// Fault is why all requests get 500; see Decision.Fault, which knows more.
+	// Fault is why all requests get 500; "" when it can be carried out.
 	Fault string
 
 	weight uint64

@@ -131,9 +131,6 @@ func (d Decision) Fault() string {
 	if d.Kind != Routed {
 		return ""
 	}
-	if d.match.fault != "" {
-		return d.match.fault
-	}
 	return d.Rule.Fault
 }
 

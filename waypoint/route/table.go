@@ -18,8 +18,13 @@ const none = int32(math.MaxInt32)
 // of their segments.
 type table struct {
 	namespace string
-	rules     []Rule
-	matches   []match
+	// rules are those of the routes, and after them copies that are faulty for the
+	// sake of a match.
+	rules   []Rule
+	matches []match
+	// ruleOf has the rule of each match apart, so that deciding does not touch more
+	// memory than it must.
+	ruleOf []int32
 
 	// nodes: 0 is the root, which all paths are under.
 	nodes []node
@@ -35,11 +40,13 @@ type table struct {
 	anyName         int32
 }
 
-// node is a prefix of whole segments, or a whole path.
+// node is a prefix of whole segments, or a whole path, or a value that many matches
+// of one of those are told apart by. It fills one line of the processor's cache.
 type node struct {
 	// segment is the last one, without slashes; of a whole path, the path.
 	segment string
-	// parent is the node of the prefix without it; wholePath of a whole path.
+	// parent is the node of the prefix without it; wholePath of a whole path, a
+	// byValue's of a value.
 	parent int32
 	// first is the least match here, above the least of its ancestors.
 	first, above int32
@@ -65,9 +72,8 @@ const wholePath = int32(-1)
 
 var seed = maphash.MakeSeed()
 
-func hash(parent int32, segment string) uint64 {
-	return maphash.String(seed, segment) ^ uint64(uint32(parent))*0x9E3779B97F4A7C15
-}
+// mix makes the hash of a parent and a segment out of the segment's.
+func mix(parent int32, h uint64) uint64 { return h ^ uint64(uint32(parent))*step }
 
 func compileTable(t *api.RouteTable) (*table, error) {
 	if len(t.GetMatches()) > maxMatches {
@@ -77,6 +83,7 @@ func compileTable(t *api.RouteTable) (*table, error) {
 		namespace: t.GetClientNamespace(),
 		rules:     make([]Rule, len(t.GetRules())),
 		matches:   make([]match, len(t.GetMatches())),
+		ruleOf:    make([]int32, len(t.GetMatches())),
 		nodes:     []node{{leaf: true}},
 		names:     map[string]int32{},
 		suffixes:  map[string]int32{},
@@ -85,13 +92,21 @@ func compileTable(t *api.RouteTable) (*table, error) {
 	for i, r := range t.GetRules() {
 		out.rules[i] = compileRule(r)
 	}
-	b := builder{table: out, ids: map[nodeKey]int32{}}
+	b := builder{table: out, ids: map[nodeKey]int32{}, lists: wholePath}
+	rules := len(out.rules)
 	for i, m := range t.GetMatches() {
-		compiled, err := compileMatch(m, out.rules)
+		compiled, err := compileMatch(m, out.rules[:rules])
 		if err != nil {
 			return nil, fmt.Errorf("match %d: %w", i, err)
 		}
 		out.matches[i] = compiled
+		out.ruleOf[i] = int32(m.GetRule())
+		if compiled.fault != "" {
+			faulty := out.rules[m.GetRule()]
+			faulty.Fault = compiled.fault
+			out.ruleOf[i] = int32(len(out.rules))
+			out.rules = append(out.rules, faulty)
+		}
 		b.place(int32(i))
 	}
 	b.finish()
@@ -102,6 +117,8 @@ func compileTable(t *api.RouteTable) (*table, error) {
 type builder struct {
 	*table
 	ids map[nodeKey]int32
+	// lists is the parent of the last byValue's nodes.
+	lists int32
 }
 
 type nodeKey struct {
@@ -189,31 +206,34 @@ func (b *builder) node(parent int32, segment string) int32 {
 
 // finish computes what the search skips by, and the hash table.
 func (b *builder) finish() {
-	size := 8
-	for size < 2*len(b.nodes) {
-		size *= 2
-	}
-	b.slots = make([]slot, size)
-	mask := uint64(size - 1)
-	for i := range b.nodes {
+	for i := range len(b.nodes) {
 		n := &b.nodes[i]
 		n.first, n.above = none, none
 		if len(n.entries) > 0 {
 			n.first = n.entries[0]
 			n.plain = b.matches[n.first].plain
 		}
-		if len(n.entries) > fewMatches {
-			n.values = b.spread(n.entries)
-		}
-		if i == 0 {
-			continue
-		}
 		// A node comes after its parent.
-		if n.parent >= 0 {
+		if i > 0 && n.parent >= 0 {
 			p := &b.nodes[n.parent]
 			n.above = min(p.first, p.above)
 		}
-		h := hash(n.parent, n.segment)
+	}
+	for i := range len(b.nodes) {
+		if entries := b.nodes[i].entries; len(entries) > fewMatches {
+			v := b.spread(entries)
+			b.nodes[i].values = v
+		}
+	}
+	size := 8
+	for size < 2*len(b.nodes) {
+		size *= 2
+	}
+	b.slots = make([]slot, size)
+	mask := uint64(size - 1)
+	for i := 1; i < len(b.nodes); i++ {
+		n := &b.nodes[i]
+		h := mix(n.parent, maphash.String(seed, n.segment))
 		at := h & mask
 		for b.slots[at].node != 0 {
 			at = (at + 1) & mask
@@ -224,7 +244,12 @@ func (b *builder) finish() {
 
 // find returns the node of that parent and segment, 0 without one.
 func (t *table) find(parent int32, segment string) int32 {
-	h := hash(parent, segment)
+	return lookup(t, maphash.String(seed, segment), parent, segment)
+}
+
+// lookup is find with the segment's hash.
+func lookup[S string | []byte](t *table, h uint64, parent int32, segment S) int32 {
+	h = mix(parent, h)
 	mask := uint64(len(t.slots) - 1)
 	for at := h & mask; ; at = (at + 1) & mask {
 		s := &t.slots[at]
@@ -232,7 +257,7 @@ func (t *table) find(parent int32, segment string) int32 {
 			return 0
 		}
 		if s.hash == h {
-			if n := &t.nodes[s.node]; n.parent == parent && n.segment == segment {
+			if n := &t.nodes[s.node]; n.parent == parent && n.segment == string(segment) {
 				return s.node
 			}
 		}
@@ -324,6 +349,5 @@ func (t *table) decision(i int32) Decision {
 	if i == none {
 		return Decision{Kind: NotFound}
 	}
-	m := &t.matches[i]
-	return Decision{Kind: Routed, Rule: &t.rules[m.rule], match: m}
+	return Decision{Kind: Routed, Rule: &t.rules[t.ruleOf[i]], match: &t.matches[i]}
 }

@@ -1,6 +1,7 @@
 package route
 
 import (
+	"hash/maphash"
 	"slices"
 
 	"github.com/tulle-mesh/tulle/waypoint/message"
@@ -14,12 +15,14 @@ type values struct {
 	rest []int32
 }
 
-// byValue holds matches that ask for a value of the same thing.
+// byValue leads to nodes of matches that ask for a value of the same thing; the value
+// is the node's segment.
 type byValue struct {
 	asked asked
+	// parent of the nodes, less than wholePath.
+	parent int32
 	// least of the matches.
-	least   int32
-	matches map[string][]int32
+	least int32
 }
 
 // asked is what a condition looks at.
@@ -53,21 +56,22 @@ func (m *match) exactConditions(yield func(what asked, value string)) {
 	}
 }
 
-// spread makes the values of many entries.
-func (t *table) spread(entries []int32) *values {
+// spread puts many entries where their values are.
+func (b *builder) spread(entries []int32) *values {
 	type key struct {
 		asked
 		value string
 	}
 	count := map[key]int{}
 	for _, i := range entries {
-		t.matches[i].exactConditions(func(what asked, value string) { count[key{what, value}]++ })
+		b.matches[i].exactConditions(func(what asked, value string) { count[key{what, value}]++ })
 	}
 	out := &values{}
 	for _, i := range entries {
+		m := &b.matches[i]
 		var rarest key
 		fewest := 0
-		t.matches[i].exactConditions(func(what asked, value string) {
+		m.exactConditions(func(what asked, value string) {
 			if k := (key{what, value}); fewest == 0 || count[k] < fewest {
 				rarest, fewest = k, count[k]
 			}
@@ -76,57 +80,96 @@ func (t *table) spread(entries []int32) *values {
 			out.rest = append(out.rest, i)
 			continue
 		}
-		at := slices.IndexFunc(out.by, func(b byValue) bool { return b.asked == rarest.asked })
+		at := slices.IndexFunc(out.by, func(v byValue) bool { return v.asked == rarest.asked })
 		if at < 0 {
 			at = len(out.by)
-			out.by = append(out.by, byValue{asked: rarest.asked, least: i, matches: map[string][]int32{}})
+			b.lists--
+			out.by = append(out.by, byValue{asked: rarest.asked, parent: b.lists, least: i})
 		}
-		in := out.by[at].matches
-		in[rarest.value] = append(in[rarest.value], i)
+		n := &b.nodes[b.node(out.by[at].parent, rarest.value)]
+		if n.plain {
+			// Its first match fits all that comes here.
+			continue
+		}
+		n.entries = append(n.entries, i)
+		if len(n.entries) == 1 {
+			n.first, n.plain = i, m.asksOnce()
+		}
 	}
 	return out
 }
 
+// asksOnce reports whether there is one condition besides the prefix.
+func (m *match) asksOnce() bool {
+	n := len(m.headers) + len(m.query)
+	if m.method != "" {
+		n++
+	}
+	return n == 1 && m.kind != pathRegex
+}
+
 // first returns the first match that fits, best when that is less.
 func (v *values) first(t *table, r *message.Request, best int32) int32 {
-	best = t.firstOf(v.rest, r, best)
+	if len(v.rest) > 0 {
+		best = t.firstOf(v.rest, r, best)
+	}
 	for i := range v.by {
 		b := &v.by[i]
 		// They are in the order of their least matches.
 		if b.least >= best {
 			break
 		}
-		best = t.firstOf(b.entries(r), r, best)
+		at := b.node(t, r)
+		if at == 0 {
+			continue
+		}
+		if n := &t.nodes[at]; n.plain {
+			best = min(n.first, best)
+		} else {
+			best = t.firstOf(n.entries, r, best)
+		}
 	}
 	return best
 }
 
-// entries returns the matches that ask for the value that r has.
-func (b *byValue) entries(r *message.Request) []int32 {
-	var buf [joinedBytes]byte
+// node returns that of the value that r has, 0 without one.
+func (b *byValue) node(t *table, r *message.Request) int32 {
 	switch b.asked.in {
 	case inMethod:
-		return b.matches[r.Method]
+		return t.find(b.parent, r.Method)
 	case inHeader:
 		for i := range r.Header {
 			if r.Header[i].Name != b.asked.name {
 				continue
 			}
-			if !r.Header[i+1:].Has(b.asked.name) {
-				return b.matches[r.Header[i].Value]
+			if r.Header[i+1:].Has(b.asked.name) {
+				return b.joined(t, r.Header[i:])
 			}
-			joined, _ := appendField(buf[:0], r.Header[i:], b.asked.name)
-			return b.matches[string(joined)]
+			return t.find(b.parent, r.Header[i].Value)
 		}
 	case inQuery:
 		raw, found := firstParameter(r.Query, b.asked.name)
-		if !found {
-			return nil
+		switch {
+		case !found:
+			return 0
+		case escaped(raw):
+			return b.decoded(t, raw)
 		}
-		if escaped(raw) {
-			return b.matches[string(appendDecoded(buf[:0], raw))]
-		}
-		return b.matches[raw]
+		return t.find(b.parent, raw)
 	}
-	return nil
+	return 0
+}
+
+// joined is node for a field that is repeated. The room for it is not in node, where
+// all requests would pay for clearing it.
+func (b *byValue) joined(t *table, h message.Header) int32 {
+	var buf [joinedBytes]byte
+	value := appendField(buf[:0], h, b.asked.name)
+	return lookup(t, maphash.Bytes(seed, value), b.parent, value)
+}
+
+func (b *byValue) decoded(t *table, raw string) int32 {
+	var buf [joinedBytes]byte
+	value := appendDecoded(buf[:0], raw)
+	return lookup(t, maphash.Bytes(seed, value), b.parent, value)
 }
