@@ -53,13 +53,16 @@ func TestRightsAreThoseThatTheBinariesUse(t *testing.T) {
 		{"ClusterRole", "istiod-istio-system", slices.Concat(
 			expand("list,watch", "namespaces", "nodes", "pods", "services", "discovery.k8s.io/endpointslices",
 				"gateway.networking.k8s.io/gateways", "gateway.networking.k8s.io/gatewayclasses", "gateway.networking.k8s.io/httproutes",
-				"gateway.networking.k8s.io/grpcroutes", "security.istio.io/authorizationpolicies", "security.istio.io/peerauthentications",
+				"gateway.networking.k8s.io/grpcroutes", "gateway.networking.k8s.io/tcproutes", "gateway.networking.k8s.io/tlsroutes",
+				"gateway.networking.k8s.io/referencegrants", "security.istio.io/authorizationpolicies", "security.istio.io/peerauthentications",
 				"networking.istio.io/serviceentries", "networking.istio.io/workloadentries", "apiextensions.k8s.io/customresourcedefinitions"),
 			expand("patch", "services/status", "gateway.networking.k8s.io/gateways/status", "gateway.networking.k8s.io/gatewayclasses/status",
 				"gateway.networking.k8s.io/httproutes/status", "gateway.networking.k8s.io/grpcroutes/status",
+				"gateway.networking.k8s.io/tcproutes/status", "gateway.networking.k8s.io/tlsroutes/status",
 				"security.istio.io/authorizationpolicies/status", "networking.istio.io/serviceentries/status", "networking.istio.io/workloadentries/status"),
 			// Lists in a status that the API does not merge are read anew before they are written.
-			expand("get", "gateway.networking.k8s.io/httproutes", "gateway.networking.k8s.io/grpcroutes", "security.istio.io/authorizationpolicies",
+			expand("get", "gateway.networking.k8s.io/httproutes", "gateway.networking.k8s.io/grpcroutes", "gateway.networking.k8s.io/tcproutes",
+				"gateway.networking.k8s.io/tlsroutes", "security.istio.io/authorizationpolicies",
 				"networking.istio.io/serviceentries", "networking.istio.io/workloadentries"),
 			expand("create", "authentication.k8s.io/tokenreviews"),
 			expand("create,list,patch,watch", "configmaps istio-ca-root-cert"))},

@@ -55,8 +55,20 @@ func (c Checker) Check(obj metav1.Object) field.ErrorList {
 		return append(checkMeta(&o.ObjectMeta, true, apivalidation.NameIsDNSSubdomain), checkPeerAuthentication(o)...)
 	case *networkingv1.ServiceEntry:
 		return append(checkMeta(&o.ObjectMeta, true, apivalidation.NameIsDNSSubdomain), checkServiceEntry(o)...)
-	case *gatewayv1.Gateway, *gatewayv1.HTTPRoute, *gatewayv1.GRPCRoute, *gatewayv1.GatewayClass:
-		return nil // their API server has checked them; translate reads a few names and labels
+	case *gatewayv1.Gateway:
+		return append(checkMeta(&o.ObjectMeta, true, apivalidation.NameIsDNSSubdomain), checkGateway(o)...)
+	case *gatewayv1.GatewayClass:
+		return checkMeta(&o.ObjectMeta, false, apivalidation.NameIsDNSSubdomain)
+	case *gatewayv1.HTTPRoute:
+		return append(checkMeta(&o.ObjectMeta, true, apivalidation.NameIsDNSSubdomain), checkHTTPRoute(o)...)
+	case *gatewayv1.GRPCRoute:
+		return append(checkMeta(&o.ObjectMeta, true, apivalidation.NameIsDNSSubdomain), checkGRPCRoute(o)...)
+	case *gatewayv1.TCPRoute:
+		return append(checkMeta(&o.ObjectMeta, true, apivalidation.NameIsDNSSubdomain), checkTCPRoute(o)...)
+	case *gatewayv1.TLSRoute:
+		return append(checkMeta(&o.ObjectMeta, true, apivalidation.NameIsDNSSubdomain), checkTLSRoute(o)...)
+	case *gatewayv1.ReferenceGrant:
+		return append(checkMeta(&o.ObjectMeta, true, apivalidation.NameIsDNSSubdomain), checkReferenceGrant(o)...)
 	case *networkingv1.WorkloadEntry:
 		return append(checkMeta(&o.ObjectMeta, true, apivalidation.NameIsDNSSubdomain), checkWorkloadEntry(o)...)
 	}

@@ -14,29 +14,29 @@ import (
 )
 
 // checkAuthorizationPolicy leaves kinds of policies that are known and not
-// supported to translate when the policy is served.
+// supported to translate when the policy is served, and those that only waypoints
+// enforce as they are written when the policy is bound to one.
 func (c Checker) checkAuthorizationPolicy(ap *securityv1.AuthorizationPolicy) field.ErrorList {
 	var errs field.ErrorList
 	served := c.Served
 	path, spec := field.NewPath("spec"), &ap.Spec
-	if (len(spec.TargetRefs) > 0 || spec.TargetRef != nil) && !served {
-		errs = append(errs, field.Forbidden(path.Child("targetRefs"), "policies at waypoints are not enforced yet; select workloads instead"))
-	}
+	atWaypoint := len(spec.TargetRefs) > 0 || spec.TargetRef != nil
 	switch spec.Action {
 	case security.AuthorizationPolicy_ALLOW, security.AuthorizationPolicy_DENY:
 	case security.AuthorizationPolicy_CUSTOM, security.AuthorizationPolicy_AUDIT:
-		if served {
+		if served || atWaypoint {
 			break
 		}
 		fallthrough
 	default:
 		errs = append(errs, field.NotSupported(path.Child("action"), spec.Action.String(), []string{"ALLOW", "DENY"}))
 	}
-	if spec.GetActionDetail() != nil && !served {
-		errs = append(errs, field.Forbidden(path.Child("provider"), "only action CUSTOM has a provider, and it is not enforced yet"))
+	if spec.GetActionDetail() != nil && !served && spec.Action != security.AuthorizationPolicy_CUSTOM {
+		errs = append(errs, field.Forbidden(path.Child("provider"), "only action CUSTOM has a provider"))
 	}
-	if served {
-		errs = append(errs, c.checkTargets(ap, path)...)
+	errs = append(errs, c.checkTargets(ap, path)...)
+	if atWaypoint && spec.Selector != nil && !served {
+		errs = append(errs, field.Forbidden(path.Child("selector"), "a policy selects workloads or is bound to targets, not both"))
 	}
 	errs = append(errs, checkSelector(spec.Selector, path.Child("selector"))...)
 	if spec.Action == security.AuthorizationPolicy_DENY && len(spec.Rules) == 0 && !served {

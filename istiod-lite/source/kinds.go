@@ -7,6 +7,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 )
 
 // Class says what Tulle does with a kind.
@@ -71,8 +72,28 @@ var acted = map[schema.GroupVersionKind]Kind{
 		New: func() metav1.Object { return new(discoveryv1.EndpointSlice) }},
 }
 
-// Istio's versions of one kind have one shape and are all read as v1.
+// Istio's versions of one kind have one shape and are all read as v1, and so do
+// those of the Gateway API's kinds that have several.
 func init() {
+	for _, k := range []struct {
+		kind       string
+		namespaced bool
+		versions   []string
+		make       func() metav1.Object
+	}{
+		{"Gateway", true, []string{"v1", "v1beta1"}, func() metav1.Object { return new(gatewayv1.Gateway) }},
+		{"GatewayClass", false, []string{"v1", "v1beta1"}, func() metav1.Object { return new(gatewayv1.GatewayClass) }},
+		{"HTTPRoute", true, []string{"v1", "v1beta1"}, func() metav1.Object { return new(gatewayv1.HTTPRoute) }},
+		{"GRPCRoute", true, []string{"v1"}, func() metav1.Object { return new(gatewayv1.GRPCRoute) }},
+		{"TCPRoute", true, []string{"v1"}, func() metav1.Object { return new(gatewayv1.TCPRoute) }},
+		{"TLSRoute", true, []string{"v1"}, func() metav1.Object { return new(gatewayv1.TLSRoute) }},
+		{"ReferenceGrant", true, []string{"v1", "v1beta1"}, func() metav1.Object { return new(gatewayv1.ReferenceGrant) }},
+	} {
+		for _, version := range k.versions {
+			acted[schema.GroupVersionKind{Group: gatewayv1.GroupName, Version: version, Kind: k.kind}] =
+				Kind{Class: Acted, Namespaced: k.namespaced, New: k.make}
+		}
+	}
 	for _, version := range []string{"v1", "v1beta1"} {
 		acted[schema.GroupVersionKind{Group: "security.istio.io", Version: version, Kind: "AuthorizationPolicy"}] =
 			Kind{Class: Acted, Namespaced: true, New: func() metav1.Object { return new(securityv1.AuthorizationPolicy) }}

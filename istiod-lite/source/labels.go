@@ -28,8 +28,16 @@ const (
 	LabelUseWaypointNamespace = "istio.io/use-waypoint-namespace"
 	// LabelWaypointFor on a Gateway or its class is service, workload, all or none.
 	LabelWaypointFor = "istio.io/waypoint-for"
-	// LabelGatewayManaged marks what was made for a Gateway.
+	// LabelGatewayManaged marks what was made for a Gateway, and LabelGatewayName
+	// names that Gateway.
 	LabelGatewayManaged = "gateway.istio.io/managed"
+	LabelGatewayName    = "gateway.networking.k8s.io/gateway-name"
+	// LabelIngressUseWaypoint set to "true" has ingress gateways, too, go through
+	// the waypoint.
+	LabelIngressUseWaypoint = "istio.io/ingress-use-waypoint"
+	// AnnotationServiceAccount on a Gateway names the account of its proxies,
+	// which else is called as the Gateway.
+	AnnotationServiceAccount = "gateway.istio.io/service-account"
 
 	LabelTunnel      = "networking.istio.io/tunnel"
 	LabelNetwork     = "topology.istio.io/network"

@@ -1,5 +1,7 @@
 package source
 
+import "time"
+
 const (
 	// MaxObjects bounds one Objects. A mesh of 50,000 pods has about 120,000
 	// objects; the bound stops a runaway generator before memory does.
@@ -18,6 +20,16 @@ const (
 	maxHosts     = 256
 	maxEndpoints = 1000
 	maxPorts     = 256
+
+	// The Gateway API's own bounds are 32 parents, 16 rules and 64 matches (128 in
+	// all); generated meshes have more, and the waypoints' router does not mind.
+	maxParents      = 1024
+	maxRouteRules   = 8192
+	maxRouteMatches = 1024
+	// maxWeight is the Gateway API's.
+	maxWeight = 1_000_000
+	// maxRouteDuration bounds a timeout; GEP-2257 has five digits of hours.
+	maxRouteDuration = 99999 * time.Hour
 
 	// maxHistory bounds the changes that a Store remembers, in changes: some
 	// seconds at a thousand a second. Who is further behind compares everything.

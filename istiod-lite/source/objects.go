@@ -37,6 +37,9 @@ type Objects struct {
 	GatewayClasses        map[Name]*gatewayv1.GatewayClass
 	HTTPRoutes            map[Name]*gatewayv1.HTTPRoute
 	GRPCRoutes            map[Name]*gatewayv1.GRPCRoute
+	TCPRoutes             map[Name]*gatewayv1.TCPRoute
+	TLSRoutes             map[Name]*gatewayv1.TLSRoute
+	ReferenceGrants       map[Name]*gatewayv1.ReferenceGrant
 
 	placementOnce sync.Once
 	placement     placement
@@ -150,6 +153,9 @@ func newObjects() *Objects {
 		GatewayClasses:        map[Name]*gatewayv1.GatewayClass{},
 		HTTPRoutes:            map[Name]*gatewayv1.HTTPRoute{},
 		GRPCRoutes:            map[Name]*gatewayv1.GRPCRoute{},
+		TCPRoutes:             map[Name]*gatewayv1.TCPRoute{},
+		TLSRoutes:             map[Name]*gatewayv1.TLSRoute{},
+		ReferenceGrants:       map[Name]*gatewayv1.ReferenceGrant{},
 	}
 }
 
@@ -186,6 +192,12 @@ func KeyOf(obj metav1.Object) Key {
 		kind = "HTTPRoute"
 	case *gatewayv1.GRPCRoute:
 		kind = "GRPCRoute"
+	case *gatewayv1.TCPRoute:
+		kind = "TCPRoute"
+	case *gatewayv1.TLSRoute:
+		kind = "TLSRoute"
+	case *gatewayv1.ReferenceGrant:
+		kind = "ReferenceGrant"
 	default:
 		panic(fmt.Sprintf("source: %T is no mesh object", obj))
 	}

@@ -10,6 +10,7 @@ import (
 var kindNames = []string{
 	"Namespace", "Node", "Pod", "Service", "ServiceAccount", "EndpointSlice", "AuthorizationPolicy", "PeerAuthentication",
 	"ServiceEntry", "WorkloadEntry", "Gateway", "GatewayClass", "HTTPRoute", "GRPCRoute",
+	"TCPRoute", "TLSRoute", "ReferenceGrant",
 }
 
 // table is one of the maps of Objects, whatever its objects are.
@@ -57,6 +58,12 @@ func (o *Objects) table(kind string) table {
 		return tableOf(&o.HTTPRoutes)
 	case "GRPCRoute":
 		return tableOf(&o.GRPCRoutes)
+	case "TCPRoute":
+		return tableOf(&o.TCPRoutes)
+	case "TLSRoute":
+		return tableOf(&o.TLSRoutes)
+	case "ReferenceGrant":
+		return tableOf(&o.ReferenceGrants)
 	}
 	return nil
 }

@@ -11,6 +11,11 @@ import (
 const policy = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: p, namespace: shop}\nspec: %s\n"
 const peer = "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: p, namespace: shop}\nspec: %s\n"
 const entry = "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: e, namespace: shop}\nspec: %s\n"
+const (
+	gateway = "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: g, namespace: shop}\nspec: %s\n"
+	route   = "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: r, namespace: shop}\nspec: %s\n"
+)
+
 const machine = "apiVersion: networking.istio.io/v1\nkind: WorkloadEntry\nmetadata: {name: m, namespace: shop}\nspec: %s\n"
 
 // TestMistakesNameObjectAndField holds one mistake for each line.
@@ -33,7 +38,27 @@ func TestMistakesNameObjectAndField(t *testing.T) {
 		{"no version", "kind: Pod\nmetadata: {name: p}\n", "Pod p", "apiVersion", "missing"},
 		{"unknown kind", "apiVersion: v1\nkind: Pood\nmetadata: {name: p}\n", "Pood p", "kind", "unknown kind"},
 		{"unknown version", "apiVersion: security.istio.io/v2\nkind: PeerAuthentication\nmetadata: {name: p}\n", "PeerAuthentication p", "apiVersion", "use security.istio.io/v1"},
-		{"not yet", "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: r}\n", "HTTPRoute r", "kind", "not supported yet"},
+		{"not yet", "apiVersion: gateway.networking.k8s.io/v1\nkind: UDPRoute\nmetadata: {name: r}\n", "UDPRoute r", "kind", "not supported yet"},
+		{"a class in a namespace", "apiVersion: gateway.networking.k8s.io/v1\nkind: GatewayClass\nmetadata: {name: c, namespace: shop}\nspec: {controllerName: a.b/c}\n", "GatewayClass shop/c", "metadata.namespace", "no namespace"},
+
+		// gateways and routes
+		{"no listener", fmt.Sprintf(gateway, "{gatewayClassName: istio-waypoint}"), "Gateway shop/g", "spec.listeners", "15008"},
+		{"no class", fmt.Sprintf(gateway, "{listeners: [{name: mesh, port: 15008, protocol: HBONE}]}"), "Gateway shop/g", "spec.gatewayClassName", ""},
+		{"from where", fmt.Sprintf(gateway, "{gatewayClassName: x, listeners: [{name: mesh, port: 15008, protocol: HBONE, allowedRoutes: {namespaces: {from: Any}}}]}"), "Gateway shop/g", "spec.listeners[0].allowedRoutes.namespaces.from", "All"},
+		{"unknown field of a route", fmt.Sprintf(route, "{rule: []}"), "HTTPRoute shop/r", "spec.rule", "unknown field"},
+		{"a service without its group", fmt.Sprintf(route, "{parentRefs: [{kind: Service, name: web}]}"), "HTTPRoute shop/r", "spec.parentRefs[0].group", "in group"},
+		{"no port of a backend", fmt.Sprintf(route, "{rules: [{backendRefs: [{name: web}]}]}"), "HTTPRoute shop/r", "spec.rules[0].backendRefs[0].port", "needs a port"},
+		{"weight", fmt.Sprintf(route, "{rules: [{backendRefs: [{name: web, port: 80, weight: -1}]}]}"), "HTTPRoute shop/r", "spec.rules[0].backendRefs[0].weight", "1000000"},
+		{"path", fmt.Sprintf(route, "{rules: [{matches: [{path: {value: api}}]}]}"), "HTTPRoute shop/r", "spec.rules[0].matches[0].path.value", "start with /"},
+		{"regular expression", fmt.Sprintf(route, "{rules: [{matches: [{path: {type: RegularExpression, value: '['}}]}]}"), "HTTPRoute shop/r", "spec.rules[0].matches[0].path.value", "missing"},
+		{"header", fmt.Sprintf(route, "{rules: [{matches: [{headers: [{name: 'a b', value: x}]}]}]}"), "HTTPRoute shop/r", "spec.rules[0].matches[0].headers[0].name", "HTTP header"},
+		{"a filter without its part", fmt.Sprintf(route, "{rules: [{filters: [{type: URLRewrite}]}]}"), "HTTPRoute shop/r", "spec.rules[0].filters[0].urlRewrite", "names"},
+		{"a filter of others", fmt.Sprintf(route, "{rules: [{filters: [{type: ExtensionRef, extensionRef: {group: a.b, kind: X, name: other}}]}]}"), "HTTPRoute shop/r", "spec.rules[0].filters[0].type", "supported values"},
+		{"a mirror without a port", fmt.Sprintf(route, "{rules: [{filters: [{type: RequestMirror, requestMirror: {backendRef: {name: web}}}]}]}"), "HTTPRoute shop/r", "spec.rules[0].filters[0].requestMirror.backendRef.port", "needs a port"},
+		{"timeout", fmt.Sprintf(route, "{rules: [{timeouts: {request: soon}}]}"), "HTTPRoute shop/r", "spec.rules[0].timeouts.request", "500ms"},
+		{"a grant to nobody", "apiVersion: gateway.networking.k8s.io/v1beta1\nkind: ReferenceGrant\nmetadata: {name: g, namespace: shop}\nspec: {from: [], to: [{group: '', kind: Service}]}\n", "ReferenceGrant shop/g", "spec.from", "who"},
+		{"a name of a TLS route", "apiVersion: gateway.networking.k8s.io/v1\nkind: TLSRoute\nmetadata: {name: r, namespace: shop}\nspec: {hostnames: ['a..b']}\n", "TLSRoute shop/r", "spec.hostnames[0]", "RFC 1123"},
+		{"a backend of a TCP route", "apiVersion: gateway.networking.k8s.io/v1\nkind: TCPRoute\nmetadata: {name: r, namespace: shop}\nspec: {rules: [{backendRefs: [{name: web, port: 0}]}]}\n", "TCPRoute shop/r", "spec.rules[0].backendRefs[0].port", "65535"},
 		{"zero byte", "a: \x00", "", "", "not a text file"},
 		{"too deep", strings.Repeat("{a: ", 70) + "1" + strings.Repeat("}", 70), "", "", "nested deeper"},
 		{"list in list", "apiVersion: v1\nkind: List\nitems: [{apiVersion: v1, kind: List, items: []}]\n", "List", "items", "List inside a List"},
@@ -79,7 +104,10 @@ func TestMistakesNameObjectAndField(t *testing.T) {
 		{"number for text", rule("{to: [{operation: {ports: [80]}}]}"), "AuthorizationPolicy shop/p", "spec.rules[0].to[0].operation.ports[0]", "quote it"},
 		{"action", fmt.Sprintf(policy, "{action: DENNY}"), "AuthorizationPolicy shop/p", "spec.action", "one of ALLOW, DENY"},
 		{"custom", fmt.Sprintf(policy, "{action: CUSTOM, provider: {name: x}, rules: [{}]}"), "AuthorizationPolicy shop/p", "spec.action", "Unsupported"},
-		{"target", fmt.Sprintf(policy, "{targetRefs: [{kind: Service, name: s}]}"), "AuthorizationPolicy shop/p", "spec.targetRefs", "waypoints"},
+		{"target", fmt.Sprintf(policy, "{targetRefs: [{kind: Planet, name: s}]}"), "AuthorizationPolicy shop/p", "spec.targetRefs[0].kind", "must be Service"},
+		{"target and selector", fmt.Sprintf(policy, "{selector: {matchLabels: {a: b}}, targetRefs: [{kind: Service, group: '', name: s}]}"), "AuthorizationPolicy shop/p", "spec.selector", "not both"},
+		{"a class from anywhere", fmt.Sprintf(policy, "{targetRefs: [{kind: GatewayClass, group: gateway.networking.k8s.io, name: s}]}"), "AuthorizationPolicy shop/p", "spec.targetRefs[0].kind", "istio-system"},
+		{"a provider of an ALLOW", fmt.Sprintf(policy, "{provider: {name: x}, rules: [{}]}"), "AuthorizationPolicy shop/p", "spec.provider", "CUSTOM"},
 		{"deny nothing", fmt.Sprintf(policy, "{action: DENY}"), "AuthorizationPolicy shop/p", "spec.rules", "denies nothing"},
 		{"CIDR", from("ipBlocks: [10.0.0.0/33]"), "AuthorizationPolicy shop/p", "spec.rules[0].from[0].source.ipBlocks[0]", "CIDR"},
 		{"port", rule("{to: [{operation: {ports: ['65536']}}]}"), "AuthorizationPolicy shop/p", "spec.rules[0].to[0].operation.ports[0]", "65535"},

@@ -62,6 +62,15 @@ func decode(obj runtime.Object, kind string, check source.Checker) (metav1.Objec
 	case "GRPCRoute":
 		o := &gatewayv1.GRPCRoute{}
 		out, meta = o, &o.ObjectMeta
+	case "TCPRoute":
+		o := &gatewayv1.TCPRoute{}
+		out, meta = o, &o.ObjectMeta
+	case "TLSRoute":
+		o := &gatewayv1.TLSRoute{}
+		out, meta = o, &o.ObjectMeta
+	case "ReferenceGrant":
+		o := &gatewayv1.ReferenceGrant{}
+		out, meta = o, &o.ObjectMeta
 	}
 	if err := json.Unmarshal(raw, out); err != nil {
 		return nil, problem("cannot be read and is left out: %v", err)

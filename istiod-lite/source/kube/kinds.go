@@ -105,6 +105,9 @@ func customKinds(c dynamic.Interface, check source.Checker) []*kind {
 		{"gateway.networking.k8s.io", "gatewayclasses", "GatewayClass", false},
 		{"gateway.networking.k8s.io", "httproutes", "HTTPRoute", false},
 		{"gateway.networking.k8s.io", "grpcroutes", "GRPCRoute", false},
+		{"gateway.networking.k8s.io", "tcproutes", "TCPRoute", false},
+		{"gateway.networking.k8s.io", "tlsroutes", "TLSRoute", false},
+		{"gateway.networking.k8s.io", "referencegrants", "ReferenceGrant", false},
 	} {
 		gvr := schema.GroupVersionResource{Group: k.group, Version: "v1", Resource: k.resource}
 		gvk := gvr.GroupVersion().WithKind(k.kind)

@@ -187,6 +187,15 @@ func same(a, b metav1.Object) bool {
 	case *gatewayv1.GRPCRoute:
 		b := b.(*gatewayv1.GRPCRoute)
 		return sameMeta(&a.ObjectMeta, &b.ObjectMeta) && reflect.DeepEqual(&a.Spec, &b.Spec) && reflect.DeepEqual(&a.Status, &b.Status)
+	case *gatewayv1.TCPRoute:
+		b := b.(*gatewayv1.TCPRoute)
+		return sameMeta(&a.ObjectMeta, &b.ObjectMeta) && reflect.DeepEqual(&a.Spec, &b.Spec) && reflect.DeepEqual(&a.Status, &b.Status)
+	case *gatewayv1.TLSRoute:
+		b := b.(*gatewayv1.TLSRoute)
+		return sameMeta(&a.ObjectMeta, &b.ObjectMeta) && reflect.DeepEqual(&a.Spec, &b.Spec) && reflect.DeepEqual(&a.Status, &b.Status)
+	case *gatewayv1.ReferenceGrant:
+		b := b.(*gatewayv1.ReferenceGrant)
+		return sameMeta(&a.ObjectMeta, &b.ObjectMeta) && reflect.DeepEqual(&a.Spec, &b.Spec)
 	}
 	return reflect.DeepEqual(a, b)
 }
