@@ -16,6 +16,15 @@ type Body interface {
 	Trailer() Header
 }
 
+// BufferedBody is a Body that knows what has come already. Both codecs' are.
+type BufferedBody interface {
+	Body
+	// Buffered returns how many octets Read returns without waiting for the peer, and
+	// whether nothing follows them but the trailers. It may tell too few, never too many.
+	// The goroutine that reads may call it.
+	Buffered() (n int, whole bool)
+}
+
 // NoBody is the content of messages that have none.
 var NoBody Body = noBody{}
 
@@ -23,6 +32,7 @@ type noBody struct{}
 
 func (noBody) Read([]byte) (int, error) { return 0, io.EOF }
 func (noBody) Trailer() Header          { return nil }
+func (noBody) Buffered() (int, bool)    { return 0, true }
 
 // Stream is what an exchange becomes after CONNECT or an upgrade: bytes both ways.
 type Stream interface {
@@ -32,8 +42,8 @@ type Stream interface {
 }
 
 // Handler answers one request of a server. It returns when it has done all it wants
-// with the exchange; the codec then breaks off whatever is not finished. ctx ends
-// when the client is gone.
+// with the exchange; the codec then breaks off whatever is not finished, and reading
+// the body fails from then on. ctx ends when the client is gone.
 type Handler func(ctx context.Context, x Exchange)
 
 // Exchange is one request and its response as a server sees it. One goroutine may

@@ -48,6 +48,18 @@ func (h Header) Lookup(name string) (string, bool) {
 	return joined, found
 }
 
+// Next returns the value of the first field of that name at or after the index from,
+// and the index behind it; ok is false without one. Where Lookup joins the values, it
+// shows each.
+func (h Header) Next(name string, from int) (value string, next int, ok bool) {
+	for i := from; i < len(h); i++ {
+		if h[i].Name == name {
+			return h[i].Value, i + 1, true
+		}
+	}
+	return "", len(h), false
+}
+
 // Add puts a field at the end.
 func (h *Header) Add(name, value string) { *h = append(*h, Field{name, value}) }
 

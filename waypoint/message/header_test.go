@@ -21,6 +21,13 @@ func TestHeader(t *testing.T) {
 	if got, ok := h.Lookup("d"); got != "" || ok {
 		t.Errorf("Lookup = %q, %v", got, ok)
 	}
+	var values []string
+	for v, next, ok := h.Next("a", 0); ok; v, next, ok = h.Next("a", next) {
+		values = append(values, v)
+	}
+	if !slices.Equal(values, []string{"1", "3", "5"}) {
+		t.Errorf("Next: %v", values)
+	}
 	c := h.Clone()
 	h.Set("a", "6")
 	if want := (message.Header{{"a", "6"}, {"b", "2"}, {"c", "4"}}); !slices.Equal(h, want) {
