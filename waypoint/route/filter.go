@@ -31,15 +31,20 @@ type Mirror struct {
 	numerator, denominator uint64
 }
 
-// Picks reports whether the request with u is copied, u as in Rule.Pick. Requests
-// whose backend is picked by the same u are not copied evenly: take another.
+// Picks reports whether the request with u is copied; u is as in Rule.Pick, and may be
+// the very number that it got.
 func (m *Mirror) Picks(u uint64) bool {
 	if m.Backend.Fault != "" {
 		return false
 	}
-	at, _ := bits.Mul64(u, m.denominator)
+	at, _ := bits.Mul64(u*apart, m.denominator)
 	return at < m.numerator
 }
+
+// apart makes the steps of a Spread ones of 2^64 divided by the square root of 2, so
+// that those copied are not all of the same backend: it is that number (odd) times the
+// inverse of step modulo 2^64. All other numbers stay as evenly spread as they are.
+const apart = 0x762B4D6186B8B2B1
 
 // ExternalAuth asks an authorization service first.
 type ExternalAuth struct {

@@ -80,3 +80,21 @@ func TestMirrorPicksItsShare(t *testing.T) {
 		t.Errorf("a mirror that cannot be reached: %q", d.Fault())
 	}
 }
+
+// TestCopiesAreOfAllBackends although one number decides on both.
+func TestCopiesAreOfAllBackends(t *testing.T) {
+	p := port(t, rule{backends: to("a", "b"), filters: []*api.Filter{{Kind: &api.Filter_Mirror{Mirror: &api.Mirror{
+		Backend: to("copy")[0], Numerator: 10, Denominator: 100,
+	}}}}})
+	r := p.Match("", get("/")).Rule
+	var s route.Spread
+	copies := map[string]int{}
+	for range 10_000 {
+		if u := s.Next(); r.Filters[0].Mirror.Picks(u) {
+			copies[r.Pick(u).Service]++
+		}
+	}
+	if copies["shop/a"] < 475 || copies["shop/a"] > 525 || copies["shop/b"] < 475 || copies["shop/b"] > 525 {
+		t.Error(copies)
+	}
+}
