@@ -43,7 +43,7 @@ func PlaceOf(w *workload.Workload) Place {
 }
 
 // EndpointOf returns the endpoint that w is for a port of svc, seen from a waypoint
-// in network. like chooses among the addresses of both families; it may be zero.
+// in network. like has the family that is preferred; without one the first address counts.
 // Otherwise it says why w cannot serve the port.
 func EndpointOf(w *workload.Workload, svc *workload.Service, port workload.Port, network string, like netip.Addr) (Endpoint, string) {
 	if w.Network != network {
@@ -54,6 +54,9 @@ func EndpointOf(w *workload.Workload, svc *workload.Service, port workload.Port,
 	target := targetPort(w, svc.Key(), port)
 	if target == 0 {
 		return Endpoint{}, "without this port"
+	}
+	if !like.IsValid() && len(w.Addresses) > 0 {
+		like = w.Addresses[0]
 	}
 	addr := w.Address(like)
 	if !addr.IsValid() && w.Hostname == "" {

@@ -20,7 +20,7 @@ var balancers = []upstream.Balancer{
 
 // Without load every balancer gives each target its weight's part.
 func TestSharesFollowWeights(t *testing.T) {
-	const n = 200_000
+	const n = 60_000
 	for _, balancer := range balancers {
 		for _, weights := range [][]uint32{{1, 1, 1, 1}, {1, 2, 3}, {5, 1, 1, 1, 1}, {1000, 1}, {7}} {
 			if balancer == upstream.LeastRequest || balancer == upstream.PeakEWMA {
