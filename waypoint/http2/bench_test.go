@@ -1,0 +1,134 @@
+package http2_test
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"sync"
+	"testing"
+
+	"github.com/tulle-mesh/tulle/waypoint/http2"
+	"github.com/tulle-mesh/tulle/waypoint/message"
+)
+
+// benchRequest has what a request in a mesh usually has.
+func benchRequest() *message.Request {
+	r := get("/api/v1/items/12345")
+	r.Header = message.Header{
+		{Name: "user-agent", Value: "bench/1.0"}, {Name: "accept", Value: "*/*"},
+		{Name: "x-request-id", Value: "6b8cf3d2-1a51-4a8e-9d0b-7f3d5b0e2c11"},
+		{Name: "traceparent", Value: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"},
+		{Name: "x-forwarded-proto", Value: "http"},
+	}
+	return r
+}
+
+// answerKiB is a handler with 1 KiB of content.
+func answerKiB() message.Handler {
+	content := bytes.Repeat([]byte("x"), 1<<10)
+	head := message.Header{{Name: "content-type", Value: "text/plain"}, {Name: "server", Value: "bench"}}
+	return func(_ context.Context, x message.Exchange) {
+		buf := make([]byte, 2<<10)
+		for err := error(nil); err == nil; {
+			_, err = x.Body().Read(buf)
+		}
+		if x.Respond(&message.Response{Status: 200, Header: head, Length: 1 << 10}, false) == nil {
+			_, _ = x.Write(content)
+			_ = x.Close(nil)
+		}
+	}
+}
+
+// exchange sends one request and reads the response.
+func exchange(ctx context.Context, client *http2.ClientConn, r *message.Request, content, buf []byte) error {
+	x, err := client.Open(ctx, r, content == nil)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = x.Close() }()
+	if content != nil {
+		if _, err := x.Write(content); err != nil {
+			return err
+		}
+		if err := x.CloseWrite(nil); err != nil {
+			return err
+		}
+	}
+	if _, err := x.Response(ctx); err != nil {
+		return err
+	}
+	for {
+		if _, err := x.Body().Read(buf); err == io.EOF {
+			return nil
+		} else if err != nil {
+			return err
+		}
+	}
+}
+
+// BenchmarkRequests is requests of a client of ours to a server of ours over the
+// loopback, with so many at once on one connection; ns and allocations are of both.
+func BenchmarkRequests(b *testing.B) {
+	for _, c := range []struct {
+		name       string
+		concurrent int
+		content    []byte
+	}{{"get-1", 1, nil}, {"get-64", 64, nil}, {"post-1", 1, make([]byte, 1<<10)}, {"post-64", 64, make([]byte, 1<<10)}} {
+		b.Run(c.name, func(b *testing.B) {
+			client := connect(b, tcpConns, handled(answerKiB()))
+			ctx := context.Background()
+			b.ReportAllocs()
+			b.ResetTimer()
+			var wg sync.WaitGroup
+			for i := range c.concurrent {
+				n := b.N / c.concurrent
+				if i < b.N%c.concurrent {
+					n++
+				}
+				wg.Go(func() {
+					r, buf := benchRequest(), make([]byte, 4<<10)
+					if c.content != nil {
+						r.Method, r.Length = "POST", int64(len(c.content))
+					}
+					for range n {
+						if err := exchange(ctx, client, r, c.content, buf); err != nil {
+							b.Error(err)
+							return
+						}
+					}
+				})
+			}
+			wg.Wait()
+		})
+	}
+}
+
+// BenchmarkContent is one long response.
+func BenchmarkContent(b *testing.B) {
+	chunk := make([]byte, 32<<10)
+	client := connect(b, tcpConns, handled(func(_ context.Context, x message.Exchange) {
+		_ = x.Respond(&message.Response{Status: 200, Length: -1}, false)
+		for {
+			if _, err := x.Write(chunk); err != nil {
+				return
+			}
+		}
+	}))
+	x, err := client.Open(context.Background(), get("/"), true)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer func() { _ = x.Close() }()
+	if _, err := x.Response(context.Background()); err != nil {
+		b.Fatal(err)
+	}
+	b.SetBytes(int64(len(chunk)))
+	b.ReportAllocs()
+	b.ResetTimer()
+	buf := make([]byte, len(chunk))
+	for range b.N {
+		if _, err := io.ReadFull(x.Body(), buf); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
