@@ -38,64 +38,64 @@ type match struct {
 	fault string
 }
 
-func compileMatch(m *api.Match, rules []Rule) (match, error) {
-	if m.GetRule() >= uint32(len(rules)) {
-		return match{}, fmt.Errorf("leads to rule %d of %d", m.GetRule(), len(rules))
-	}
-	if len(m.GetHeaders()) > maxConditions || len(m.GetQuery()) > maxConditions {
-		return match{}, fmt.Errorf("more than %d conditions", maxConditions)
-	}
-	out := match{method: m.GetMethod(), serverNames: m.GetServerNames()}
+// compileMatch leaves out conditions that cannot be, as if they held, and makes the
+// match faulty instead: what it may be about gets 500, rather than go on to a match
+// that its author did not mean. So one bad route spoils nobody else's.
+func compileMatch(m *api.Match, needsPrefix bool) match {
+	out := match{method: m.GetMethod()}
 	if hasUnknown(m) {
-		out.fault = "a condition that this waypoint does not know"
+		out.spoil("a condition that this waypoint does not know")
 	}
-	if err := out.compilePath(m.GetPath()); err != nil {
-		return match{}, err
-	}
-	for _, name := range out.serverNames {
-		if bare := strings.TrimPrefix(name, "*."); bare == "" || strings.Contains(bare, "*") || strings.ToLower(name) != name {
-			return match{}, fmt.Errorf("%q is no server name in lower case", name)
+	out.compilePath(m.GetPath())
+	out.headers = out.compileConditions("header", m.GetHeaders(), strings.ToLower)
+	out.query = out.compileConditions("query", m.GetQuery(), func(name string) string { return name })
+	for _, name := range m.GetServerNames() {
+		name = strings.ToLower(name)
+		if bare := strings.TrimPrefix(name, "*."); bare == "" || strings.Contains(bare, "*") {
+			out.spoil(fmt.Sprintf("%q is no server name", name))
+			continue
 		}
-	}
-	var err error
-	if out.headers, err = out.compileConditions(m.GetHeaders()); err != nil {
-		return match{}, fmt.Errorf("header: %w", err)
-	}
-	for _, c := range out.headers {
-		if strings.ToLower(c.name) != c.name {
-			return match{}, fmt.Errorf("header %s is not in lower case", c.name)
-		}
-	}
-	if out.query, err = out.compileConditions(m.GetQuery()); err != nil {
-		return match{}, fmt.Errorf("query: %w", err)
+		out.serverNames = append(out.serverNames, name)
 	}
 	out.plain = out.kind != pathRegex && out.method == "" &&
 		len(out.headers)+len(out.query)+len(out.serverNames) == 0
-	if _, ok := (Decision{match: &out}).Prefix(); !ok && rules[m.GetRule()].needsPrefix && out.fault == "" {
-		out.fault = "a prefix is replaced, and the match has none"
+	if _, ok := (Decision{match: &out}).Prefix(); !ok && needsPrefix {
+		out.spoil("a prefix is replaced, and the match has none")
 	}
-	return out, nil
+	return out
 }
 
-func (m *match) compilePath(p *api.PathMatch) (err error) {
+// spoil notes why what fits gets 500; the first reason stays.
+func (m *match) spoil(why string) {
+	if m.fault == "" {
+		m.fault = why
+	}
+}
+
+func (m *match) compilePath(p *api.PathMatch) {
+	var err error
 	switch kind := p.GetKind().(type) {
 	case nil:
-		if p != nil && m.fault == "" {
-			m.fault = "a condition on the path that this waypoint does not know"
+		if p != nil {
+			err = errors.New("a condition on the path that this waypoint does not know")
 		}
 	case *api.PathMatch_Exact:
-		m.kind = pathExact
-		m.path, err = normalPath(kind.Exact)
+		if m.path, err = normalPath(kind.Exact); err == nil {
+			m.kind = pathExact
+		}
 	case *api.PathMatch_Prefix:
 		if kind.Prefix != "" {
 			m.path, err = normalPath(kind.Prefix)
 			m.path = strings.TrimSuffix(m.path, "/")
 		}
 	case *api.PathMatch_Regex:
-		m.kind = pathRegex
-		m.regex, err = compileRegex(kind.Regex)
+		if m.regex, err = compileRegex(kind.Regex); err == nil {
+			m.kind = pathRegex
+		}
 	}
-	return err
+	if err != nil {
+		m.spoil(err.Error())
+	}
 }
 
 // normalPath returns a path as those of requests are written.
@@ -141,34 +141,40 @@ func literalPrefix(re *regexp.Regexp) string {
 	return prefix
 }
 
-func (m *match) compileConditions(fields []*api.FieldMatch) ([]condition, error) {
+// compileConditions compiles those on header fields or parameters. Of several on one
+// name the first counts.
+func (m *match) compileConditions(of string, fields []*api.FieldMatch, nameOf func(string) string) []condition {
+	if len(fields) > maxConditions {
+		m.spoil(fmt.Sprintf("%d conditions on one %s, of %d that are allowed", len(fields), of, maxConditions))
+		fields = fields[:maxConditions]
+	}
 	var out []condition
+	seen := map[string]bool{}
 	for _, f := range fields {
-		if f.GetName() == "" {
-			return nil, errors.New("condition without a name")
-		}
-		if slices.ContainsFunc(out, func(c condition) bool { return c.name == f.GetName() }) {
+		c := condition{name: nameOf(f.GetName())}
+		if seen[c.name] {
 			continue
 		}
-		c := condition{name: f.GetName()}
+		seen[c.name] = true
+		var err error
 		switch kind := f.GetKind().(type) {
 		case *api.FieldMatch_Exact:
 			c.exact = kind.Exact
 		case *api.FieldMatch_Regex:
-			var err error
-			if c.regex, err = compileRegex(kind.Regex); err != nil {
-				return nil, fmt.Errorf("%s: %w", c.name, err)
-			}
+			c.regex, err = compileRegex(kind.Regex)
 		default:
-			// As if it held: a route answers 500 rather than leave the request to another.
-			if m.fault == "" {
-				m.fault = fmt.Sprintf("a condition on %s that this waypoint does not know", c.name)
-			}
+			err = errors.New("a condition that this waypoint does not know")
+		}
+		if err == nil && c.name == "" {
+			err = errors.New("a condition without a name")
+		}
+		if err != nil {
+			m.spoil(fmt.Sprintf("%s %s: %v", of, c.name, err))
 			continue
 		}
 		out = append(out, c)
 	}
-	return out, nil
+	return out
 }
 
 // fitsRest reports whether all conditions hold but those on the path that the tree

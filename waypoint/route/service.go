@@ -30,9 +30,10 @@ type Port struct {
 	clients map[string]*table
 }
 
-// Compile checks s and makes it quick to search. It refuses what is not well-formed
-// and names it; what is well-formed but cannot be done becomes the fault of its rule,
-// backend or match. What this version does not understand is such a fault.
+// Compile makes s quick to search. Errors are only about what no author of a route can
+// have done: ports, and indexes that lead nowhere. What a route says that cannot be
+// carried out, or that this version does not understand, becomes the fault of its
+// match, rule or backend, and spoils nothing else.
 func Compile(s *api.Service) (*Service, error) {
 	if s.GetNamespace() == "" || s.GetHostname() == "" {
 		return nil, errors.New("service without a namespace or a hostname")

@@ -95,10 +95,10 @@ func compileTable(t *api.RouteTable) (*table, error) {
 	b := builder{table: out, ids: map[nodeKey]int32{}, lists: wholePath}
 	rules := len(out.rules)
 	for i, m := range t.GetMatches() {
-		compiled, err := compileMatch(m, out.rules[:rules])
-		if err != nil {
-			return nil, fmt.Errorf("match %d: %w", i, err)
+		if m.GetRule() >= uint32(rules) {
+			return nil, fmt.Errorf("match %d leads to rule %d of %d", i, m.GetRule(), rules)
 		}
+		compiled := compileMatch(m, out.rules[m.GetRule()].needsPrefix)
 		out.matches[i] = compiled
 		out.ruleOf[i] = int32(m.GetRule())
 		if compiled.fault != "" {
