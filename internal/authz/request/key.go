@@ -25,7 +25,7 @@ var keys = map[string]field{
 // framing are fields that a waypoint takes out of a request before anybody looks at
 // it: they frame the message or belong to one connection.
 var framing = map[string]bool{
-	"connection": true, "content-length": true, "expect": true, "keep-alive": true,
+	"connection": true, "content-length": true, "expect": true, "http2-settings": true, "keep-alive": true,
 	"proxy-connection": true, "te": true, "transfer-encoding": true,
 }
 
