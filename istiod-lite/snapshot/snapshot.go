@@ -10,10 +10,19 @@ import (
 const (
 	AddressType       = "type.googleapis.com/istio.workload.Address"
 	AuthorizationType = "type.googleapis.com/istio.security.Authorization"
+	// Those of waypoints, of which each subscribes to what has its alias.
+	WaypointServiceType = "type.googleapis.com/tulle.waypoint.Service"
+	WaypointPolicyType  = "type.googleapis.com/tulle.waypoint.Policy"
 )
 
 // Types lists them.
-func Types() []string { return []string{AddressType, AuthorizationType} }
+func Types() []string {
+	return []string{AddressType, AuthorizationType, WaypointServiceType, WaypointPolicyType}
+}
+
+// Scoped reports whether the resources of a type belong to some subscribers and to
+// no others, who know them by an alias of theirs: nobody can ask for all.
+func Scoped(url string) bool { return url == WaypointServiceType || url == WaypointPolicyType }
 
 // Snapshot is the whole mesh at one moment. It is immutable.
 type Snapshot struct {
@@ -58,8 +67,10 @@ func Next(prev *Snapshot, mesh *translate.Mesh) (*Snapshot, Change, error) {
 		names, known = changes(prev.mesh, mesh)
 	}
 	for url, resources := range map[string]map[string]*translate.Resource{
-		AddressType:       mesh.Addresses,
-		AuthorizationType: mesh.Authorizations,
+		AddressType:         mesh.Addresses,
+		AuthorizationType:   mesh.Authorizations,
+		WaypointServiceType: mesh.WaypointServices,
+		WaypointPolicyType:  mesh.WaypointPolicies,
 	} {
 		before := &Set{Type: url, Entries: map[string]*Entry{}}
 		if prev != nil {
@@ -84,6 +95,9 @@ func Next(prev *Snapshot, mesh *translate.Mesh) (*Snapshot, Change, error) {
 
 // changes asks mesh what may differ from since, by type.
 func changes(since, mesh *translate.Mesh) (map[string][]string, bool) {
-	addresses, authorizations, ok := mesh.Changes(since)
-	return map[string][]string{AddressType: addresses, AuthorizationType: authorizations}, ok
+	changed, ok := mesh.Changes(since)
+	return map[string][]string{
+		AddressType: changed.Addresses, AuthorizationType: changed.Authorizations,
+		WaypointServiceType: changed.WaypointServices, WaypointPolicyType: changed.WaypointPolicies,
+	}, ok
 }

@@ -11,20 +11,22 @@ import (
 	"github.com/tulle-mesh/tulle/istiod-lite/source"
 )
 
-// bindings says which policies are bound to what by targetRefs. Waypoints would
-// enforce them. While none run, the node proxies do, for all pods that the
-// waypoint would stand before: no traffic gets around a policy because the proxy
-// that should know it is not there.
+// bindings says which policies are bound to what by targetRefs. Waypoints enforce
+// them, and node proxies do, for all pods that the waypoint stands before or
+// should, on what does not come from it: no traffic gets around a policy because
+// it gets around the proxy that knows it, or because that is not there.
 type bindings struct {
 	services map[source.Key][]string  // of Services and ServiceEntries
 	gateways map[source.Name][]string // of Gateways, those of their classes included
 	// unknown holds the policies of the class that a Gateway counts to which does
 	// not exist.
 	unknown []string
+	// allowing are those that allow something, and so keep out others.
+	allowing map[string]bool
 }
 
 func (b bindings) sameGateways(c bindings) bool {
-	return slices.Equal(b.unknown, c.unknown) && maps.EqualFunc(b.gateways, c.gateways, slices.Equal[[]string])
+	return slices.Equal(b.unknown, c.unknown) && maps.Equal(b.allowing, c.allowing) && maps.EqualFunc(b.gateways, c.gateways, slices.Equal[[]string])
 }
 
 // picks reports whether the policy holds for some workloads of its scope only,
@@ -45,16 +47,22 @@ func targets(spec *security.AuthorizationPolicy) []*typev1beta1.PolicyTargetRefe
 	return spec.TargetRefs
 }
 
-// bind reads the targets of all policies. Sources let in no other kinds.
-func bind(objects *source.Objects) bindings {
-	b := bindings{services: map[source.Key][]string{}, gateways: map[source.Name][]string{}}
-	classes := map[string][]string{}
+// bind reads the targets of all policies that count. Sources let in no other kinds.
+// Waypoints for which standing is true get their own form of what is bound to their
+// class: see classPolicy.
+func bind(objects *source.Objects, counts func(*securityv1.AuthorizationPolicy) bool, standing func(source.Name) bool) bindings {
+	b := bindings{services: map[source.Key][]string{}, gateways: map[source.Name][]string{}, allowing: map[string]bool{}}
+	classes, denying := map[string][]string{}, map[string]bool{}
 	for _, name := range slices.SortedFunc(maps.Keys(objects.AuthorizationPolicies), compareNames) {
 		ap := objects.AuthorizationPolicies[name]
-		if !enforced(ap) {
+		if !counts(ap) {
 			continue
 		}
 		policy := name.Namespace + "/" + name.Name
+		if bound(ap) && allowed(ap) {
+			b.allowing[policy] = true
+		}
+		denying[policy] = deniesByClass(ap)
 		for _, ref := range targets(&ap.Spec) {
 			at := source.Name{Namespace: name.Namespace, Name: ref.GetName()}
 			switch kind := ref.GetKind(); kind {
@@ -78,7 +86,15 @@ func bind(objects *source.Objects) bindings {
 		}
 	}
 	for name, gw := range objects.Gateways {
-		b.gateways[name] = append(slices.Clip(b.gateways[name]), classes[string(gw.Spec.GatewayClassName)]...)
+		list := slices.Clip(b.gateways[name])
+		for _, policy := range classes[string(gw.Spec.GatewayClassName)] {
+			if denying[policy] && standing(name) {
+				own := classPolicy(policyName(policy), name)
+				policy = own.Namespace + "/" + own.Name
+			}
+			list = append(list, policy)
+		}
+		b.gateways[name] = list
 	}
 	return b
 }

@@ -4,18 +4,27 @@ package translate
 // same Translator returned before it. It numbers the meshes of a Translator, so
 // that none holds on to the one before.
 type changes struct {
-	by                        *Translator // nil while nobody knows
-	serial                    uint64
-	addresses, authorizations []string
+	by                                            *Translator // nil while nobody knows
+	serial                                        uint64
+	addresses, authorizations, services, policies []string
 }
 
-// Changes returns the names of the resources that may differ between since and
-// m: new ones, gone ones, and those that are another *Resource. It is false when
-// that is not known, because since is not what m's Translator returned just
-// before m; then all must be compared.
-func (m *Mesh) Changes(since *Mesh) (addresses, authorizations []string, ok bool) {
+// Changed are the names of the resources that may differ between two meshes: new
+// ones, gone ones, and those that are another *Resource.
+type Changed struct {
+	Addresses, Authorizations          []string
+	WaypointServices, WaypointPolicies []string
+}
+
+// Changes returns what may differ between since and m. It is false when that is
+// not known, because since is not what m's Translator returned just before m; then
+// all must be compared.
+func (m *Mesh) Changes(since *Mesh) (Changed, bool) {
 	if since == nil || m.changes.by == nil || m.changes.by != since.changes.by || m.changes.serial != since.changes.serial+1 {
-		return nil, nil, false
+		return Changed{}, false
 	}
-	return m.changes.addresses, m.changes.authorizations, true
+	return Changed{
+		Addresses: m.changes.addresses, Authorizations: m.changes.authorizations,
+		WaypointServices: m.changes.services, WaypointPolicies: m.changes.policies,
+	}, true
 }

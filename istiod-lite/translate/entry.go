@@ -95,7 +95,7 @@ func endpointWorkload(o Options, e *networking.WorkloadEntry, namespace, name st
 		WorkloadName:          name,
 		WorkloadType:          apiworkload.WorkloadType_POD,
 		ClusterId:             o.ClusterID,
-		AuthorizationPolicies: ns.applied(labels, bound),
+		AuthorizationPolicies: ns.applied(labels, bound, services),
 		Locality:              entryLocality(e.GetLocality()),
 	}
 	if a, err := netip.ParseAddr(e.GetAddress()); err == nil {

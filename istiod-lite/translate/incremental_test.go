@@ -52,10 +52,21 @@ func draw(t *rapid.T) metav1.Object {
 		labels[source.LabelUseWaypoint] = rapid.SampledFrom([]string{"x", "y", "none"}).Draw(t, "gateway")
 		labels[source.LabelUseWaypointNamespace] = rapid.SampledFrom(spaces).Draw(t, "gateway namespace")
 	}
-	switch rapid.IntRange(0, 10).Draw(t, "kind") {
+	switch rapid.IntRange(0, 15).Draw(t, "kind") {
 	case 9:
-		return &gatewayv1.Gateway{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name},
-			Spec: gatewayv1.GatewaySpec{GatewayClassName: gatewayv1.ObjectName(rapid.SampledFrom([]string{"istio-waypoint", "other"}).Draw(t, "class"))}}
+		return drawGateway(t, ns, name)
+	case 11:
+		return &gatewayv1.GatewayClass{ObjectMeta: metav1.ObjectMeta{Name: rapid.SampledFrom([]string{"istio-waypoint", "other"}).Draw(t, "class")},
+			Spec: gatewayv1.GatewayClassSpec{ControllerName: gatewayv1.GatewayController(rapid.SampledFrom([]string{"istio.io/mesh-controller", "example.com/other"}).Draw(t, "controller"))}}
+	case 12, 13:
+		return drawRoute(t, ns, name)
+	case 14:
+		return &gatewayv1.ReferenceGrant{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name}, Spec: gatewayv1.ReferenceGrantSpec{
+			From: []gatewayv1.ReferenceGrantFrom{{Group: gatewayv1.GroupName, Kind: "HTTPRoute", Namespace: gatewayv1.Namespace(rapid.SampledFrom(spaces).Draw(t, "from"))}},
+			To:   []gatewayv1.ReferenceGrantTo{{Kind: "Service"}}}}
+	case 15: // of the whole namespace or mesh
+		return &securityv1.AuthorizationPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name}, Spec: security.AuthorizationPolicy{
+			Action: rapid.SampledFrom([]security.AuthorizationPolicy_Action{0, 1, 2, 3}).Draw(t, "action"), Rules: []*security.Rule{{}}}}
 	case 10:
 		kind := rapid.SampledFrom([]string{"Service", "ServiceEntry", "Gateway", "GatewayClass"}).Draw(t, "target")
 		target := name
@@ -64,6 +75,7 @@ func draw(t *rapid.T) metav1.Object {
 		}
 		return &securityv1.AuthorizationPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name},
 			Spec: security.AuthorizationPolicy{TargetRefs: []*typev1beta1.PolicyTargetReference{{Kind: kind, Name: target}},
+				Rules:  []*security.Rule{{}},
 				Action: rapid.SampledFrom([]security.AuthorizationPolicy_Action{0, 1, 2, 3}).Draw(t, "action")}}
 	case 0:
 		if mode != "" {
@@ -93,7 +105,8 @@ func draw(t *rapid.T) metav1.Object {
 		}
 	case 4:
 		return &securityv1.AuthorizationPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name},
-			Spec: security.AuthorizationPolicy{Selector: &typev1beta1.WorkloadSelector{MatchLabels: selector}}}
+			Spec: security.AuthorizationPolicy{Selector: &typev1beta1.WorkloadSelector{MatchLabels: selector}, Rules: []*security.Rule{{}},
+				Action: rapid.SampledFrom([]security.AuthorizationPolicy_Action{0, 1}).Draw(t, "action")}}
 	case 5:
 		pa := &securityv1.PeerAuthentication{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name},
 			Spec: security.PeerAuthentication{Mtls: &security.PeerAuthentication_MutualTLS{
@@ -125,9 +138,53 @@ func draw(t *rapid.T) metav1.Object {
 		if rapid.Bool().Draw(t, "captured") {
 			meta.Annotations = map[string]string{source.AnnotationRedirection: "enabled"}
 		}
-		return &corev1.Pod{ObjectMeta: meta, Spec: corev1.PodSpec{NodeName: "n-" + selector["app"], HostNetwork: rapid.IntRange(0, 5).Draw(t, "host") == 0},
+		return &corev1.Pod{ObjectMeta: meta, Spec: corev1.PodSpec{NodeName: "n-" + selector["app"], ServiceAccountName: rapid.SampledFrom([]string{"", "x", "y"}).Draw(t, "account"), HostNetwork: rapid.IntRange(0, 5).Draw(t, "host") == 0},
 			Status: corev1.PodStatus{PodIP: ip, Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: rapid.SampledFrom([]corev1.ConditionStatus{"True", "False"}).Draw(t, "pod ready")}}, Phase: rapid.SampledFrom([]corev1.PodPhase{"Running", "Failed"}).Draw(t, "phase")}}
 	}
+}
+
+func drawGateway(t *rapid.T, ns, name string) *gatewayv1.Gateway {
+	all := gatewayv1.NamespacesFromAll
+	gw := &gatewayv1.Gateway{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name}, Spec: gatewayv1.GatewaySpec{
+		GatewayClassName: gatewayv1.ObjectName(rapid.SampledFrom([]string{"istio-waypoint", "istio-waypoint", "other"}).Draw(t, "class")),
+		Listeners:        []gatewayv1.Listener{{Name: "mesh", Port: 15008}},
+	}}
+	if rapid.Bool().Draw(t, "for all") {
+		gw.Spec.Listeners[0].AllowedRoutes = &gatewayv1.AllowedRoutes{Namespaces: &gatewayv1.RouteNamespaces{From: &all}}
+	}
+	if rapid.IntRange(0, 3).Draw(t, "served") == 0 {
+		gw.Status.Conditions = []metav1.Condition{{Type: translate.ConditionServing, Status: metav1.ConditionTrue}}
+	}
+	if rapid.IntRange(0, 3).Draw(t, "address") == 0 {
+		hostname := gatewayv1.HostnameAddressType
+		gw.Status.Addresses = []gatewayv1.GatewayStatusAddress{{Type: &hostname, Value: "y." + ns + ".svc.cluster.local"}}
+	}
+	return gw
+}
+
+// drawRoute makes a route of any kind at a service of any namespace.
+func drawRoute(t *rapid.T, ns, name string) metav1.Object {
+	group, kind := gatewayv1.Group(""), gatewayv1.Kind("Service")
+	if rapid.IntRange(0, 3).Draw(t, "entry") == 0 {
+		group, kind = "networking.istio.io", "ServiceEntry"
+	}
+	from, to := gatewayv1.Namespace(rapid.SampledFrom(spaces).Draw(t, "parent's namespace")), gatewayv1.Namespace(rapid.SampledFrom(spaces).Draw(t, "backend's namespace"))
+	port := gatewayv1.PortNumber(80)
+	meta := metav1.ObjectMeta{Namespace: ns, Name: name, CreationTimestamp: metav1.NewTime(time.Unix(int64(rapid.IntRange(1, 3).Draw(t, "created")), 0))}
+	parents := gatewayv1.CommonRouteSpec{ParentRefs: []gatewayv1.ParentReference{{Group: &group, Kind: &kind, Namespace: &from,
+		Name: gatewayv1.ObjectName(rapid.SampledFrom([]string{"x", "y"}).Draw(t, "parent"))}}}
+	backend := gatewayv1.BackendRef{BackendObjectReference: gatewayv1.BackendObjectReference{Group: &group, Kind: &kind, Namespace: &to, Port: &port,
+		Name: gatewayv1.ObjectName(rapid.SampledFrom([]string{"x", "y"}).Draw(t, "backend"))}}
+	switch rapid.IntRange(0, 4).Draw(t, "route kind") {
+	case 0:
+		return &gatewayv1.GRPCRoute{ObjectMeta: meta, Spec: gatewayv1.GRPCRouteSpec{CommonRouteSpec: parents,
+			Rules: []gatewayv1.GRPCRouteRule{{BackendRefs: []gatewayv1.GRPCBackendRef{{BackendRef: backend}}}}}}
+	case 1:
+		return &gatewayv1.TCPRoute{ObjectMeta: meta, Spec: gatewayv1.TCPRouteSpec{CommonRouteSpec: parents,
+			Rules: []gatewayv1.TCPRouteRule{{BackendRefs: []gatewayv1.BackendRef{backend}}}}}
+	}
+	return &gatewayv1.HTTPRoute{ObjectMeta: meta, Spec: gatewayv1.HTTPRouteSpec{CommonRouteSpec: parents,
+		Rules: []gatewayv1.HTTPRouteRule{{BackendRefs: []gatewayv1.HTTPBackendRef{{BackendRef: backend}}}}}}
 }
 
 // TestATranslatorSaysWhatTranslateSays changes a mesh at random and compares a
@@ -181,6 +238,7 @@ func difference(t testing.TB, want, got *translate.Mesh) string {
 		return a.Name == b.Name && slices.Equal(a.Aliases, b.Aliases) && slices.Equal(a.Services, b.Services) && proto.Equal(a.Body, b.Body)
 	}
 	if maps.EqualFunc(want.Addresses, got.Addresses, same) && maps.EqualFunc(want.Authorizations, got.Authorizations, same) &&
+		maps.EqualFunc(want.WaypointServices, got.WaypointServices, same) && maps.EqualFunc(want.WaypointPolicies, got.WaypointPolicies, same) &&
 		slices.Equal(want.Warnings, got.Warnings) {
 		return ""
 	}
@@ -192,7 +250,7 @@ func difference(t testing.TB, want, got *translate.Mesh) string {
 
 // checkChanges compares what a mesh says has changed with what has.
 func checkChanges(t *rapid.T, before, mesh *translate.Mesh) {
-	addresses, authorizations, ok := mesh.Changes(before)
+	changed, ok := mesh.Changes(before)
 	if before == nil {
 		if ok {
 			t.Fatal("the first mesh knows what changed")
@@ -205,7 +263,8 @@ func checkChanges(t *rapid.T, before, mesh *translate.Mesh) {
 	for _, set := range []struct {
 		was, is map[string]*translate.Resource
 		changed []string
-	}{{before.Addresses, mesh.Addresses, addresses}, {before.Authorizations, mesh.Authorizations, authorizations}} {
+	}{{before.Addresses, mesh.Addresses, changed.Addresses}, {before.Authorizations, mesh.Authorizations, changed.Authorizations},
+		{before.WaypointServices, mesh.WaypointServices, changed.WaypointServices}, {before.WaypointPolicies, mesh.WaypointPolicies, changed.WaypointPolicies}} {
 		for name := range set.is {
 			if set.was[name] != set.is[name] && !slices.Contains(set.changed, name) {
 				t.Fatalf("%s is another and not among the changes", name)

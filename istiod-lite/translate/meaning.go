@@ -7,6 +7,7 @@ import (
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"google.golang.org/protobuf/proto"
 )
@@ -28,6 +29,28 @@ func sameMeaning(a, b metav1.Object) bool {
 	case *securityv1.PeerAuthentication:
 		b, ok := b.(*securityv1.PeerAuthentication)
 		return ok && sameMeta(a, b) && proto.Equal(&a.Spec, &b.Spec)
+	case *gatewayv1.Gateway:
+		b, ok := b.(*gatewayv1.Gateway)
+		return ok && sameMeta(a, b) && reflect.DeepEqual(&a.Spec, &b.Spec) && reflect.DeepEqual(a.Status.Addresses, b.Status.Addresses) &&
+			served(a) == served(b)
+	case *gatewayv1.GatewayClass:
+		b, ok := b.(*gatewayv1.GatewayClass)
+		return ok && sameMeta(a, b) && reflect.DeepEqual(&a.Spec, &b.Spec)
+	case *gatewayv1.HTTPRoute:
+		b, ok := b.(*gatewayv1.HTTPRoute)
+		return ok && sameMeta(a, b) && reflect.DeepEqual(&a.Spec, &b.Spec)
+	case *gatewayv1.GRPCRoute:
+		b, ok := b.(*gatewayv1.GRPCRoute)
+		return ok && sameMeta(a, b) && reflect.DeepEqual(&a.Spec, &b.Spec)
+	case *gatewayv1.TCPRoute:
+		b, ok := b.(*gatewayv1.TCPRoute)
+		return ok && sameMeta(a, b) && reflect.DeepEqual(&a.Spec, &b.Spec)
+	case *gatewayv1.TLSRoute:
+		b, ok := b.(*gatewayv1.TLSRoute)
+		return ok && sameMeta(a, b) && reflect.DeepEqual(&a.Spec, &b.Spec)
+	case *gatewayv1.ReferenceGrant:
+		b, ok := b.(*gatewayv1.ReferenceGrant)
+		return ok && sameMeta(a, b) && reflect.DeepEqual(&a.Spec, &b.Spec)
 	}
 	return false
 }

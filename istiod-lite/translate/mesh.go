@@ -16,12 +16,14 @@ type Resource struct {
 	// namespace/hostname, a policy's namespace/name.
 	Name string
 	// Aliases are other names that a subscriber may ask by: network/IP of the
-	// workload or of the service's virtual addresses.
+	// workload or of the service's virtual addresses; WaypointAlias of the waypoints
+	// that a waypoint's resource is for.
 	Aliases []string
 	// Services are the names of the services that a workload is an endpoint of.
 	// Who asks for a service needs these workloads too.
 	Services []string
-	// Body is a *workload.Address or a *security.Authorization.
+	// Body is a *workload.Address or a *security.Authorization, or of a waypoint's
+	// resources a *waypoint.Service or a *waypoint.Policy.
 	Body proto.Message
 }
 
@@ -29,6 +31,11 @@ type Resource struct {
 type Mesh struct {
 	Addresses      map[string]*Resource
 	Authorizations map[string]*Resource
+	// WaypointServices and WaypointPolicies are what waypoints do and enforce. There
+	// are some as soon as a Gateway is there, before a waypoint runs, for it must
+	// know them before traffic comes.
+	WaypointServices map[string]*Resource
+	WaypointPolicies map[string]*Resource
 	// Warnings are about objects that are valid and do not do all they say.
 	Warnings []Warning
 

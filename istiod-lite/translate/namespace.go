@@ -7,6 +7,7 @@ import (
 	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/tulle-mesh/tulle/istiod-lite/source"
 )
@@ -26,6 +27,11 @@ type namespace struct {
 	endpoints  []*Resource // workloads that ServiceEntries define
 	warnings   []Warning
 	bindings   bindings
+	byKey      map[source.Key][]*service
+	// allowing are the policies with a selector that allow something, and allows is
+	// set where one of all workloads does: whom none allows is kept out.
+	allowing map[string]bool
+	allows   bool
 }
 
 // namespace returns the namespace of that name, an empty one when no object of
@@ -51,11 +57,12 @@ type group struct {
 // updateNamespaces builds the namespaces anew of which something changed.
 func (t *Translator) updateNamespaces(u *update) {
 	if u.rebind || u.all {
-		next := bind(u.objects)
-		if !t.bindings.sameGateways(next) {
+		next := bind(u.objects, enforced, t.waypoints.standing)
+		atWaypoints := bind(u.objects, func(*securityv1.AuthorizationPolicy) bool { return true }, func(source.Name) bool { return false })
+		if !t.bindings.sameGateways(next) || !t.atWaypoints.sameGateways(atWaypoints) {
 			u.all = true
 		}
-		t.bindings = next
+		t.bindings, t.atWaypoints = next, atWaypoints
 	}
 	if !u.all && len(u.namespaces) == 0 {
 		return
@@ -162,13 +169,18 @@ func (t *Translator) collect(u *update) map[string]*group {
 }
 
 func (t *Translator) build(name string, g, root group) *namespace {
-	ns := &namespace{name: name, object: g.object, byName: map[string]*service{}, bindings: t.bindings}
+	ns := &namespace{name: name, object: g.object, byName: map[string]*service{}, byKey: map[source.Key][]*service{}, allowing: map[string]bool{}, bindings: t.bindings}
 	if g.object != nil {
-		ns.warnWaypoint("Namespace "+name, g.object.Labels)
+		asked, _ := t.waypoints.bind(nil, name, g.object, forService)
+		ns.warnWaypoint("Namespace "+name, g.object.Labels, asked)
+	}
+	policies := servicePolicies{bound: t.atWaypoints, own: g.policies, root: root.policies}
+	if name == t.options.RootNamespace {
+		policies.root = nil
 	}
 	for _, svc := range g.services {
 		if s := kubernetesService(t.options, svc, g.object); s != nil {
-			ns.add(s, "Service", svc.Name, svc.Labels)
+			t.add(ns, s, svc, forService, policies)
 			if t.options.Kubernetes || t.slices.services[source.Name{Namespace: name, Name: svc.Name}] == 0 {
 				ns.selectors.add(len(ns.services), s.selector, s)
 			}
@@ -188,7 +200,11 @@ func (t *Translator) build(name string, g, root group) *namespace {
 				continue
 			}
 			taken[s.resource.Name] = object
-			ns.add(s, "ServiceEntry", se.Name, se.Labels)
+			kind := forService
+			if !carried(se) {
+				kind = forNobody
+			}
+			t.add(ns, s, se, kind, policies)
 			ns.selectors.add(len(ns.services), s.selector, s)
 			if n := len(entries); n > 0 && entries[n-1].object == se {
 				entries[n-1].services = append(entries[n-1].services, s)
@@ -204,6 +220,13 @@ func (t *Translator) build(name string, g, root group) *namespace {
 				order++
 				ns.policies.add(order, p.Spec.GetSelector().GetMatchLabels(), p.Namespace+"/"+p.Name)
 			}
+			switch {
+			case !allowed(p) || bound(p):
+			case len(p.Spec.GetSelector().GetMatchLabels()) > 0:
+				ns.allowing[p.Namespace+"/"+p.Name] = true
+			default:
+				ns.allows = true
+			}
 		}
 	}
 	if name != t.options.RootNamespace {
@@ -217,20 +240,48 @@ func (t *Translator) build(name string, g, root group) *namespace {
 	return ns
 }
 
-// add takes in the service that an object of that kind and name defines.
-func (ns *namespace) add(s *service, kind, name string, labels map[string]string) {
+// add takes in the service that obj defines.
+func (t *Translator) add(ns *namespace, s *service, obj metav1.Object, kind asker, policies servicePolicies) {
+	s.key = source.KeyOf(obj)
 	ns.services = append(ns.services, s)
-	s.policies = slices.Concat(ns.bindings.services[source.Key{Kind: kind, Name: source.Name{Namespace: ns.name, Name: name}}], ns.gatewayPolicies(labels, ns.name))
-	ns.warnWaypoint(kind+" "+ns.name+"/"+name, labels)
+	ns.byKey[s.key] = append(ns.byKey[s.key], s)
+	s.policies = slices.Concat(ns.bindings.services[s.key], ns.gatewayPolicies(obj.GetLabels(), ns.name))
+	if s.key.Kind == "Service" && t.waypoints.own(s.key.Name) {
+		return // waypoints have none
+	}
+	asked, ok := t.waypoints.bind(obj.GetLabels(), ns.name, ns.object, kind)
+	ns.warnWaypoint(s.key.String(), obj.GetLabels(), asked)
+	if !ok || asked.waypoint == nil {
+		return
+	}
+	s.waypoint = asked.waypoint
+	s.enforced, s.unsure = policies.of(s)
+	if asked.Bound {
+		s.proto.Waypoint = s.waypoint.address(t.options)
+		s.proto.IngressUseWaypoint = ns.ingress(obj.GetLabels())
+		s.resource = serviceResource(s.proto)
+	}
+}
+
+// ingress reports whether an object asks to have ingress gateways go through its
+// waypoint.
+func (ns *namespace) ingress(labels map[string]string) bool {
+	value, ok := labels[source.LabelIngressUseWaypoint]
+	if !ok && ns.object != nil {
+		value = ns.object.Labels[source.LabelIngressUseWaypoint]
+	}
+	return value == "true"
 }
 
 // applied returns the names of the selector-scoped policies that hold for a
 // workload with these labels, with those that are bound to its services:
-// authorization first, then what its PeerAuthentication became.
-func (ns *namespace) applied(labels map[string]string, bound []string) []string {
+// authorization first, then what lets its waypoints in, then what its
+// PeerAuthentication became.
+func (ns *namespace) applied(labels map[string]string, bound []string, services []*service) []string {
 	names := append(ns.policies.find(labels), bound...)
 	slices.Sort(names)
-	return append(slices.Compact(names), ns.strictness.policies(labels)...)
+	names = slices.Compact(names)
+	return slices.Concat(names, ns.admitted(services, names), ns.strictness.policies(labels))
 }
 
 func collect[V any](objects map[source.Name]V, namespaceOf func(source.Name) string, at func(string) *group, put func(*group, V)) {

@@ -5,13 +5,14 @@ import "maps"
 // output is what a Translator has made so far.
 type output struct {
 	addresses, authorizations outputSet
+	services, policies        outputSet // of waypoints
 	warnings                  []Warning
 	warned                    bool // a part's warnings changed
 	serial                    uint64
 }
 
 func newOutput() output {
-	return output{addresses: newOutputSet(), authorizations: newOutputSet()}
+	return output{addresses: newOutputSet(), authorizations: newOutputSet(), services: newOutputSet(), policies: newOutputSet()}
 }
 
 // mesh seals what there is.
@@ -23,6 +24,8 @@ func (o *output) mesh(t *Translator) *Mesh {
 	m := &Mesh{Warnings: o.warnings, changes: changes{by: t, serial: o.serial}}
 	m.Addresses, m.changes.addresses = o.addresses.seal()
 	m.Authorizations, m.changes.authorizations = o.authorizations.seal()
+	m.WaypointServices, m.changes.services = o.services.seal()
+	m.WaypointPolicies, m.changes.policies = o.policies.seal()
 	return m
 }
 

@@ -30,7 +30,7 @@ func podWorkload(o Options, m *podMemo, refs []sliceRef) *apiworkload.Workload {
 	if m.node != nil {
 		nodeLabels = m.node.Labels
 	}
-	services, bound := podServices(m, refs)
+	services, bound, behind := podServices(m, refs)
 	w := &apiworkload.Workload{
 		Uid:                   podUID(o.ClusterID, source.Name{Namespace: pod.Namespace, Name: pod.Name}),
 		Name:                  pod.Name,
@@ -45,7 +45,7 @@ func podWorkload(o Options, m *podMemo, refs []sliceRef) *apiworkload.Workload {
 		WorkloadName:          name,
 		WorkloadType:          kind,
 		ClusterId:             o.ClusterID,
-		AuthorizationPolicies: m.namespace.applied(pod.Labels, bound),
+		AuthorizationPolicies: m.namespace.applied(pod.Labels, bound, behind),
 		Services:              services,
 		Locality:              locality(pod.Labels, nodeLabels),
 	}
@@ -124,36 +124,36 @@ func probesSucceed(pod *corev1.Pod) bool {
 }
 
 // podServices maps the services that the pod is an endpoint of to its ports, and
-// lists the policies that are bound to them.
-func podServices(m *podMemo, refs []sliceRef) (services map[string]*apiworkload.PortList, bound []string) {
+// lists the policies that are bound to them, and the services themselves.
+func podServices(m *podMemo, refs []sliceRef) (services map[string]*apiworkload.PortList, bound []string, list []*service) {
 	services = map[string]*apiworkload.PortList{}
 	for _, s := range m.namespace.selectors.find(m.pod.Labels) {
-		list := &apiworkload.PortList{}
+		ports := &apiworkload.PortList{}
 		for _, p := range s.ports {
 			target := p.target
 			if p.targetName != "" {
 				target = containerPort(m.pod, p.targetName)
 			}
 			if target != 0 { // this pod has no port of that name
-				list.Ports = append(list.Ports, p.proto(target))
+				ports.Ports = append(ports.Ports, p.proto(target))
 			}
 		}
-		services[s.resource.Name] = list
-		bound = append(bound, s.policies...)
+		services[s.resource.Name] = ports
+		bound, list = append(bound, s.policies...), append(list, s)
 	}
 	for _, ref := range refs {
 		if !ref.ready && ready(m.pod) {
 			continue // who keeps the slice wants no traffic for a pod that could take it
 		}
 		if s := addSlicePorts(services, ref.slice, m.namespace); s != nil {
-			bound = append(bound, s.policies...)
+			bound, list = append(bound, s.policies...), append(list, s)
 		}
 	}
 	bound = append(bound, m.namespace.gatewayPolicies(m.pod.Labels, m.pod.Namespace)...)
 	if len(services) == 0 {
-		return nil, bound
+		return nil, bound, list
 	}
-	return services, bound
+	return services, bound, list
 }
 
 // addSlicePorts adds the ports that a slice gives its endpoints and returns the

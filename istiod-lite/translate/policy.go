@@ -23,9 +23,14 @@ func enforced(ap *securityv1.AuthorizationPolicy) bool {
 }
 
 // authorization returns nil and a warning for a policy that no node proxy
-// enforces.
-func authorization(o Options, ap *securityv1.AuthorizationPolicy) (*apisecurity.Authorization, []Warning) {
+// enforces. trusted are the principals of waypoints that enforce it themselves:
+// what comes from them has been decided on, by who it first came from. covered
+// says that all that the policy is bound to is behind a waypoint which is ready.
+func authorization(o Options, ap *securityv1.AuthorizationPolicy, trusted []string, covered bool) (*apisecurity.Authorization, []Warning) {
 	object := "AuthorizationPolicy " + ap.Namespace + "/" + ap.Name
+	if !enforced(ap) && covered {
+		return nil, nil
+	}
 	if !enforced(ap) {
 		return nil, []Warning{{Object: object, Message: "action AUDIT has no effect: nobody keeps the audit, and no connection is denied for it"}}
 	}
@@ -46,15 +51,19 @@ func authorization(o Options, ap *securityv1.AuthorizationPolicy) (*apisecurity.
 			a.Rules = append(a.Rules, out)
 		}
 	}
+	trust(a, trusted)
 	var warnings []Warning
-	if bound(ap) {
+	if bound(ap) && !covered {
 		warnings = append(warnings, Warning{Object: object, Message: "it is bound by targetRefs to waypoints, which do not run yet: " +
 			"the node proxies enforce it for all connections to the pods behind its targets, and what only a waypoint can decide makes it stricter"})
 	}
-	switch ap.Spec.Action {
-	case security.AuthorizationPolicy_CUSTOM:
+	switch {
+	case covered && ap.Spec.Action == security.AuthorizationPolicy_CUSTOM:
+		warnings = append(warnings, Warning{Object: object, Message: fmt.Sprintf("no provider %q of external authorization is known: requests that it would be asked about are refused", ap.Spec.GetProvider().GetName())})
+	case covered: // what follows is for the waypoint to say
+	case ap.Spec.Action == security.AuthorizationPolicy_CUSTOM:
 		warnings = append(warnings, Warning{Object: object, Message: "external authorization is not supported yet: connections that its provider would be asked about are denied"})
-	case security.AuthorizationPolicy_DENY:
+	case ap.Spec.Action == security.AuthorizationPolicy_DENY:
 		if len(ap.Spec.Rules) == 0 {
 			warnings = append(warnings, Warning{Object: object, Message: "DENY without rules denies nothing; rules: [{}] denies everything"})
 		}
@@ -64,7 +73,7 @@ func authorization(o Options, ap *securityv1.AuthorizationPolicy) (*apisecurity.
 		warnings = append(warnings, Warning{Object: object, Message: fmt.Sprintf("nobody has the principals %s: identities of this mesh are in the trust domain %s",
 			strings.Join(slices.Compact(r.foreign), ", "), o.TrustDomain)})
 	}
-	if len(r.unknown) == 0 {
+	if len(r.unknown) == 0 || covered {
 		return a, warnings
 	}
 	slices.Sort(r.unknown)

@@ -22,6 +22,15 @@ type service struct {
 	selector map[string]string
 	ports    []servicePort
 	policies []string // bound to the service or to its waypoint
+
+	key source.Key // the Service or ServiceEntry
+	// waypoint is the one that it asks for and may have, nil for none; it need not
+	// be ready.
+	waypoint *waypoint
+	// enforced names the policies that the waypoint enforces for the service, and
+	// unsure those that select some of its endpoints perhaps and perhaps not, which
+	// therefore the waypoint must leave to node proxies.
+	enforced, unsure []string
 }
 
 // servicePort is one TCP port of a service.
@@ -57,7 +66,7 @@ func kubernetesService(o Options, svc *corev1.Service, ns *corev1.Namespace) *se
 		proto: &apiworkload.Service{
 			Name:       svc.Name,
 			Namespace:  svc.Namespace,
-			Hostname:   svc.Name + "." + svc.Namespace + ".svc." + o.DomainSuffix,
+			Hostname:   o.hostname(source.Name{Namespace: svc.Namespace, Name: svc.Name}),
 			IpFamilies: ipFamilies(svc.Spec.IPFamilies),
 			Canonical:  true,
 		},
@@ -71,6 +80,13 @@ func kubernetesService(o Options, svc *corev1.Service, ns *corev1.Namespace) *se
 			s.proto.Addresses = append(s.proto.Addresses, &apiworkload.NetworkAddress{Network: o.Network, Address: a.AsSlice()})
 		}
 	}
+	s.ports = kubernetesPorts(svc)
+	s.proto.LoadBalancing = serviceBalancing(svc, ns)
+	return s.finish()
+}
+
+func kubernetesPorts(svc *corev1.Service) []servicePort {
+	var ports []servicePort
 	for _, p := range svc.Spec.Ports {
 		if p.Protocol != "" && p.Protocol != corev1.ProtocolTCP {
 			continue // the node proxies carry TCP only
@@ -84,10 +100,9 @@ func kubernetesService(o Options, svc *corev1.Service, ns *corev1.Namespace) *se
 		default:
 			port.target = port.number
 		}
-		s.ports = append(s.ports, port)
+		ports = append(ports, port)
 	}
-	s.proto.LoadBalancing = serviceBalancing(svc, ns)
-	return s.finish()
+	return ports
 }
 
 func ipFamilies(families []corev1.IPFamily) apiworkload.IPFamilies {
@@ -187,22 +202,7 @@ func entryServices(o Options, se *networkingv1.ServiceEntry, ns *corev1.Namespac
 			addresses = append(addresses, &apiworkload.NetworkAddress{Network: o.Network, Address: a.AsSlice()})
 		}
 	}
-	var ports []servicePort
-	for _, p := range spec.Ports {
-		if strings.EqualFold(p.GetProtocol(), "UDP") {
-			continue // the node proxies carry TCP only
-		}
-		port := servicePort{name: p.GetName(), number: p.GetNumber(), target: p.GetTargetPort()}
-		if port.target == 0 {
-			port.target = port.number
-		}
-		if protocol := p.GetProtocol(); protocol != "" {
-			port.protocol = appProtocol(&protocol, "")
-		} else {
-			port.protocol = appProtocol(nil, p.GetName())
-		}
-		ports = append(ports, port)
-	}
+	ports := entryPorts(se)
 	lb := trafficDistribution("", se.Annotations, ns)
 	if spec.Resolution == networking.ServiceEntry_NONE {
 		lb = &apiworkload.LoadBalancing{Mode: apiworkload.LoadBalancing_PASSTHROUGH}
@@ -224,4 +224,24 @@ func entryServices(o Options, se *networkingv1.ServiceEntry, ns *corev1.Namespac
 		services = append(services, s.finish())
 	}
 	return services
+}
+
+func entryPorts(se *networkingv1.ServiceEntry) []servicePort {
+	var ports []servicePort
+	for _, p := range se.Spec.Ports {
+		if strings.EqualFold(p.GetProtocol(), "UDP") {
+			continue // the node proxies carry TCP only
+		}
+		port := servicePort{name: p.GetName(), number: p.GetNumber(), target: p.GetTargetPort()}
+		if port.target == 0 {
+			port.target = port.number
+		}
+		if protocol := p.GetProtocol(); protocol != "" {
+			port.protocol = appProtocol(&protocol, "")
+		} else {
+			port.protocol = appProtocol(nil, p.GetName())
+		}
+		ports = append(ports, port)
+	}
+	return ports
 }

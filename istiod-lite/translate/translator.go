@@ -1,10 +1,13 @@
 package translate
 
 import (
+	"slices"
+
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
 
 	"google.golang.org/protobuf/proto"
 
+	apiworkload "github.com/tulle-mesh/tulle/api/workload"
 	"github.com/tulle-mesh/tulle/istiod-lite/source"
 )
 
@@ -22,11 +25,18 @@ type Translator struct {
 	objects    *source.Objects // translated last
 	namespaces map[string]*namespace
 	root       group    // of the root namespace, whose policies reach everywhere
-	bindings   bindings // of policies to waypoints and services
-	pods       podIndex
-	slices     sliceIndex
-	policies   map[source.Name]policyMemo
-	ready      readyEndpoints
+	bindings   bindings // of policies to waypoints and services, at node proxies
+	// atWaypoints are those of all policies, node proxies' or not.
+	atWaypoints bindings
+	waypoints   *Waypoints
+	routes      routeIndex
+	uses        policyUses
+	made        map[source.Key]madeServices
+	admissions  map[string]bool // policies that allow waypoints
+	pods        podIndex
+	slices      sliceIndex
+	policies    map[source.Name]policyMemo
+	ready       readyEndpoints
 
 	out output
 }
@@ -35,6 +45,7 @@ type policyMemo struct {
 	policy   *securityv1.AuthorizationPolicy
 	resource *Resource
 	warnings []Warning
+	classes  []string // names of the forms of a policy that is bound to a class
 }
 
 // New returns a Translator that has seen nothing.
@@ -43,6 +54,10 @@ func New(options Options) *Translator {
 		options:    options.withDefaults(),
 		objects:    &source.Objects{},
 		namespaces: map[string]*namespace{},
+		waypoints:  newWaypoints(options.withDefaults(), &source.Objects{}),
+		routes:     newRouteIndex(),
+		uses:       policyUses{},
+		made:       map[source.Key]madeServices{},
 		pods:       newPodIndex(),
 		slices:     newSliceIndex(),
 		policies:   map[source.Name]policyMemo{},
@@ -55,15 +70,20 @@ func New(options Options) *Translator {
 type update struct {
 	objects *source.Objects
 	// Objects that changed, by kind.
-	pods, slices, entries, policies []source.Name
-	nodes                           map[source.Name]bool
+	pods, slices, entries, policies, services []source.Name
+	routes                                    []source.Key
+	grants                                    map[string]bool // namespaces with other ReferenceGrants
+	nodes                                     map[source.Name]bool
 	// namespaces to build anew, or all of them.
 	namespaces map[string]bool
 	all        bool
 	rebind     bool // a policy's binding or a gateway changed
+	gateways   bool // a gateway or a class of them changed
 	// Found on the way: what depends on something that changed.
 	dirtyPods   map[source.Name]bool
 	dirtySlices map[*slice]bool
+	// dirtyPolicies are those of which another set of waypoints takes care.
+	dirtyPolicies map[source.Name]bool
 }
 
 // Translate returns the mesh that objects describe. It does not keep time, so
@@ -73,7 +93,10 @@ func (t *Translator) Translate(objects *source.Objects) *Mesh {
 	t.updateSlices(u)
 	t.updatePods(u)
 	t.resolveSlices(u)
+	t.updateWaypoints(u)
 	t.updateNamespaces(u)
+	t.translateServices(u)
+	t.translateAdmissions(u)
 	t.spread(u)
 	t.objects = objects
 	t.translatePods(u)
@@ -93,8 +116,8 @@ func (t *Translator) Translate(objects *source.Objects) *Mesh {
 // survey sorts what changed by what it can have an effect on.
 func (t *Translator) survey(objects *source.Objects) *update {
 	u := &update{
-		objects: objects, nodes: map[source.Name]bool{}, namespaces: map[string]bool{},
-		dirtyPods: map[source.Name]bool{}, dirtySlices: map[*slice]bool{},
+		objects: objects, nodes: map[source.Name]bool{}, namespaces: map[string]bool{}, grants: map[string]bool{},
+		dirtyPods: map[source.Name]bool{}, dirtySlices: map[*slice]bool{}, dirtyPolicies: map[source.Name]bool{},
 	}
 	for _, key := range objects.Changes(t.objects) {
 		was, is := t.objects.Object(key), objects.Object(key)
@@ -112,6 +135,17 @@ func (t *Translator) survey(objects *source.Objects) *update {
 		case "Service", "ServiceEntry":
 			if !sameMeaning(was, is) {
 				u.namespaces[key.Namespace] = true
+				if key.Kind == "Service" {
+					u.services = append(u.services, key.Name)
+				}
+			}
+		case "HTTPRoute", "GRPCRoute", "TCPRoute", "TLSRoute":
+			if !sameMeaning(was, is) {
+				u.routes = append(u.routes, key)
+			}
+		case "ReferenceGrant":
+			if !sameMeaning(was, is) {
+				u.grants[key.Namespace] = true
 			}
 		case "AuthorizationPolicy":
 			if sameMeaning(was, is) {
@@ -120,7 +154,8 @@ func (t *Translator) survey(objects *source.Objects) *update {
 			u.policies = append(u.policies, key.Name)
 			was, _ := was.(*securityv1.AuthorizationPolicy)
 			is, _ := is.(*securityv1.AuthorizationPolicy)
-			if picks(was) || picks(is) { // the others reach workloads by their scope
+			// The others reach workloads by their scope; waypoints are told of them.
+			if picks(was) || picks(is) || len(t.waypoints.byName) > 0 {
 				u.namespaces[key.Namespace] = true
 			}
 			u.rebind = u.rebind || bound(was) || bound(is)
@@ -129,7 +164,9 @@ func (t *Translator) survey(objects *source.Objects) *update {
 				u.namespaces[key.Namespace] = true
 			}
 		case "Gateway", "GatewayClass":
-			u.rebind = true
+			if !sameMeaning(was, is) {
+				u.rebind, u.gateways = true, true
+			}
 		}
 	}
 	// Policies of the root namespace reach into every other. So do changes of its
@@ -227,20 +264,35 @@ func (t *Translator) translateEntries(u *update) {
 }
 
 func (t *Translator) translatePolicies(u *update) {
-	for _, name := range u.policies {
+	for _, name := range t.policiesToTranslate(u) {
 		t.out.warned = t.out.warned || len(t.policies[name].warnings) > 0
 		policy := u.objects.AuthorizationPolicies[name]
 		if policy == nil {
+			for _, old := range t.policies[name].classes {
+				t.out.authorizations.set(old, nil)
+			}
 			delete(t.policies, name)
 			t.out.authorizations.set(name.Namespace+"/"+name.Name, nil)
+			t.out.policies.set(name.Namespace+"/"+name.Name, nil)
 			continue
 		}
+		t.out.policies.set(name.Namespace+"/"+name.Name, waypointPolicy(policy, t.uses[name].aliases()))
 		memo := policyMemo{policy: policy}
-		a, warnings := authorization(t.options, policy)
+		a, warnings := authorization(t.options, policy, t.trusted(name), t.covered(policy))
 		if memo.warnings = warnings; a != nil {
 			memo.resource = policyResource(a)
+			for _, r := range t.classPolicies(policy, a) {
+				memo.classes = append(memo.classes, r.Name)
+				t.out.authorizations.set(r.Name, r)
+			}
 		}
-		t.out.warned = t.out.warned || len(warnings) > 0
+		for _, old := range t.policies[name].classes {
+			if !slices.Contains(memo.classes, old) {
+				t.out.authorizations.set(old, nil)
+			}
+		}
+		memo.warnings = append(memo.warnings, t.partly(name)...)
+		t.out.warned = t.out.warned || len(memo.warnings) > 0
 		t.out.authorizations.set(name.Namespace+"/"+name.Name, memo.resource)
 		t.policies[name] = memo
 	}
@@ -259,8 +311,14 @@ func (t *Translator) warnings() []Warning {
 	return all
 }
 
-// sameBody reports whether two resources say the same. Names, aliases and
-// services follow from the body.
+// sameBody reports whether two resources say the same. Names, services, and
+// the aliases of addresses follow from the body.
 func sameBody(a, b *Resource) bool {
-	return a == b || (a != nil && b != nil && a.Name == b.Name && proto.Equal(a.Body, b.Body))
+	if a == b || a == nil || b == nil || a.Name != b.Name || !proto.Equal(a.Body, b.Body) {
+		return a == b
+	}
+	if _, ok := a.Body.(*apiworkload.Address); ok {
+		return true
+	}
+	return slices.Equal(a.Aliases, b.Aliases)
 }

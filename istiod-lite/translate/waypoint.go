@@ -2,66 +2,387 @@ package translate
 
 import (
 	"fmt"
+	"reflect"
+	"slices"
+	"strings"
 
+	networking "istio.io/api/networking/v1alpha3"
 	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
+	apiworkload "github.com/tulle-mesh/tulle/api/workload"
 	"github.com/tulle-mesh/tulle/istiod-lite/source"
 )
 
-// waypointClass is the GatewayClass of waypoints.
+// waypointClass is the GatewayClass of waypoints, also where it was not made.
 const waypointClass = "istio-waypoint"
 
-// waypointPort is the port of the listener that says who may use a waypoint.
+// waypointController is the controller of classes of waypoints.
+const waypointController = "istio.io/mesh-controller"
+
+// waypointPort is the port of the listener that says who may use a waypoint, and
+// on which waypoints take the mesh's traffic.
 const waypointPort = 15008
+
+// ConditionServing is set on a Gateway, and never taken back, once a pod of its
+// waypoint was ready. From then on traffic goes to the waypoint or nowhere: a
+// waypoint whose pods have all ended must not be a way past it.
+const ConditionServing = "waypoint.tulle.dev/Serving"
 
 // The reasons of the condition istio.io/WaypointBound, which are Istio's.
 const (
+	WaypointAccepted       = "WaypointAccepted"
 	WaypointIsNotReady     = "WaypointIsNotReady"
 	AttachmentDenied       = "AttachmentDenied"
 	UnsupportedTrafficType = "UnsupportedTrafficType"
 )
 
-// WaypointRefusal says why an object that asks for a waypoint has none.
-type WaypointRefusal struct {
+// waypoint is a Gateway that is a waypoint.
+type waypoint struct {
+	name    source.Name
+	gateway *gatewayv1.Gateway
+	// service is the name of its Service, which need not be there.
+	service source.Name
+	there   bool
+	// account is the service account that its pods run under.
+	account string
+	// traffic is service, workload, all or none.
+	traffic string
+	// standing is set while any of its pods runs, ready or not: from before the
+	// first traffic comes to it to after the last, node proxies leave to it what
+	// it decides.
+	standing bool
+	// ready waypoints are given traffic.
+	ready bool
+}
+
+// alias is the name by which a waypoint subscribes to all that is its.
+func (w *waypoint) alias() string { return WaypointAlias(w.name) }
+
+// WaypointAlias is the name by which the waypoint of a Gateway subscribes to what
+// it does: the alias of all resources that are its.
+func WaypointAlias(gateway source.Name) string {
+	return "waypoint/" + gateway.Namespace + "/" + gateway.Name
+}
+
+// principal is what its pods prove to be.
+func (w *waypoint) principal(o Options) string {
+	return o.TrustDomain + "/ns/" + w.name.Namespace + "/sa/" + w.account
+}
+
+// address is how node proxies find it.
+func (w *waypoint) address(o Options) *apiworkload.GatewayAddress {
+	return &apiworkload.GatewayAddress{
+		Destination: &apiworkload.GatewayAddress_Hostname{Hostname: &apiworkload.NamespacedHostname{
+			Namespace: w.service.Namespace, Hostname: o.hostname(w.service),
+		}},
+		HboneMtlsPort: waypointPort,
+	}
+}
+
+// same reports whether nothing differs that a binding depends on.
+func (w *waypoint) same(v *waypoint) bool {
+	if w == nil || v == nil {
+		return w == v
+	}
+	a, b := *w, *v
+	a.gateway, b.gateway = nil, nil
+	return a == b && (w.gateway == v.gateway || reflect.DeepEqual(w.gateway.Spec.Listeners, v.gateway.Spec.Listeners))
+}
+
+// IsWaypoint reports whether a Gateway is a waypoint of Tulle's: its class says so.
+func IsWaypoint(objects *source.Objects, gw *gatewayv1.Gateway) bool {
+	name := string(gw.Spec.GatewayClassName)
+	if class := objects.GatewayClasses[source.Name{Name: name}]; class != nil {
+		return class.Spec.ControllerName == waypointController
+	}
+	return name == waypointClass
+}
+
+// WaypointAccount returns the service account under which a waypoint's pods run,
+// and under which nobody else can.
+func WaypointAccount(gw *gatewayv1.Gateway) string {
+	if a := gw.Annotations[source.AnnotationServiceAccount]; a != "" {
+		return a
+	}
+	return gw.Name
+}
+
+// AliasesOf returns the aliases of the waypoints that run under an account,
+// namespace/name, in order.
+func AliasesOf(objects *source.Objects, account string) []string {
+	var out []string
+	for name, gw := range objects.Gateways {
+		if account == name.Namespace+"/"+WaypointAccount(gw) && IsWaypoint(objects, gw) {
+			out = append(out, WaypointAlias(name))
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// newWaypoint reads all but what depends on pods; nil for a Gateway that is none.
+func newWaypoint(objects *source.Objects, o Options, gw *gatewayv1.Gateway) *waypoint {
+	if gw == nil || !IsWaypoint(objects, gw) {
+		return nil
+	}
+	w := &waypoint{name: source.Name{Namespace: gw.Namespace, Name: gw.Name}, gateway: gw, account: WaypointAccount(gw), traffic: trafficType(objects, gw)}
+	w.service = w.name
+	for _, a := range gw.Status.Addresses {
+		if name, ok := o.serviceOf(a.Value); ok && name.Namespace == gw.Namespace && a.Type != nil && *a.Type == gatewayv1.HostnameAddressType {
+			w.service = name
+			break
+		}
+	}
+	w.there = objects.Services[w.service] != nil
+	return w
+}
+
+// serviceOf reads the hostname of a Service.
+func (o Options) serviceOf(hostname string) (source.Name, bool) {
+	rest, ok := strings.CutSuffix(hostname, ".svc."+o.DomainSuffix)
+	if !ok {
+		return source.Name{}, false
+	}
+	name, namespace, ok := strings.Cut(rest, ".")
+	return source.Name{Namespace: namespace, Name: name}, ok && name != "" && namespace != "" && !strings.Contains(namespace, ".")
+}
+
+func (o Options) hostname(service source.Name) string {
+	return service.Name + "." + service.Namespace + ".svc." + o.DomainSuffix
+}
+
+// takesPod reports whether pod is one of the waypoint's: an endpoint of its
+// Service under its own account.
+func (w *waypoint) takesPod(objects *source.Objects, pod *corev1.Pod) bool {
+	svc := objects.Services[w.service]
+	return svc != nil && pod.Namespace == w.name.Namespace && len(svc.Spec.Selector) > 0 && subset(svc.Spec.Selector, pod.Labels) &&
+		!source.Ended(pod) && source.ServiceAccountOf(pod) == w.account
+}
+
+// judge sets what follows from the pods of the waypoint, ready or not.
+func (w *waypoint) judge(pods map[source.Name]bool) {
+	w.ready = served(w.gateway)
+	w.standing = w.ready || len(pods) > 0
+	for _, ready := range pods {
+		w.ready = w.ready || ready
+	}
+}
+
+// served reports whether a pod of the waypoint was ever ready.
+func served(gw *gatewayv1.Gateway) bool {
+	return slices.ContainsFunc(gw.Status.Conditions, func(c metav1.Condition) bool {
+		return c.Type == ConditionServing && c.Status == metav1.ConditionTrue
+	})
+}
+
+// Waypoints are the waypoints of one state of a mesh. A value that WaypointsOf
+// made is immutable.
+type Waypoints struct {
+	options Options
+	objects *source.Objects
+	byName  map[source.Name]*waypoint
+	// pods of each waypoint, true where ready.
+	pods map[source.Name]map[source.Name]bool
+}
+
+// WaypointsOf finds the waypoints of a mesh, and which of them are ready.
+func WaypointsOf(objects *source.Objects, options Options) *Waypoints {
+	x := newWaypoints(options.withDefaults(), objects)
+	for name, gw := range objects.Gateways {
+		if w := newWaypoint(objects, x.options, gw); w != nil {
+			x.byName[name] = w
+		}
+	}
+	if len(x.byName) == 0 {
+		return x
+	}
+	x.scan(func(*waypoint) bool { return true })
+	for name, w := range x.byName {
+		w.judge(x.pods[name])
+	}
+	return x
+}
+
+func newWaypoints(o Options, objects *source.Objects) *Waypoints {
+	return &Waypoints{options: o, objects: objects, byName: map[source.Name]*waypoint{}, pods: map[source.Name]map[source.Name]bool{}}
+}
+
+// scan finds the pods of the waypoints that which names.
+func (x *Waypoints) scan(which func(*waypoint) bool) {
+	byNamespace := map[string][]*waypoint{}
+	for name, w := range x.byName {
+		if which(w) {
+			x.pods[name] = map[source.Name]bool{}
+			byNamespace[name.Namespace] = append(byNamespace[name.Namespace], w)
+		}
+	}
+	if len(byNamespace) == 0 {
+		return
+	}
+	for name, pod := range x.objects.Pods {
+		for _, w := range byNamespace[name.Namespace] {
+			if w.takesPod(x.objects, pod) {
+				x.pods[w.name][name] = ready(pod)
+			}
+		}
+	}
+}
+
+// Ready reports whether the Gateway is a waypoint that is given traffic.
+func (x *Waypoints) Ready(gateway source.Name) bool {
+	w := x.byName[gateway]
+	return w != nil && w.ready
+}
+
+// standing reports whether the Gateway is a waypoint that node proxies trust.
+func (x *Waypoints) standing(gateway source.Name) bool {
+	w := x.byName[gateway]
+	return w != nil && w.standing
+}
+
+// Pods counts the pods of a waypoint and how many of them are ready.
+func (x *Waypoints) Pods(gateway source.Name) (all, ready int) {
+	for _, r := range x.pods[gateway] {
+		all++
+		if r {
+			ready++
+		}
+	}
+	return all, ready
+}
+
+// Address returns the hostname of a waypoint's Service, and false when the Gateway
+// is no waypoint or has none.
+func (x *Waypoints) Address(gateway source.Name) (string, bool) {
+	w := x.byName[gateway]
+	if w == nil || !w.there {
+		return "", false
+	}
+	return x.options.hostname(w.service), true
+}
+
+// In reports whether there are waypoints in a namespace, so that its pods matter.
+func (x *Waypoints) In(namespace string) bool {
+	for name := range x.byName {
+		if name.Namespace == namespace {
+			return true
+		}
+	}
+	return false
+}
+
+// WaypointBinding says what became of an object's wish for a waypoint.
+type WaypointBinding struct {
 	// Gateway is the waypoint asked for.
 	Gateway source.Name
+	// Bound is set when traffic goes through it.
+	Bound bool
 	// Reason is one of Istio's words, Message a sentence for people.
 	Reason, Message string
+
+	// waypoint is set as soon as only its readiness is missing.
+	waypoint *waypoint
 }
 
 // Waypoint finds the waypoint that obj, a Service, ServiceEntry or
-// WorkloadEntry, asks for with its own labels or its namespace's, and why it is
-// not bound to it: no waypoints run yet, so none ever is. It is false when the
-// object asks for none. It is a function of the objects alone.
-func Waypoint(objects *source.Objects, obj metav1.Object) (WaypointRefusal, bool) {
-	namespace := objects.Namespaces[source.Name{Name: obj.GetNamespace()}]
-	name, own, ok := waypointName(obj.GetLabels(), obj.GetNamespace(), namespace)
+// WorkloadEntry, asks for with its own labels or its namespace's, and whether it
+// is bound to it. It is false when the object asks for none. It is a function of
+// the objects alone; WaypointsOf serves many questions about one state.
+func Waypoint(objects *source.Objects, obj metav1.Object) (WaypointBinding, bool) {
+	return WaypointsOf(objects, Options{}).Of(obj)
+}
+
+// Of answers as Waypoint does.
+func (x *Waypoints) Of(obj metav1.Object) (WaypointBinding, bool) {
+	namespace := x.objects.Namespaces[source.Name{Name: obj.GetNamespace()}]
+	kind := forService
+	switch o := obj.(type) {
+	case *networkingv1.WorkloadEntry:
+		kind = forWorkload
+	case *networkingv1.ServiceEntry:
+		if !carried(o) {
+			kind = forNobody
+		}
+	case *corev1.Service:
+		if x.own(source.Name{Namespace: o.Namespace, Name: o.Name}) {
+			return WaypointBinding{}, false
+		}
+	}
+	return x.bind(obj.GetLabels(), obj.GetNamespace(), namespace, kind)
+}
+
+// own reports whether a Service is that of a waypoint, which has no waypoint itself.
+func (x *Waypoints) own(service source.Name) bool {
+	for _, w := range x.byName {
+		if w.service == service {
+			return true
+		}
+	}
+	return false
+}
+
+// carried reports whether a waypoint can take the traffic of a ServiceEntry: it
+// must be able to tell where it goes.
+func carried(se *networkingv1.ServiceEntry) bool {
+	return se.Spec.Resolution != networking.ServiceEntry_NONE &&
+		!slices.ContainsFunc(se.Spec.Hosts, func(host string) bool { return strings.HasPrefix(host, "*") })
+}
+
+// What asks for a waypoint.
+type asker int
+
+const (
+	forService asker = iota
+	forWorkload
+	forNobody // a service that no waypoint can carry
+)
+
+// bind decides for an object of a namespace, whose own object may be nil.
+func (x *Waypoints) bind(own map[string]string, namespace string, object *corev1.Namespace, kind asker) (WaypointBinding, bool) {
+	name, itself, ok := waypointName(own, namespace, object)
 	if !ok {
-		return WaypointRefusal{}, false
+		return WaypointBinding{}, false
 	}
-	refuse := func(reason, format string, args ...any) (WaypointRefusal, bool) {
-		return WaypointRefusal{Gateway: name, Reason: reason, Message: fmt.Sprintf(format, args...)}, true
+	refuse := func(reason, format string, args ...any) (WaypointBinding, bool) {
+		return WaypointBinding{Gateway: name, Reason: reason, Message: fmt.Sprintf(format, args...)}, true
 	}
-	gw := objects.Gateways[name]
+	gw := x.objects.Gateways[name]
 	if gw == nil {
 		return refuse(WaypointIsNotReady, "Gateway %s does not exist; traffic goes on without a waypoint", name)
 	}
-	if !mayAttach(gw, obj.GetNamespace(), namespace) {
-		return refuse(AttachmentDenied, "Gateway %s does not let namespace %s attach: see allowedRoutes of its listener", name, obj.GetNamespace())
+	if !mayAttach(gw, namespace, object) {
+		return refuse(AttachmentDenied, "Gateway %s does not let namespace %s attach: see allowedRoutes of its listener", name, namespace)
 	}
-	_, workload := obj.(*networkingv1.WorkloadEntry)
-	if kind := trafficType(objects, gw); !takes(kind, workload) {
-		if workload && !own {
-			return WaypointRefusal{}, false // the namespace's waypoint is for its services
+	if traffic := trafficType(x.objects, gw); !takes(traffic, kind == forWorkload) {
+		if kind == forWorkload && !itself {
+			return WaypointBinding{}, false // the namespace's waypoint is for its services
 		}
-		return refuse(UnsupportedTrafficType, "Gateway %s is a waypoint for %s: see the label %s", name, kind, source.LabelWaypointFor)
+		return refuse(UnsupportedTrafficType, "Gateway %s is a waypoint for %s: see the label %s", name, traffic, source.LabelWaypointFor)
 	}
-	return refuse(WaypointIsNotReady, "Gateway %s: this version of Tulle runs no waypoints; traffic goes on without, and policies bound to it are enforced, more strictly, by node proxies", name)
+	w := x.byName[name]
+	switch {
+	case w == nil:
+		return refuse(WaypointIsNotReady, "Gateway %s is of the class %s, which is not that of a waypoint; traffic goes on without a waypoint", name, gw.Spec.GatewayClassName)
+	case kind == forNobody:
+		return refuse(UnsupportedTrafficType, "Gateway %s cannot carry the traffic of a ServiceEntry with wildcard hosts or the resolution NONE", name)
+	case kind == forWorkload && w.ready:
+		return refuse(UnsupportedTrafficType, "Gateway %s: waypoints carry the traffic of services; what is addressed to a workload's own address goes on without", name)
+	case !w.ready && kind == forWorkload:
+		return refuse(WaypointIsNotReady, notReady, name)
+	case !w.ready:
+		b, _ := refuse(WaypointIsNotReady, notReady, name)
+		b.waypoint = w
+		return b, true
+	}
+	return WaypointBinding{Gateway: name, Bound: true, Reason: WaypointAccepted, waypoint: w,
+		Message: fmt.Sprintf("Traffic goes through the waypoint %s.", name)}, true
 }
+
+const notReady = "Gateway %s: this version of Tulle runs no waypoints, and no pod of it is ready; traffic goes on without, and policies bound to it are enforced, more strictly, by node proxies"
 
 // waypointName returns the waypoint that an object with these labels asks for,
 // and whether it does so itself, where its namespace's labels would count
@@ -127,16 +448,19 @@ func takes(trafficType string, workload bool) bool {
 	return trafficType == "all" || (trafficType == "workload") == workload && trafficType != "none"
 }
 
-// warnWaypoint tells of an object that asks for a waypoint with a label of its own.
-func (ns *namespace) warnWaypoint(object string, labels map[string]string) {
-	if waypoint, own, ok := waypointName(labels, ns.name, nil); ok && own {
-		w := Warning{Object: object, Message: fmt.Sprintf("it asks for the waypoint %s, and this version of Tulle runs no waypoints: traffic goes on without, "+
-			"HTTPRoutes have no effect, and policies bound to the waypoint or its services are enforced, more strictly, by node proxies", waypoint)}
-		for _, have := range ns.warnings {
-			if have == w {
-				return // another host of the same ServiceEntry
-			}
-		}
+// warnWaypoint tells of an object that asks for a waypoint with a label of its
+// own and does not get it.
+func (ns *namespace) warnWaypoint(object string, labels map[string]string, asked WaypointBinding) {
+	waypoint, own, ok := waypointName(labels, ns.name, nil)
+	if !ok || !own || asked.Bound {
+		return
+	}
+	w := Warning{Object: object, Message: fmt.Sprintf("it asks for the waypoint %s, and this version of Tulle runs no waypoints: traffic goes on without, "+
+		"HTTPRoutes have no effect, and policies bound to the waypoint or its services are enforced, more strictly, by node proxies", waypoint)}
+	if asked.Reason != WaypointIsNotReady && asked.Reason != "" {
+		w.Message = fmt.Sprintf("it asks for the waypoint %s and does not get it: %s", waypoint, asked.Message)
+	}
+	if !slices.Contains(ns.warnings, w) { // another host of the same ServiceEntry
 		ns.warnings = append(ns.warnings, w)
 	}
 }

@@ -32,6 +32,8 @@ func TestWhyAnObjectHasNoWaypoint(t *testing.T) {
 	for _, c := range []struct {
 		name           string
 		own, namespace map[string]string
+		pod            corev1.ConditionStatus // of a pod of the waypoint, empty for none
+		bound          bool
 		gateway        *gateway
 		workload       bool
 		reason         string // empty: none is asked for
@@ -53,6 +55,10 @@ func TestWhyAnObjectHasNoWaypoint(t *testing.T) {
 		{name: "a workload at a waypoint for services", own: use("wp"), workload: true, gateway: &gateway{namespace: "shop"}, reason: "UnsupportedTrafficType", at: "shop/wp"},
 		{name: "a workload in a namespace with a waypoint for services", namespace: use("wp"), workload: true, gateway: &gateway{namespace: "shop"}},
 		{name: "a workload at a waypoint for all", own: use("wp"), workload: true, gateway: &gateway{namespace: "shop", kind: "all"}, reason: "WaypointIsNotReady", at: "shop/wp"},
+		{name: "a pod that is not ready", own: use("wp"), pod: "False", gateway: &gateway{namespace: "shop"}, reason: "WaypointIsNotReady", at: "shop/wp"},
+		{name: "a ready pod", own: use("wp"), pod: "True", gateway: &gateway{namespace: "shop"}, reason: "WaypointAccepted", bound: true, at: "shop/wp"},
+		{name: "a ready pod elsewhere", namespace: away, pod: "True", gateway: &gateway{namespace: "infra", allowed: from("Selector", "a")}, reason: "WaypointAccepted", bound: true, at: "infra/wp"},
+		{name: "a workload behind a ready waypoint for all", own: use("wp"), workload: true, pod: "True", gateway: &gateway{namespace: "shop", kind: "all"}, reason: "UnsupportedTrafficType", at: "shop/wp"},
 		{name: "what was made for a gateway", own: map[string]string{source.LabelUseWaypoint: "wp", source.LabelGatewayManaged: "istio.io-mesh-controller"}, gateway: &gateway{namespace: "shop"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -66,7 +72,14 @@ func TestWhyAnObjectHasNoWaypoint(t *testing.T) {
 				gw := &gatewayv1.Gateway{ObjectMeta: metav1.ObjectMeta{Namespace: g.namespace, Name: "wp", Labels: map[string]string{source.LabelWaypointFor: g.kind}},
 					Spec: gatewayv1.GatewaySpec{GatewayClassName: "istio-waypoint", Listeners: []gatewayv1.Listener{{Name: "mesh", Port: 15008, AllowedRoutes: g.allowed}}}}
 				store.Put(gw)
-				store.Put(&gatewayv1.GatewayClass{ObjectMeta: metav1.ObjectMeta{Name: "istio-waypoint", Labels: map[string]string{source.LabelWaypointFor: g.classKind}}})
+				store.Put(&gatewayv1.GatewayClass{ObjectMeta: metav1.ObjectMeta{Name: "istio-waypoint", Labels: map[string]string{source.LabelWaypointFor: g.classKind}},
+					Spec: gatewayv1.GatewayClassSpec{ControllerName: "istio.io/mesh-controller"}})
+			}
+			if c.pod != "" {
+				labels := map[string]string{"gateway": "wp"}
+				store.Put(&corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: c.gateway.namespace, Name: "wp"}, Spec: corev1.ServiceSpec{Selector: labels}})
+				store.Put(&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: c.gateway.namespace, Name: "wp-1", Labels: labels}, Spec: corev1.PodSpec{ServiceAccountName: "wp"},
+					Status: corev1.PodStatus{Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: c.pod}}}})
 			}
 			meta := metav1.ObjectMeta{Namespace: "shop", Name: "web", Labels: c.own}
 			var obj metav1.Object = &corev1.Service{ObjectMeta: meta}
@@ -74,7 +87,7 @@ func TestWhyAnObjectHasNoWaypoint(t *testing.T) {
 				obj = &networkingv1.WorkloadEntry{ObjectMeta: meta, Spec: networking.WorkloadEntry{Address: "10.0.0.1"}}
 			}
 			got, asked := translate.Waypoint(store.Objects(), obj)
-			if asked != (c.reason != "") || got.Reason != c.reason || (asked && got.Gateway.String() != c.at) {
+			if asked != (c.reason != "") || got.Bound != c.bound || got.Reason != c.reason || (asked && got.Gateway.String() != c.at) {
 				t.Errorf("got %+v, asked %v; want %q at %s", got, asked, c.reason, c.at)
 			}
 			if asked && got.Message == "" {

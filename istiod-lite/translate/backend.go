@@ -1,0 +1,155 @@
+package translate
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
+	corev1 "k8s.io/api/core/v1"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/tulle-mesh/tulle/istiod-lite/source"
+)
+
+const networkingGroup = "networking.istio.io"
+
+// Fault says why a part of a route cannot do what its author wrote.
+type Fault struct {
+	// Reason is a reason of a route's conditions in the Gateway API.
+	Reason gatewayv1.RouteConditionReason
+	// Message is a clause for people.
+	Message string
+}
+
+// Backends looks the backends of routes up in one state of a mesh.
+type Backends struct {
+	options Options
+	objects *source.Objects
+	grants  map[string][]*gatewayv1.ReferenceGrant // by their namespace; nil until needed
+}
+
+// NewBackends returns a Backends of objects. It is not safe for concurrent use.
+func NewBackends(objects *source.Objects, options Options) *Backends {
+	return &Backends{options: options.withDefaults(), objects: objects}
+}
+
+// Referrer is what refers to a backend: the kind and namespace of a route.
+type Referrer struct{ Kind, Namespace string }
+
+// Resolve returns the service that a route's backend is, as namespace/hostname,
+// and its port, or why it is none.
+func (b *Backends) Resolve(from Referrer, ref gatewayv1.BackendObjectReference) (service string, port uint32, fault *Fault) {
+	refuse := func(reason gatewayv1.RouteConditionReason, format string, args ...any) (string, uint32, *Fault) {
+		return "", 0, &Fault{Reason: reason, Message: fmt.Sprintf(format, args...)}
+	}
+	key := backendKey(from.Namespace, ref)
+	group := groupOf(ref)
+	if !isService(group, key.Kind) {
+		return refuse(gatewayv1.RouteReasonInvalidKind, "a backend of kind %s in group %q is not supported", key.Kind, group)
+	}
+	if key.Namespace != from.Namespace && !b.granted(from, group, key) {
+		return refuse(gatewayv1.RouteReasonRefNotPermitted, "no ReferenceGrant in namespace %s lets a %s of namespace %s refer to %s", key.Namespace, from.Kind, from.Namespace, key)
+	}
+	if ref.Port == nil {
+		return refuse(gatewayv1.RouteReasonUnsupportedValue, "the backend %s is named without a port", key)
+	}
+	port = uint32(*ref.Port)
+	var ports []servicePort
+	switch obj := b.objects.Object(key).(type) {
+	case *corev1.Service:
+		if obj.Spec.Type == corev1.ServiceTypeExternalName {
+			return refuse(gatewayv1.RouteReasonInvalidKind, "%s stands for a foreign name and has no endpoints", key)
+		}
+		service, ports = serviceName(key.Namespace, b.options.hostname(key.Name)), kubernetesPorts(obj)
+	case *networkingv1.ServiceEntry:
+		if !carried(obj) || len(obj.Spec.Hosts) == 0 {
+			return refuse(gatewayv1.RouteReasonInvalidKind, "%s has wildcard hosts or the resolution NONE: it says not where to go", key)
+		}
+		service, ports = serviceName(key.Namespace, obj.Spec.Hosts[0]), entryPorts(obj)
+	default:
+		return refuse(gatewayv1.RouteReasonBackendNotFound, "%s does not exist", key)
+	}
+	if !slices.ContainsFunc(ports, func(p servicePort) bool { return p.number == port }) {
+		return refuse(gatewayv1.RouteReasonBackendNotFound, "%s has no TCP port %d", key, port)
+	}
+	return service, port, nil
+}
+
+// backendKey names what a reference of a route in namespace is to.
+func backendKey(namespace string, ref gatewayv1.BackendObjectReference) source.Key {
+	key := source.Key{Kind: "Service", Name: source.Name{Namespace: namespace, Name: string(ref.Name)}}
+	if ref.Kind != nil {
+		key.Kind = string(*ref.Kind)
+	}
+	if ref.Namespace != nil {
+		key.Namespace = string(*ref.Namespace)
+	}
+	return key
+}
+
+func groupOf(ref gatewayv1.BackendObjectReference) string {
+	if ref.Group != nil {
+		return string(*ref.Group)
+	}
+	return ""
+}
+
+// isService reports whether the kind is one of services.
+func isService(group, kind string) bool {
+	return kind == "Service" && group == "" || kind == "ServiceEntry" && group == networkingGroup
+}
+
+func (b *Backends) granted(from Referrer, group string, to source.Key) bool {
+	if b.grants == nil {
+		b.grants = map[string][]*gatewayv1.ReferenceGrant{}
+		for name, g := range b.objects.ReferenceGrants {
+			b.grants[name.Namespace] = append(b.grants[name.Namespace], g)
+		}
+	}
+	return slices.ContainsFunc(b.grants[to.Namespace], func(g *gatewayv1.ReferenceGrant) bool {
+		return slices.ContainsFunc(g.Spec.From, func(f gatewayv1.ReferenceGrantFrom) bool {
+			return f.Group == gatewayv1.GroupName && string(f.Kind) == from.Kind && string(f.Namespace) == from.Namespace
+		}) && slices.ContainsFunc(g.Spec.To, func(t gatewayv1.ReferenceGrantTo) bool {
+			return string(t.Group) == group && string(t.Kind) == to.Kind && (t.Name == nil || string(*t.Name) == to.Name.Name)
+		})
+	})
+}
+
+// Parent is one service that a route says to be attached to.
+type Parent struct {
+	Ref gatewayv1.ParentReference
+	// Service is the parent: a Service or ServiceEntry.
+	Service source.Key
+}
+
+// Parents returns the services that a route of a namespace names as its parents.
+func Parents(namespace string, refs []gatewayv1.ParentReference) []Parent {
+	var out []Parent
+	for _, ref := range refs {
+		group, kind := gatewayv1.GroupName, "Gateway"
+		if ref.Group != nil {
+			group = string(*ref.Group)
+		}
+		if ref.Kind != nil {
+			kind = string(*ref.Kind)
+		}
+		if !isService(group, kind) {
+			continue
+		}
+		key := source.Key{Kind: kind, Name: source.Name{Namespace: namespace, Name: string(ref.Name)}}
+		if ref.Namespace != nil {
+			key.Namespace = string(*ref.Namespace)
+		}
+		out = append(out, Parent{Ref: ref, Service: key})
+	}
+	return out
+}
+
+// names reports whether a parent is this port of its service, and whether it says
+// so itself instead of meaning all ports.
+func (p Parent) names(port servicePort) (fits, itself bool) {
+	ref := p.Ref
+	fits = (ref.Port == nil || uint32(*ref.Port) == port.number) && (ref.SectionName == nil || strings.EqualFold(string(*ref.SectionName), port.name))
+	return fits, fits && (ref.Port != nil || ref.SectionName != nil)
+}
