@@ -18,9 +18,9 @@ const (
 	// the size of the expression.
 	maxRegexBytes = 4096
 
-	// fewMatches of one path are looked at one after the other: below that, finding
-	// them by the value of a field costs more than it saves.
-	fewMatches = 8
+	// fewMatches of one path are looked at one after the other. Finding them by the
+	// value of a field takes 15 ns more than looking at one, and less than at two.
+	fewMatches = 1
 
 	// joinedBytes is how much of a header whose field is repeated, or of a parameter
 	// with escapes, is put together without an allocation: most of them are short.

@@ -108,11 +108,9 @@ func (m *match) asksOnce() bool {
 	return n == 1 && m.kind != pathRegex
 }
 
-// first returns the first match that fits, best when that is less.
+// first returns the first match that fits, best when that is less. The rest comes last:
+// it has the regular expressions.
 func (v *values) first(t *table, r *message.Request, best int32) int32 {
-	if len(v.rest) > 0 {
-		best = t.firstOf(v.rest, r, best)
-	}
 	for i := range v.by {
 		b := &v.by[i]
 		// They are in the order of their least matches.
@@ -128,6 +126,9 @@ func (v *values) first(t *table, r *message.Request, best int32) int32 {
 		} else {
 			best = t.firstOf(n.entries, r, best)
 		}
+	}
+	if len(v.rest) > 0 {
+		best = t.firstOf(v.rest, r, best)
 	}
 	return best
 }
