@@ -27,12 +27,17 @@ func benchRequest() *message.Request {
 func answerKiB() message.Handler {
 	content := bytes.Repeat([]byte("x"), 1<<10)
 	head := message.Header{{Name: "content-type", Value: "text/plain"}, {Name: "server", Value: "bench"}}
+	response := &message.Response{Status: 200, Header: head, Length: 1 << 10}
+	buffers := sync.Pool{New: func() any { return new([2 << 10]byte) }}
 	return func(_ context.Context, x message.Exchange) {
-		buf := make([]byte, 2<<10)
-		for err := error(nil); err == nil; {
-			_, err = x.Body().Read(buf)
+		if body := x.Body(); body != message.NoBody {
+			buf := buffers.Get().(*[2 << 10]byte)
+			for err := error(nil); err == nil; {
+				_, err = body.Read(buf[:])
+			}
+			buffers.Put(buf)
 		}
-		if x.Respond(&message.Response{Status: 200, Header: head, Length: 1 << 10}, false) == nil {
+		if x.Respond(response, false) == nil {
 			_, _ = x.Write(content)
 			_ = x.Close(nil)
 		}

@@ -101,7 +101,7 @@ func (q *clientExchange) Stream() (message.Stream, error) {
 
 // Close implements message.ClientExchange.
 func (q *clientExchange) Close() error {
-	q.reset(codeCancel, &message.ResetError{Code: codeCancel})
+	q.reset(codeCancel, errCancelled)
 	q.rmu.Lock()
 	defer q.rmu.Unlock()
 	if q.rerr == nil {

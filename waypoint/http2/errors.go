@@ -46,6 +46,9 @@ var (
 	errDone         = errors.New("exchange is over")
 )
 
+// errCancelled is what an exchange ends with whose user gave it up.
+var errCancelled = &message.ResetError{Code: codeCancel}
+
 // ConnError says that the whole connection ended, and why.
 type ConnError struct {
 	// Code is that of GOAWAY, 0 when there was none.

@@ -280,6 +280,6 @@ func (t *tunnelStream) CloseWrite() error {
 
 // Close implements message.Stream. What is not finished is broken off.
 func (t *tunnelStream) Close() error {
-	(*stream)(t).reset(codeCancel, &message.ResetError{Code: codeCancel})
+	(*stream)(t).reset(codeCancel, errCancelled)
 	return nil
 }

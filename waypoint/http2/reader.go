@@ -179,8 +179,7 @@ func (r *reader) payload(p []byte) error {
 
 // settle resets the stream of an error that concerns one stream.
 func (r *reader) settle(err error) error {
-	var f *streamFault
-	if errors.As(err, &f) {
+	if f, ok := err.(*streamFault); ok {
 		return r.streamError(f)
 	}
 	return err

@@ -164,6 +164,8 @@ func (s *serverSide) refused(err error) {
 	}
 }
 
+var errTooLarge = &refusal{message.ProtocolError{Status: 431, Reason: "head is too large"}}
+
 // request takes the head of a new stream.
 func (r *reader) request(id uint32, end bool, fields []hpack.Field, tooLarge bool) error {
 	c := r.c
@@ -179,12 +181,12 @@ func (r *reader) request(id uint32, end bool, fields []hpack.Field, tooLarge boo
 	}
 	x := &serverExchange{begun: time.Now()}
 	x.ctx.parent = c.server.ctx
-	err := error(&refusal{message.ProtocolError{Status: 431, Reason: "head is too large"}})
+	err := error(errTooLarge)
 	if !tooLarge {
 		err = x.parse(fields, end)
 	}
-	var refused *refusal
-	if err != nil && !errors.As(err, &refused) {
+	refused, ok := err.(*refusal)
+	if err != nil && !ok {
 		return &streamFault{id, codeProtocol, err}
 	}
 	c.mu.Lock()
