@@ -151,6 +151,10 @@ func TestRequestsWithoutTokenPass(t *testing.T) {
 	if c := jwt.NewChecker(); !c.Empty() {
 		t.Error("a checker without rules is not empty")
 	}
+	var none *jwt.Token
+	if _, ok := none.Claim([]string{"iss"}); ok || none.Principal() != "" {
+		t.Error("no token has claims")
+	}
 }
 
 func TestPlaces(t *testing.T) {

@@ -197,7 +197,9 @@ func TestIssuersSayWhereTheirKeysAre(t *testing.T) {
 		const issuer = "https://joe.example.com/"
 		s, srv := fresh(t, "k"), &server{}
 		at := "https://joe.example.com/.well-known/openid-configuration"
+		plain := strings.Replace(url, "https", "http", 1)
 		srv.set(url, jwks(t, s), 0)
+		srv.set(plain, jwks(t, s), 0)
 		k := keys(t, srv)
 		c := jwt.NewChecker(compile(t, k, &api.TokenRule{Issuer: issuer}))
 		token := s.token(t, `{"iss":"`+issuer+`"}`)

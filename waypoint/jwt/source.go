@@ -221,6 +221,8 @@ func (s *source) discover(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("%s: is of another issuer", url)
 	case metadata.Keys == "":
 		return "", errors.New(url + ": names no jwks_uri")
+	case strings.HasPrefix(url, "https://") && !strings.HasPrefix(metadata.Keys, "https://"):
+		return "", errors.New(url + ": names a jwks_uri without TLS")
 	}
 	return metadata.Keys, nil
 }

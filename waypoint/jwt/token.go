@@ -13,7 +13,8 @@ import (
 	"github.com/tulle-mesh/tulle/internal/authz/request"
 )
 
-// Token is a token that was verified. It is immutable and safe for concurrent use.
+// Token is a token that was verified. It is immutable and safe for concurrent use. A
+// nil Token has no claims.
 type Token struct {
 	claims map[string]*node
 	// expires and begins are seconds since 1970; zero says that the token does not.
@@ -41,7 +42,7 @@ func (t *Token) Claim(names []string) (request.Claim, bool) {
 	return n.claim, true
 }
 
-// Issuer and Subject are the claims of these names, empty without one.
+// Issuer is who made the token.
 func (t *Token) Issuer() string { return t.text("iss") }
 
 // Subject is whom the token is about.
@@ -57,6 +58,9 @@ func (t *Token) Principal() string {
 }
 
 func (t *Token) text(name string) string {
+	if t == nil {
+		return ""
+	}
 	if n := t.claims[name]; n != nil && n.whole {
 		return n.scalar
 	}
@@ -64,6 +68,9 @@ func (t *Token) text(name string) string {
 }
 
 func (t *Token) find(names []string) *node {
+	if t == nil {
+		return nil
+	}
 	members := t.claims
 	var n *node
 	for _, name := range names {

@@ -289,20 +289,28 @@ func (c *compiler) value(cond *condition, prefixes *[]netip.Prefix, v string) st
 		cond.subjects = append(cond.subjects, parseSubject(v))
 		cond.patterns.add(v, cond.wide)
 	case fieldHost, fieldServerName:
-		cond.patterns.add(strings.ToLower(v), cond.wide)
+		cond.lower(v)
 	case fieldPath:
 		if !cond.patterns.addPath(v, cond.wide) {
 			return strconv.Quote(v) + " is not a valid path template"
 		}
 	case fieldHeader:
-		if cond.name == ":authority" || cond.name == "host" || cond.name == "upgrade" || cond.name == ":protocol" {
-			v = strings.ToLower(v)
+		switch cond.name {
+		case ":authority", "host", "upgrade", ":protocol":
+			cond.lower(v)
+		default:
+			cond.patterns.add(v, cond.wide)
 		}
-		cond.patterns.add(v, cond.wide)
 	default:
 		cond.patterns.add(v, cond.wide)
 	}
 	return ""
+}
+
+// lower adds a value for what requests have in lower case.
+func (c *condition) lower(v string) {
+	c.patterns.add(strings.ToLower(v), c.wide)
+	c.withPort = c.withPort || strings.Contains(v, ":")
 }
 
 func parsePrefix(v string) (netip.Prefix, bool) {

@@ -2,6 +2,7 @@ package request
 
 import (
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/tulle-mesh/tulle/internal/authz"
@@ -39,6 +40,8 @@ type condition struct {
 	wide bool
 	// doubt says that one of the values was not understood.
 	doubt bool
+	// withPort says that a value for hosts may name a port.
+	withPort bool
 
 	ports    []uint16 // sorted
 	ranges   authz.Ranges
@@ -109,7 +112,7 @@ func (c *condition) matches(in *input) bool {
 	case fieldMethod:
 		return c.method(in.Request.Method)
 	case fieldHost:
-		return c.host(in.Request.Authority)
+		return c.host(in)
 	case fieldPath:
 		return c.patterns.match(in.path, c.wide)
 	case fieldHeader:
@@ -153,8 +156,10 @@ func (c *condition) method(m string) bool {
 }
 
 // host compares the authority as it stands and, being wide, without its port and
-// without the dot of a name that is fully qualified.
-func (c *condition) host(authority string) bool {
+// without the dot of a name that is fully qualified; one without a port also with
+// the ports that it may mean.
+func (c *condition) host(in *input) bool {
+	authority := in.Request.Authority
 	if c.patterns.match(authority, c.wide) {
 		return true
 	}
@@ -164,15 +169,23 @@ func (c *condition) host(authority string) bool {
 	host, port := authority, ""
 	if i := strings.LastIndexByte(authority, ':'); i > strings.LastIndexByte(authority, ']') {
 		host, port = authority[:i], authority[i:]
-		if c.patterns.match(host, true) {
-			return true
-		}
 	}
-	name, ok := strings.CutSuffix(host, ".")
-	if !ok {
+	name := strings.TrimSuffix(host, ".")
+	if c.patterns.match(host, true) || c.patterns.match(name, true) {
+		return true
+	}
+	switch {
+	case !c.withPort:
 		return false
+	case port != "":
+		return c.patterns.match(name+port, true)
 	}
-	return c.patterns.match(name, true) || port != "" && c.patterns.match(name+port, true)
+	implied := ":80"
+	if in.Request.Scheme == "https" {
+		implied = ":443"
+	}
+	return c.patterns.match(name+implied, true) ||
+		c.patterns.match(name+":"+strconv.Itoa(int(in.Destination.Port())), true)
 }
 
 // header compares all lines of the field joined by commas and, being wide, each of
@@ -182,7 +195,7 @@ func (c *condition) header(in *input) bool {
 	r := in.Request
 	switch c.name {
 	case ":authority", "host":
-		return r.Authority != "" && c.host(r.Authority)
+		return r.Authority != "" && c.host(in)
 	case ":method":
 		return c.method(r.Method)
 	case ":scheme":

@@ -30,8 +30,9 @@
 //   - Paths are judged as they are and as a careless application may read them
 //     (%2F, %5C and repeated slashes); a request must pass as both. Istio's default
 //     compares the first only, so that a DENY of /admin misses //admin.
-//   - A wide host fits with any port and with a dot at its end; Istio compares the
-//     authority as it is, so that a DENY of a host misses host:80.
+//   - A wide host without a port fits with any, one with a port also where the request
+//     leaves it out, and both with a dot at the end; Istio compares the authority as it
+//     is, so that a DENY of a host misses host:80, and one of host:* the host.
 //   - A wide header value fits one of several lines of its field; Istio compares
 //     the lines joined by commas, so that a second line hides the first.
 //   - A wide method fits in any case; a wide claim fits numbers and booleans too; a

@@ -166,10 +166,17 @@ func (m model) attribute(key string) (bool, matcher) {
 			if !wide {
 				return like(v, r.Authority, false), v != ""
 			}
-			host, port, _ := strings.Cut(r.Authority, ":")
-			bare := strings.TrimSuffix(host, ".")
-			return like(v, r.Authority, true) || like(v, host, true) || like(v, bare, true) ||
-				port != "" && like(v, bare+":"+port, true), v != ""
+			host, port, ok := strings.Cut(r.Authority, ":")
+			forms := []string{r.Authority, host, strings.TrimSuffix(host, ".")}
+			if !ok {
+				port = strconv.Itoa(int(m.a.Destination.Port()))
+				forms = append(forms, forms[2]+":80")
+			}
+			match := false
+			for _, form := range append(forms, forms[2]+":"+port) {
+				match = match || like(v, form, true)
+			}
+			return match, v != ""
 		}
 	case "path":
 		return http && m.path != "", func(v string, wide bool) (bool, bool) { return m.pathLike(v, wide) }

@@ -330,7 +330,12 @@ func TestHostsInOtherWords(t *testing.T) {
 		{"books.example.com.", "books.example.com", false, true},
 		{"[2001:db8::1]:80", "[2001:db8::1]", false, true},
 		{"[2001:db8::1]", "[2001:db8::1]", true, true},
-		{"books.example.com", "books.example.com:*", false, false},
+		{"books.example.com", "books.example.com:*", false, true},
+		{"books.example.com", "books.example.com:80", false, true},
+		{"books.example.com", "books.example.com:8080", false, true},
+		{"books.example.com", "books.example.com:9090", false, false},
+		{"books.example.com:80", "books.example.com:8080", false, false},
+		{"[2001:db8::1]", "[2001:db8::1]:8080", false, true},
 		{"", "books.example.com", false, true},
 	} {
 		a := shopper(t)
