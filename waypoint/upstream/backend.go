@@ -74,10 +74,13 @@ type Backend struct {
 	checks sync.WaitGroup
 
 	mu      sync.Mutex
-	targets []*Target // what set.targets is; never changed, only replaced
+	byKey   map[key]*Target
+	targets []*Target // of byKey; never changed, only replaced, as byHash
 	byHash  map[uint64]*Target
-	started bool // endpoints were told once
-	closed  bool
+	// generation counts updates.
+	generation uint64
+	started    bool // endpoints were told once
+	closed     bool
 }
 
 // settings is a Config with what is made from it: immutable.
@@ -91,7 +94,7 @@ type settings struct {
 
 // New returns a backend without endpoints. Close releases what it holds.
 func New(cfg Config, dialer Dialer) (*Backend, error) {
-	b := &Backend{dialer: dialer, base: time.Now()}
+	b := &Backend{dialer: dialer, base: time.Now(), byKey: map[key]*Target{}}
 	// Replicas of a waypoint begin elsewhere.
 	b.place.Store(rand.Uint64() >> 32)
 	b.set.Store(&set{next: never})
@@ -179,47 +182,42 @@ func (b *Backend) Update(endpoints []Endpoint) error {
 		return nil
 	}
 	now := b.now()
-	before := make(map[key]*Target, len(b.targets))
-	for _, t := range b.targets {
-		before[t.Endpoint().key()] = t
-	}
-	after := make(map[key]*Target, len(endpoints))
-	targets := make([]*Target, 0, len(endpoints))
-	var fresh []*Target
+	b.generation++
+	known := 0
+	var fresh, gone []*Target
 	for i := range endpoints {
-		e := endpoints[i]
-		k := e.key()
-		t := after[k]
+		e := &endpoints[i]
+		t := b.byKey[e.key()]
 		if t == nil {
-			if t = before[k]; t == nil {
-				t = b.newTarget(&e)
-				fresh = append(fresh, t)
+			t = b.newTarget(e)
+			b.byKey[e.key()] = t
+			fresh = append(fresh, t)
+		}
+		if t.generation != b.generation {
+			t.generation = b.generation
+			known++
+		}
+		if was := t.endpoint.Load(); was == nil || *was != *e {
+			own := *e
+			t.endpoint.Store(&own)
+			if b.started && own.Healthy && (was == nil || !was.Healthy) {
+				b.warm(t, now)
 			}
-			after[k] = t
-			targets = append(targets, t)
-		}
-		if was := t.endpoint.Swap(&e); b.started && e.Healthy && (was == nil || !was.Healthy) {
-			b.warm(t, now)
 		}
 	}
-	// An order of its own, so that the same endpoints make the same tables in every
-	// replica.
-	slices.SortFunc(targets, func(x, y *Target) int {
-		return cmp.Or(cmp.Compare(x.hash, y.hash), x.Endpoint().Addr.Compare(y.Endpoint().Addr))
-	})
-	var gone []*Target
-	for k, t := range before {
-		if after[k] == nil {
-			t.retired = true
-			gone = append(gone, t)
+	if known < len(b.byKey) {
+		for k, t := range b.byKey {
+			if t.generation != b.generation {
+				t.retired = true
+				gone = append(gone, t)
+				delete(b.byKey, k)
+			}
 		}
 	}
-	byHash := make(map[uint64]*Target, len(targets))
-	for _, t := range targets {
-		byHash[t.hash] = t
+	if len(fresh)+len(gone) > 0 {
+		b.arrangeTargets()
 	}
-	b.targets, b.byHash = targets, byHash
-	b.started = b.started || len(targets) > 0
+	b.started = b.started || len(endpoints) > 0
 	b.rebuild(now)
 	for _, t := range fresh {
 		b.restartChecks(t)
@@ -232,6 +230,24 @@ func (b *Backend) Update(endpoints []Endpoint) error {
 		t.retire()
 	}
 	return nil
+}
+
+// arrangeTargets lists the targets in an order of its own, so that the same endpoints
+// make the same tables in every replica. Backend.mu is held.
+func (b *Backend) arrangeTargets() {
+	targets := make([]*Target, 0, len(b.byKey))
+	byHash := make(map[uint64]*Target, len(b.byKey))
+	for _, t := range b.byKey {
+		targets = append(targets, t)
+		byHash[t.hash] = t
+	}
+	slices.SortFunc(targets, func(x, y *Target) int {
+		if x.hash != y.hash {
+			return cmp.Compare(x.hash, y.hash)
+		}
+		return x.Endpoint().Addr.Compare(y.Endpoint().Addr)
+	})
+	b.targets, b.byHash = targets, byHash
 }
 
 func (b *Backend) newTarget(e *Endpoint) *Target {
@@ -255,7 +271,7 @@ func (t *Target) retire() {
 func (b *Backend) Close() {
 	b.mu.Lock()
 	targets := b.targets
-	b.targets, b.byHash, b.closed = nil, nil, true
+	b.byKey, b.targets, b.byHash, b.closed = nil, nil, nil, true
 	for _, t := range targets {
 		t.retired = true
 		t.endChecks()

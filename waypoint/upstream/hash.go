@@ -71,8 +71,11 @@ func newRing(targets []*Target, weights []uint32) *ring {
 		}
 	}
 	slices.SortFunc(points, func(a, b point) int {
+		if a.at != b.at {
+			return cmp.Compare(a.at, b.at)
+		}
 		// Where two meet, the order of the targets' hashes decides, not that of the list.
-		return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(targets[a.target].hash, targets[b.target].hash))
+		return cmp.Compare(targets[a.target].hash, targets[b.target].hash)
 	})
 	r := &ring{points: make([]uint64, len(points)), targets: make([]uint16, len(points))}
 	for i, p := range points {

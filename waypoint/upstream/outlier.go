@@ -130,8 +130,9 @@ func newDetector(b *Backend, cfg Outlier) *detector {
 }
 
 // report counts an outcome and ejects the target when it is one too many.
-func (d *detector) report(t *Target, o *Outcome, now int64) {
+func (d *detector) report(t *Target, o *Outcome) {
 	if d.rates {
+		now := d.backend.now()
 		if at := d.sweepAt.Load(); now >= at && d.sweepAt.CompareAndSwap(at, now+int64(d.cfg.Interval)) {
 			d.sweep(now)
 		}
@@ -139,7 +140,7 @@ func (d *detector) report(t *Target, o *Outcome, now int64) {
 	c := &t.outlier
 	if d.cfg.SplitLocal {
 		if o.Failure != NoFailure {
-			d.count(t, &c.local, d.cfg.ConsecutiveLocal, EjectedForLocal, now)
+			d.count(t, &c.local, d.cfg.ConsecutiveLocal, EjectedForLocal)
 			return
 		}
 		reset(&c.local)
@@ -159,11 +160,11 @@ func (d *detector) report(t *Target, o *Outcome, now int64) {
 		return
 	}
 	if code >= 502 && code <= 504 {
-		d.count(t, &c.gateway, d.cfg.ConsecutiveGateway, EjectedForGateway, now)
+		d.count(t, &c.gateway, d.cfg.ConsecutiveGateway, EjectedForGateway)
 	} else {
 		reset(&c.gateway)
 	}
-	d.count(t, &c.serverErrors, d.cfg.Consecutive5xx, EjectedFor5xx, now)
+	d.count(t, &c.serverErrors, d.cfg.Consecutive5xx, EjectedFor5xx)
 }
 
 // reset writes only where there is something to change: successes are many, and all
@@ -174,10 +175,10 @@ func reset(n *atomic.Int32) {
 	}
 }
 
-func (d *detector) count(t *Target, n *atomic.Int32, limit int, cause EjectionCause, now int64) {
+func (d *detector) count(t *Target, n *atomic.Int32, limit int, cause EjectionCause) {
 	if limit > 0 && int(n.Add(1)) >= limit {
 		n.Store(0)
-		d.eject(t, cause, now)
+		d.eject(t, cause, d.backend.now())
 	}
 }
 

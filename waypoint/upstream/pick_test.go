@@ -347,3 +347,20 @@ func BenchmarkPick(b *testing.B) {
 		}
 	}
 }
+
+func BenchmarkUpdate(b *testing.B) {
+	for _, balancer := range balancers {
+		for _, n := range []int{10, 5000} {
+			b.Run(fmt.Sprintf("%s/endpoints=%d", balancer, n), func(b *testing.B) {
+				e := endpoints(n + 1)
+				backend := newBackend(b, upstream.Config{Balancer: balancer}, nil, e)
+				b.ReportAllocs()
+				for i := 0; b.Loop(); i++ {
+					if err := backend.Update(e[i%2 : n+i%2]); err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
+		}
+	}
+}

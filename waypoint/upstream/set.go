@@ -49,10 +49,12 @@ func (b *Backend) rebuild(now int64) {
 	for _, t := range b.targets {
 		e := t.Endpoint()
 		if e.Weight == 0 || !e.Healthy && !cfg.LoadBalancing.AllowUnhealthy {
+			t.serving.Store(false)
 			continue
 		}
 		n, near := tierOf(&cfg.LoadBalancing, &cfg.Place, &e.Place)
 		if !near {
+			t.serving.Store(false)
 			continue
 		}
 		for len(tiers) <= n {
@@ -89,28 +91,17 @@ func (b *Backend) rebuild(now int64) {
 		if s.panicking {
 			left[i] = all[i]
 		}
+		for _, t := range tiers[i].members {
+			t.serving.Store(s.panicking || t.fit())
+		}
 		var before *tier
 		if i < len(old.tiers) && old.settings.Balancer == cfg.Balancer {
 			before = &old.tiers[i]
 		}
 		b.arrange(&tiers[i], left[i], before)
 	}
-	b.tellServing(tiers, s.panicking)
 	s.tiers, s.bounds = tiers, spread(left, all)
 	b.set.Store(s)
-}
-
-// tellServing notes on the targets which of them take part.
-func (b *Backend) tellServing(tiers []tier, panicking bool) {
-	takesPart := make(map[*Target]bool, len(b.targets))
-	for i := range tiers {
-		for _, t := range tiers[i].members {
-			takesPart[t] = panicking || t.fit()
-		}
-	}
-	for _, t := range b.targets {
-		t.serving.Store(takesPart[t])
-	}
 }
 
 // fit reports whether the target takes part. Backend.mu is held.

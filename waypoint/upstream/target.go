@@ -29,11 +29,12 @@ type Target struct {
 	pools   [protocols]pool
 
 	// Under Backend.mu:
-	ejectedUntil int64 // on the backend's clock; 0 when it is not ejected
-	ejections    int64 // in a row, each longer than the last
-	backSince    int64 // when the last one ended
-	failing      bool  // active checks say so
-	retired      bool  // its endpoint is gone
+	ejectedUntil int64  // on the backend's clock; 0 when it is not ejected
+	ejections    int64  // in a row, each longer than the last
+	backSince    int64  // when the last one ended
+	failing      bool   // active checks say so
+	retired      bool   // its endpoint is gone
+	generation   uint64 // of the last update that had it
 	stopChecks   context.CancelFunc
 }
 
@@ -47,14 +48,18 @@ func (t *Target) Active() int { return int(t.active.Load()) }
 // request answered, from the connection to the last byte.
 func (t *Target) Begin() Call {
 	t.active.Add(1)
-	return Call{target: t, start: t.backend.now()}
+	c := Call{target: t}
+	if t.backend.settings.Load().timed() {
+		c.start = t.backend.now()
+	}
+	return c
 }
 
 // Call is one attempt at a target. The zero value is none. Its methods are for one
 // goroutine at a time.
 type Call struct {
 	target   *Target
-	start    int64
+	start    int64 // on the backend's clock, which starts at 1; 0 when nobody wants to know
 	reported bool
 }
 
@@ -65,12 +70,29 @@ func (c *Call) Report(o Outcome) {
 		return
 	}
 	c.reported = true
-	now := c.target.backend.now()
+	b := c.target.backend
+	s := b.settings.Load()
+	if s.outlier != nil {
+		s.outlier.report(c.target, &o)
+	}
+	if !s.timed() || o.Latency == 0 && c.start == 0 {
+		return
+	}
+	now := b.now()
 	if o.Latency == 0 {
 		o.Latency = time.Duration(now - c.start)
 	}
-	c.target.report(o, now)
+	if s.Balancer == PeakEWMA {
+		c.target.ewma.observe(o.Latency, now, s.decay)
+	}
+	if s.limiter != nil && o.Failure == NoFailure {
+		s.limiter.observe(o.Latency, now)
+	}
 }
+
+// timed reports whether anybody wants to know latencies: the clock is read for
+// nobody else.
+func (s *settings) timed() bool { return s.Balancer == PeakEWMA || s.limiter != nil }
 
 // End says that the call is over. It may be called more than once.
 func (c *Call) End() {
@@ -137,19 +159,6 @@ func (o *Outcome) code() int {
 		return HTTPStatus(o.GRPC)
 	}
 	return o.Status
-}
-
-func (t *Target) report(o Outcome, now int64) {
-	s := t.backend.settings.Load()
-	if s.Balancer == PeakEWMA {
-		t.ewma.observe(o.Latency, now, s.decay)
-	}
-	if s.outlier != nil {
-		s.outlier.report(t, &o, now)
-	}
-	if s.limiter != nil && o.Failure == NoFailure {
-		s.limiter.observe(o.Latency, now)
-	}
 }
 
 func portText(p uint16) string { return strconv.Itoa(int(p)) }
