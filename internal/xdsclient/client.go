@@ -26,6 +26,9 @@ type Config struct {
 	Node *core.Node
 	// Handlers are the subscribed types, by type URL. At least one.
 	Handlers map[string]Handler
+	// Names asks for resources of a type by name or alias; a type without any is
+	// subscribed to as a whole. What the server does not have it answers as removed.
+	Names map[string][]string
 	// MinBackoff and MaxBackoff space the attempts; zero means 10 ms and 15 s.
 	MinBackoff, MaxBackoff time.Duration
 	// Logger is required.
@@ -90,6 +93,11 @@ func New(cfg Config) (*Client, error) {
 		return nil, errors.New("xdsclient: Config.Handlers is empty")
 	case cfg.Logger == nil:
 		return nil, errors.New("xdsclient: Config.Logger is required")
+	}
+	for url := range cfg.Names {
+		if cfg.Handlers[url] == nil {
+			return nil, fmt.Errorf("xdsclient: Config.Names of %s, which has no handler", url)
+		}
 	}
 	if cfg.MinBackoff == 0 {
 		cfg.MinBackoff = defaultMinBackoff

@@ -288,6 +288,36 @@ func TestNodesSayWhoTheyAre(t *testing.T) {
 	}
 }
 
+// A type may be asked for by name, also after a reconnect.
+func TestSubscribesToNames(t *testing.T) {
+	s := serve(t)
+	client, err := xdsclient.New(xdsclient.Config{
+		Dial: s.dial, Node: &core.Node{}, Handlers: map[string]xdsclient.Handler{address: newState(), authorization: newState()},
+		Names: map[string][]string{authorization: {"waypoint/shop/w"}}, MinBackoff: time.Millisecond, Logger: zap.NewNop(),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- client.Run(ctx) }()
+	defer func() { cancel(); <-done }()
+	for range 2 {
+		ses := s.accept()
+		for range 2 {
+			req := ses.next()
+			want := []string{"waypoint/shop/w"}
+			if req.GetTypeUrl() == address {
+				want = nil
+			}
+			if !slices.Equal(req.GetResourceNamesSubscribe(), want) {
+				t.Errorf("%s: subscribed to %v", req.GetTypeUrl(), req.GetResourceNamesSubscribe())
+			}
+		}
+		ses.end <- errors.New("again")
+	}
+}
+
 func TestConfigIsChecked(t *testing.T) {
 	good := xdsclient.Config{Dial: serve(t).dial, Node: &core.Node{}, Handlers: map[string]xdsclient.Handler{address: newState()}, Logger: zap.NewNop()}
 	for name, spoil := range map[string]func(*xdsclient.Config){
@@ -296,6 +326,7 @@ func TestConfigIsChecked(t *testing.T) {
 		"no handlers":  func(c *xdsclient.Config) { c.Handlers = nil },
 		"nil handler":  func(c *xdsclient.Config) { c.Handlers = map[string]xdsclient.Handler{address: nil} },
 		"no logger":    func(c *xdsclient.Config) { c.Logger = nil },
+		"stray names":  func(c *xdsclient.Config) { c.Names = map[string][]string{authorization: {"x"}} },
 		"bad back-off": func(c *xdsclient.Config) { c.MinBackoff, c.MaxBackoff = time.Second, time.Millisecond },
 	} {
 		cfg := good

@@ -1,7 +1,7 @@
 // Package xdsclient keeps a proxy's view of the mesh up to date: one delta ADS
 // stream to the control plane (envoy.service.discovery.v3), reopened with
-// back-off, on which every configured resource type is subscribed to as a
-// whole. It owns the stream, the acknowledgements and the versions last
+// back-off, on which every configured resource type is subscribed to, as
+// a whole or by names. It owns the stream, the acknowledgements and the versions last
 // accepted; it does not own the state, which lives with the Handlers.
 //
 // A Client is made by New and driven by Run, which returns when its context

@@ -40,7 +40,9 @@ func (c *Client) session(ctx context.Context) (answered bool, err error) {
 		return false, &dialError{fmt.Errorf("open stream to %s: %w", conn.Target(), err)}
 	}
 	for _, url := range c.types {
-		req := &discovery.DeltaDiscoveryRequest{Node: c.cfg.Node, TypeUrl: url, InitialResourceVersions: maps.Clone(c.accepted[url])}
+		req := &discovery.DeltaDiscoveryRequest{
+			Node: c.cfg.Node, TypeUrl: url, ResourceNamesSubscribe: c.cfg.Names[url], InitialResourceVersions: maps.Clone(c.accepted[url]),
+		}
 		if err := s.Send(req); err != nil {
 			return false, c.streamError(s, "subscribe to "+url, err)
 		}
