@@ -97,7 +97,7 @@ func TestFlagsAreDocumented(t *testing.T) {
 	name := regexp.MustCompile(`^[a-z][a-z0-9]+(-[a-z0-9]+)*$`)
 	for _, p := range listPackages(t) {
 		switch component(p.rel()) {
-		case "ztunnel", "istiod-lite", "meshctl":
+		case "ztunnel", "waypoint", "istiod-lite", "meshctl":
 		default:
 			continue
 		}

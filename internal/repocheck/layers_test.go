@@ -37,12 +37,12 @@ var layers = []struct {
 		"waypoint/...", "manifests",
 	}},
 	{5, []string{
-		"ztunnel/app", "istiod-lite/app",
+		"ztunnel/app", "waypoint/app", "istiod-lite/app",
 		"meshctl/check", "meshctl/cli", "meshctl/explain", "meshctl/install", "meshctl/kube", "meshctl/membership", "meshctl/mesh",
 		"meshctl/local/...", "internal/kubetest", "e2e/bench/report",
 	}},
 	{6, []string{
-		"ztunnel", "ztunnel/agent", "istiod-lite", "meshctl", "manifests/generate", "e2e/...", "examples/...", "internal/repocheck",
+		"ztunnel", "ztunnel/agent", "waypoint", "istiod-lite", "meshctl", "manifests/generate", "e2e/...", "examples/...", "internal/repocheck",
 	}},
 }
 
@@ -262,10 +262,11 @@ func TestLayersAreThoseOfTheDocumentation(t *testing.T) {
 // TestProxiesLinkNoKubernetesClient looks at everything that is linked in, not
 // at direct imports alone.
 func TestProxiesLinkNoKubernetesClient(t *testing.T) {
-	deps := listDeps(t, "./ztunnel")
-	for _, d := range deps {
-		if strings.HasPrefix(d, "k8s.io/") || strings.HasPrefix(d, "istio.io/") || strings.HasPrefix(d, "sigs.k8s.io/") {
-			t.Errorf("ztunnel links %s", d)
+	for _, proxy := range []string{"ztunnel", "waypoint"} {
+		for _, d := range listDeps(t, "./"+proxy) {
+			if strings.HasPrefix(d, "k8s.io/") || strings.HasPrefix(d, "istio.io/") || strings.HasPrefix(d, "sigs.k8s.io/") {
+				t.Errorf("%s links %s", proxy, d)
+			}
 		}
 	}
 }

@@ -1,0 +1,418 @@
+package forward
+
+import (
+	"context"
+	"errors"
+	"io"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/tulle-mesh/tulle/internal/authz/request"
+	"github.com/tulle-mesh/tulle/internal/workload"
+	"github.com/tulle-mesh/tulle/waypoint/message"
+	"github.com/tulle-mesh/tulle/waypoint/upstream"
+)
+
+// errRequestTimeout is the cause of an end by the rule's request timeout or the
+// client's own deadline, errAttemptTimeout that of one attempt.
+var (
+	errRequestTimeout = errors.New("no whole response in time")
+	errAttemptTimeout = errors.New("no response of the backend in time")
+)
+
+// forward sends the request to its backend and the response back. It takes the permit
+// as a value, so that only an authorized request can get here.
+func (e *exchange) forward(ctx context.Context, permit request.Permit) {
+	if !permit.Valid() {
+		panic("forward: without a permit")
+	}
+	service, port := e.c.Service, e.c.Port
+	if e.b != nil {
+		key, ok := workload.ParseServiceKey(e.b.Service)
+		if !ok {
+			e.reply(reply{status: 500, flag: flagNoRoute, text: "the route has no backend for this request"})
+			return
+		}
+		service, port = key, e.b.Port
+	}
+	up, protocol, err := e.f.cfg.Mesh.Backend(service, port)
+	if err != nil {
+		e.rec.Err = err
+		e.reply(reply{status: 503, flag: flagNoRoute, text: "the backend is not known"})
+		return
+	}
+	e.rec.Backend = up.Name()
+	if isGRPC(e.r.Header) {
+		protocol = upstream.HTTP2
+	}
+	if timeout := e.timeout(); timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, timeout, errRequestTimeout)
+		defer cancel()
+	}
+	place, err := up.Request(upstream.Normal)
+	if err != nil {
+		e.replyTo(err)
+		return
+	}
+	defer place.Release()
+	if err := e.body.take(e.r, e.x); err != nil {
+		e.refuseContent(err)
+		return
+	}
+	if e.d.Rule != nil {
+		e.mirror(e.d.Rule)
+	}
+	e.outgoing(e.r)
+	e.attempts(ctx, up, protocol, e.r)
+}
+
+// timeout is the least of what the rule and a gRPC client allow for the whole; 0 is
+// without end.
+func (e *exchange) timeout() time.Duration {
+	var limit time.Duration
+	if e.d.Rule != nil {
+		limit = e.d.Rule.RequestTimeout
+	}
+	if t, ok := grpcTimeout(e.r.Header.Get("grpc-timeout")); ok && (limit == 0 || t < limit) {
+		limit = t
+	}
+	return limit
+}
+
+// grpcTimeout reads the deadline of a call (gRPC over HTTP/2, "Timeout").
+func grpcTimeout(v string) (time.Duration, bool) {
+	if len(v) < 2 || len(v) > 9 {
+		return 0, false
+	}
+	n, err := strconv.ParseUint(v[:len(v)-1], 10, 32)
+	if err != nil {
+		return 0, false
+	}
+	unit := map[byte]time.Duration{'H': time.Hour, 'M': time.Minute, 'S': time.Second, 'm': time.Millisecond, 'u': time.Microsecond, 'n': time.Nanosecond}[v[len(v)-1]]
+	return time.Duration(n) * unit, unit != 0
+}
+
+// outgoing makes of the client's request what the application gets.
+func (e *exchange) outgoing(r *message.Request) {
+	if e.d.Rule != nil {
+		e.d.Apply(e.b, r)
+	}
+	// Who the client is says the tunnel, and nobody else.
+	r.Header.Set("x-forwarded-client-cert", e.clientCert())
+	if !r.Header.Has("x-request-id") {
+		r.Header.Add("x-request-id", newRequestID())
+	}
+	r.Header.Set("x-forwarded-proto", r.Scheme)
+}
+
+// clientCert is Envoy's x-forwarded-client-cert.
+func (e *exchange) clientCert() string {
+	var b strings.Builder
+	if !e.f.cfg.Identity.IsZero() {
+		b.WriteString("By=" + e.f.cfg.Identity.String() + ";")
+	}
+	b.WriteString("URI=" + e.c.Identity.String())
+	return b.String()
+}
+
+// attempts sends the request until an attempt stands.
+func (e *exchange) attempts(ctx context.Context, up *upstream.Backend, protocol upstream.Protocol, r *message.Request) {
+	policy := e.retryPolicy()
+	var tried []*upstream.Target
+	free := 0
+	for number := 1; ; number++ {
+		a := &attempt{e: e, number: number}
+		decision := a.run(ctx, up, protocol, upstream.Options{Avoid: tried}, r, policy, free)
+		e.rec.Attempts = number
+		if target := a.x.Target(); target != nil {
+			e.rec.Endpoint = target.Endpoint().String()
+			tried = append(tried, target)
+		}
+		// Who could not be connected to has no work with it, and needs no protection.
+		if decision.Retry && !decision.Free && a.failure != upstream.ConnectFailed {
+			retry, err := up.Retry()
+			if err != nil {
+				e.f.log.Debug("no retry", zap.String("backend", up.Name()), zap.Error(err))
+				decision.Retry = false
+			}
+			defer retry.Release()
+		}
+		if !decision.Retry {
+			a.finish(ctx)
+			a.close()
+			return
+		}
+		a.close()
+		if decision.Free {
+			free++
+		}
+		if !sleep(ctx, decision.After) {
+			e.replyTo(context.Cause(ctx))
+			return
+		}
+	}
+}
+
+// retryPolicy is the rule's, else the default.
+func (e *exchange) retryPolicy() *upstream.RetryPolicy {
+	p := upstream.DefaultRetry()
+	rule := e.d.Rule
+	if rule == nil {
+		return p
+	}
+	p.PerTry = rule.BackendTimeout
+	if rule.Retry != nil {
+		p.Attempts = rule.Retry.Attempts
+		p.Backoff.Floor = rule.Retry.Backoff
+		p.On |= upstream.OnReset
+		p.AnyMethod = true
+		for status := 400; status < 600; status++ {
+			if rule.Retry.Code(status) {
+				p.Codes.Add(status)
+			}
+		}
+	}
+	return p
+}
+
+// attempt is one try to have the request answered.
+type attempt struct {
+	e      *exchange
+	number int
+
+	x        upstream.Exchange
+	cancel   context.CancelFunc
+	upload   sync.WaitGroup
+	uploaded atomic.Bool
+	// response is the final head, nil when err says why there is none.
+	response *message.Response
+	err      error
+	failure  upstream.Failure
+}
+
+// run sends the request, waits for the head of the response, and decides whether there
+// is another attempt.
+func (a *attempt) run(ctx context.Context, up *upstream.Backend, protocol upstream.Protocol, o upstream.Options, r *message.Request, policy *upstream.RetryPolicy, free int) upstream.Decision {
+	whole := ctx
+	if policy.PerTry > 0 {
+		ctx, a.cancel = context.WithTimeoutCause(ctx, policy.PerTry, errAttemptTimeout)
+	} else {
+		ctx, a.cancel = context.WithCancel(ctx)
+	}
+	sent := false
+	a.x, a.err = up.Send(ctx, protocol, o, r, a.e.body.kind == noContent)
+	if a.err == nil {
+		sent = true
+		a.response, a.err = a.exchangeHeads(ctx)
+	}
+	if a.e.body.failure() != nil {
+		return upstream.Decision{} // the client's content is at fault
+	}
+	outcome := upstream.Attempt{Number: a.number, Free: free, GRPC: -1, Replayable: a.e.body.replayable(), Reused: a.x.Reused()}
+	if deadline, ok := whole.Deadline(); ok {
+		outcome.Left = time.Until(deadline)
+	}
+	report := upstream.Outcome{GRPC: -1}
+	if a.err != nil {
+		if cause := context.Cause(ctx); cause != nil {
+			defer func() { a.err = cause }()
+		}
+		outcome.Failure = upstream.FailureOf(ctx, a.err)
+		report.Failure, a.failure = outcome.Failure, outcome.Failure
+		if outcome.Failure == upstream.NoFailure {
+			return upstream.Decision{}
+		}
+	} else {
+		outcome.Status, outcome.Header = a.response.Status, a.response.Header
+		report.Status = a.response.Status
+		if n, err := strconv.Atoi(a.response.Header.Get("grpc-status")); err == nil {
+			outcome.GRPC, report.GRPC = n, n
+		}
+	}
+	if sent {
+		a.x.Report(report)
+	}
+	return policy.Decide(r, outcome)
+}
+
+// exchangeHeads sends the content and returns the final head.
+func (a *attempt) exchangeHeads(ctx context.Context) (*message.Response, error) {
+	sent := a.e.body.send(a)
+	for {
+		r, err := a.x.Response(ctx)
+		if err != nil {
+			// A server that answers early may take no more of the content: what it did
+			// not answer either is lost because of that.
+			if sent != nil {
+				err = sent
+			}
+			return nil, err
+		}
+		if !r.Interim() {
+			return r, nil
+		}
+		if r.Status != 100 { // which the client's own codec has sent
+			if err := a.e.x.Inform(r); err != nil {
+				return nil, err
+			}
+		}
+	}
+}
+
+// finish passes the response, or says why there is none.
+func (a *attempt) finish(ctx context.Context) {
+	e := a.e
+	if a.err != nil {
+		if failed := e.body.failure(); failed != nil {
+			e.refuseContent(failed)
+			return
+		}
+		e.replyTo(a.err)
+		return
+	}
+	r := a.response
+	e.rec.Status = r.Status
+	if a.switches() {
+		a.join(ctx)
+		return
+	}
+	if rule := e.d.Rule; rule != nil {
+		e.d.ApplyResponse(e.b, r)
+		if cors := rule.Filters.CORS(); cors != nil {
+			cors.Apply(e.origin, r)
+		}
+	}
+	empty := e.r.Method == "HEAD" || r.Status == 204 || r.Status == 304 || r.Length == 0
+	if err := e.x.Respond(r, empty); err != nil {
+		e.rec.fail(flagDownstream, err)
+		return
+	}
+	var trailer message.Header
+	if !empty {
+		sent, err := pump(e.x, a.x.Body())
+		e.rec.Sent = sent
+		if err != nil {
+			var broken readError
+			flag := flagDownstream
+			if errors.As(err, &broken) {
+				flag = flagUpstreamReset
+				if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
+					flag, err = flagTimeout, cause
+				}
+			}
+			e.rec.fail(flag, err)
+			e.x.Abort(err)
+			return
+		}
+		trailer = a.x.Body().Trailer()
+	}
+	if v := trailer.Get("grpc-status"); v != "" {
+		e.rec.GRPC, _ = strconv.Atoi(v)
+	} else if v := r.Header.Get("grpc-status"); v != "" {
+		e.rec.GRPC, _ = strconv.Atoi(v)
+	}
+	e.rec.fail(flagDownstream, e.x.Close(trailer))
+}
+
+// switches reports whether bytes follow instead of messages.
+func (a *attempt) switches() bool {
+	return a.response.Status == 101 || a.e.r.Method == "CONNECT" && a.response.Status/100 == 2
+}
+
+// join carries bytes both ways after a change of protocol.
+func (a *attempt) join(ctx context.Context) {
+	e := a.e
+	server, err := a.x.Stream()
+	if err == nil {
+		var client message.Stream
+		if client, err = e.x.Switch(a.response); err == nil {
+			e.body.received, e.rec.Sent, err = splice(ctx, client, server)
+		}
+	}
+	e.rec.fail(flagUpstreamReset, err)
+}
+
+// splice carries bytes between both until both directions have ended.
+func splice(ctx context.Context, client, server message.Stream) (received, sent int64, err error) {
+	stop := context.AfterFunc(ctx, func() {
+		_ = client.Close()
+		_ = server.Close()
+	})
+	defer stop()
+	var up error
+	var wg sync.WaitGroup
+	wg.Go(func() { received, up = oneWay(server, client) })
+	sent, err = oneWay(client, server)
+	wg.Wait()
+	_ = client.Close()
+	_ = server.Close()
+	return received, sent, errors.Join(up, err)
+}
+
+func oneWay(to, from message.Stream) (int64, error) {
+	buf := buffers.Get().(*[bufferBytes]byte)
+	defer buffers.Put(buf)
+	n, err := io.CopyBuffer(struct{ io.Writer }{to}, struct{ io.Reader }{from}, buf[:])
+	if err != nil {
+		_ = to.Close()
+		_ = from.Close()
+		return n, err
+	}
+	return n, to.CloseWrite()
+}
+
+// close releases the attempt's connection, after the upload: the client's exchange has
+// ended by now, so that nothing more comes of it.
+func (a *attempt) close() {
+	if a.e.body.kind == streamed && !a.uploaded.Load() {
+		a.cancel() // the application has answered without the rest
+	}
+	a.upload.Wait()
+	_ = a.x.Close()
+	a.cancel()
+}
+
+// replyTo answers what kept the request from its backend.
+func (e *exchange) replyTo(err error) {
+	e.rec.Err = err
+	var overflow *upstream.OverflowError
+	var connect *upstream.ConnectError
+	var bad *message.ProtocolError
+	switch {
+	case errors.Is(err, upstream.ErrNoEndpoints):
+		e.reply(reply{status: 503, flag: flagNoHealthy, text: "no healthy upstream"})
+	case errors.As(err, &overflow), errors.Is(err, upstream.ErrBudget):
+		e.reply(reply{status: 503, flag: flagOverflow, text: "upstream is overloaded"})
+	case errors.Is(err, errRequestTimeout), errors.Is(err, errAttemptTimeout):
+		e.reply(reply{status: 504, flag: flagTimeout, text: "upstream request timeout", grpc: grpcDeadlineExceeded})
+	case errors.As(err, &connect), message.Unsent(err):
+		e.reply(reply{status: 503, flag: flagUpstreamConnect, text: "no connection to the upstream"})
+	case errors.As(err, &bad):
+		e.reply(reply{status: 502, flag: flagUpstreamProtocol, text: "the upstream's answer breaks the protocol"})
+	case errors.Is(err, context.Canceled):
+		e.rec.fail(flagDownstream, err)
+		e.x.Abort(err)
+	default:
+		e.reply(reply{status: 503, flag: flagUpstreamReset, text: "the upstream broke the connection before it answered"})
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) bool {
+	if d <= 0 {
+		return ctx.Err() == nil
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

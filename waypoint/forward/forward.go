@@ -1,0 +1,208 @@
+package forward
+
+import (
+	"context"
+	"net/netip"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"go.uber.org/zap"
+
+	"github.com/tulle-mesh/tulle/internal/authz/request"
+	"github.com/tulle-mesh/tulle/internal/workload"
+	"github.com/tulle-mesh/tulle/waypoint/mesh"
+	"github.com/tulle-mesh/tulle/waypoint/message"
+	"github.com/tulle-mesh/tulle/waypoint/route"
+)
+
+// Client is who sends the requests of one connection.
+type Client struct {
+	Identity spiffeid.ID
+	// Peer is Identity as policies judge it.
+	Peer   request.Peer
+	Source netip.AddrPort
+	// Destination is the address of the service that it dialled.
+	Destination netip.AddrPort
+	// Service and Port are what the client addressed.
+	Service workload.ServiceKey
+	Port    uint16
+}
+
+// Config makes a Forwarder.
+type Config struct {
+	Mesh *mesh.Mesh
+	// Identity is the waypoint's own, for the applications.
+	Identity spiffeid.ID
+	// Report gets every request when it is over; nil nobody. It must not block.
+	Report func(*Record)
+	Logger *zap.Logger
+}
+
+// Forwarder serves requests. It is safe for concurrent use.
+type Forwarder struct {
+	cfg Config
+	log *zap.Logger
+	// backends and mirrors spread requests over their choices.
+	backends, mirrors route.Spread
+	shadows           shadows
+}
+
+// New returns a Forwarder; Close ends it.
+func New(cfg Config) *Forwarder {
+	f := &Forwarder{cfg: cfg, log: cfg.Logger}
+	f.backends.Start(randomUint64())
+	f.mirrors.Start(randomUint64())
+	f.shadows.init()
+	return f
+}
+
+// Close ends what requests have left behind: copies of them that are under way.
+func (f *Forwarder) Close() { f.shadows.close() }
+
+type clientKey struct{}
+
+// WithClient returns a context that tells Serve who the client is.
+func WithClient(ctx context.Context, c *Client) context.Context {
+	return context.WithValue(ctx, clientKey{}, c)
+}
+
+// Serve answers one request; it is a message.Handler. ctx comes from WithClient.
+func (f *Forwarder) Serve(ctx context.Context, x message.Exchange) {
+	c, ok := ctx.Value(clientKey{}).(*Client)
+	if !ok {
+		panic("forward: nobody said who the client is")
+	}
+	e := &exchange{f: f, c: c, x: x, r: x.Request(), rec: Record{Start: time.Now(), Client: c}}
+	e.rec.describe(e.r)
+	e.serve(ctx)
+	e.rec.Received = e.body.total()
+	e.rec.Duration = time.Since(e.rec.Start)
+	if f.cfg.Report != nil {
+		f.cfg.Report(&e.rec)
+	}
+}
+
+// exchange is one request under way.
+type exchange struct {
+	f   *Forwarder
+	c   *Client
+	x   message.Exchange
+	r   *message.Request
+	rec Record
+	// d is what the route decided, b the backend that was picked, nil for the service
+	// itself.
+	d route.Decision
+	b *route.Backend
+	// body is the request's content.
+	body content
+	// origin is what a browser's script asked from, as the client sent it.
+	origin string
+}
+
+func (e *exchange) serve(ctx context.Context) {
+	svc := e.f.cfg.Mesh.Service(e.c.Service)
+	if svc == nil {
+		e.reply(reply{status: 503, flag: flagNoRoute, text: "the service is not served here any more"})
+		return
+	}
+	e.rec.Service = svc.Name
+	permit, err := e.authorize(svc)
+	if err != nil {
+		e.rec.Err = err
+		e.reply(reply{status: 403, flag: flagDenied, text: "access denied by policy"})
+		return
+	}
+	e.rec.Policy = permit.Policy()
+	port := svc.Port(e.c.Port)
+	if port == nil {
+		e.reply(reply{status: 503, flag: flagNoRoute, text: "the service has no such port"})
+		return
+	}
+	e.d = port.Match(e.c.Peer.Namespace(), e.r)
+	if rule := e.d.Rule; rule != nil {
+		e.rec.Route = rule.Name
+	}
+	if status, grpc, refused := e.d.Refusal(); refused {
+		e.rec.Detail = e.d.Fault()
+		text := "no route leads there"
+		if e.rec.Detail != "" {
+			text = "the route cannot be followed"
+		}
+		e.reply(reply{status: status, flag: flagNoRoute, text: text, grpc: grpc})
+		return
+	}
+	if rule := e.d.Rule; rule != nil {
+		if e.answer(rule) {
+			return
+		}
+		e.b = rule.Pick(e.f.backends.Next())
+		if status, grpc, refused := e.b.Refusal(); refused {
+			if e.b != nil {
+				e.rec.Detail = e.b.Fault
+			}
+			e.reply(reply{status: status, flag: flagNoRoute, text: "the route has no backend for this request", grpc: grpc})
+			return
+		}
+	}
+	e.forward(ctx, permit)
+}
+
+// answer gives the answers of the rule itself, and reports whether it did.
+func (e *exchange) answer(rule *route.Rule) bool {
+	if cors := rule.Filters.CORS(); cors != nil {
+		e.origin = e.r.Header.Get("origin")
+		if r := cors.Preflight(e.r); r != nil {
+			e.respond(r)
+			return true
+		}
+	}
+	if x := rule.Filters.Redirect(); x != nil {
+		r := x.Respond(e.d, e.r, e.c.Port)
+		e.d.ApplyResponse(nil, r)
+		e.respond(r)
+		return true
+	}
+	return false
+}
+
+// respond sends a response without content.
+func (e *exchange) respond(r *message.Response) {
+	e.rec.Status = r.Status
+	err := e.x.Respond(r, true)
+	if err == nil {
+		err = e.x.Close(nil)
+	}
+	e.rec.fail(flagDownstream, err)
+}
+
+// reply sends an answer of the waypoint itself.
+func (e *exchange) reply(r reply) {
+	e.rec.Status, e.rec.Flag = r.status, r.flag
+	if isGRPC(e.r.Header) {
+		e.rec.GRPC = r.grpc
+		if r.grpc == 0 {
+			e.rec.GRPC = grpcStatus(r.status)
+		}
+	}
+	e.rec.fail(flagDownstream, r.send(e.x))
+}
+
+// authorize asks the service's policies. The error is a *request.Denial.
+func (e *exchange) authorize(svc *mesh.Service) (request.Permit, error) {
+	attributes := request.Attributes{
+		Source: e.c.Source.Addr(), Remote: e.c.Source.Addr(), Peer: e.c.Peer, Destination: e.c.Destination,
+		Request: &request.Request{
+			Method: e.r.Method, Scheme: e.r.Scheme, Authority: e.r.Authority, Path: e.r.Path, Folded: message.Folded(e.r.Path),
+			Query: e.r.Query, HasQuery: e.r.HasQuery, Protocol: e.r.Protocol, Fields: &e.r.Header,
+		},
+	}
+	// Nobody is asked yet: CUSTOM policies deny what they fit.
+	permit, observed, err := svc.Policies.Authorize(&attributes, svc.Policies.Consult(&attributes))
+	for _, o := range observed {
+		if o.Matched || o.WouldDeny {
+			e.f.log.Info("policy that is not enforced fits", zap.String("policy", o.Policy), zap.Bool("would_deny", o.WouldDeny),
+				zap.Stringer("src.identity", e.c.Identity), zap.String("path", e.r.Path))
+		}
+	}
+	return permit, err
+}

@@ -1,0 +1,126 @@
+package forward
+
+import (
+	"context"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"sync"
+
+	"go.uber.org/zap"
+
+	"github.com/tulle-mesh/tulle/internal/workload"
+	"github.com/tulle-mesh/tulle/waypoint/message"
+	"github.com/tulle-mesh/tulle/waypoint/route"
+	"github.com/tulle-mesh/tulle/waypoint/upstream"
+)
+
+// shadows are the copies of requests under way: nobody waits for their responses.
+type shadows struct {
+	ctx    context.Context
+	cancel context.CancelFunc
+	places chan struct{}
+	wg     sync.WaitGroup
+}
+
+func (s *shadows) init() {
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.places = make(chan struct{}, maxShadows)
+}
+
+// close breaks off what is under way.
+func (s *shadows) close() {
+	s.cancel()
+	s.wg.Wait()
+}
+
+// run starts f, unless too many are under way.
+func (s *shadows) run(f func(ctx context.Context)) bool {
+	select {
+	case s.places <- struct{}{}:
+	default:
+		return false
+	}
+	s.wg.Go(func() {
+		defer func() { <-s.places }()
+		ctx, cancel := context.WithTimeout(s.ctx, shadowTimeout)
+		defer cancel()
+		f(ctx)
+	})
+	return true
+}
+
+// mirror sends copies where the rule wants them. Content that passes as it comes is
+// not copied.
+func (e *exchange) mirror(rule *route.Rule) {
+	for i := range rule.Filters {
+		m := rule.Filters[i].Mirror
+		if m == nil || m.Backend.Fault != "" || !m.Picks(e.f.mirrors.Next()) {
+			continue
+		}
+		key, ok := workload.ParseServiceKey(m.Backend.Service)
+		if !ok || e.body.kind == streamed || e.body.kind == switching {
+			continue
+		}
+		r := e.r.Clone()
+		e.d.Apply(&m.Backend, r)
+		bytes, trailer, log := e.body.bytes, e.body.trailer, e.f.log
+		if !e.f.shadows.run(func(ctx context.Context) {
+			if err := e.f.shadow(ctx, key, m.Backend.Port, r, bytes, trailer); err != nil {
+				log.Debug("mirrored request failed", zap.String("backend", m.Backend.Service), zap.Error(err))
+			}
+		}) {
+			log.Debug("request not mirrored: too many are under way", zap.String("backend", m.Backend.Service))
+		}
+	}
+}
+
+// shadow sends one copy and reads the response to its end.
+func (f *Forwarder) shadow(ctx context.Context, service workload.ServiceKey, port uint16, r *message.Request, content []byte, trailer message.Header) error {
+	up, protocol, err := f.cfg.Mesh.Backend(service, port)
+	if err != nil {
+		return err
+	}
+	if isGRPC(r.Header) {
+		protocol = upstream.HTTP2
+	}
+	place, err := up.Request(upstream.Low)
+	if err != nil {
+		return err
+	}
+	defer place.Release()
+	x, err := up.Send(ctx, protocol, upstream.Options{}, r, len(content) == 0)
+	if err != nil {
+		return err
+	}
+	defer x.Close()
+	if len(content) > 0 {
+		if _, err := x.Write(content); err != nil {
+			return err
+		}
+		if err := x.CloseWrite(trailer); err != nil {
+			return err
+		}
+	}
+	for {
+		response, err := x.Response(ctx)
+		if err != nil {
+			return err
+		}
+		if response.Status == 101 {
+			return errors.New("the backend changes the protocol")
+		}
+		if !response.Interim() {
+			break
+		}
+	}
+	_, err = pump(discard{}, x.Body())
+	return err
+}
+
+type discard struct{}
+
+func (discard) Write(p []byte) (int, error) { return io.Discard.Write(p) }
+func (discard) Flush() error                { return nil }
+
+func randomUint64() uint64 { return rand.Uint64() }

@@ -1,0 +1,168 @@
+package mesh
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net/netip"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"go.uber.org/zap"
+
+	"github.com/tulle-mesh/tulle/internal/authz/request"
+	"github.com/tulle-mesh/tulle/internal/state"
+	"github.com/tulle-mesh/tulle/internal/workload"
+	"github.com/tulle-mesh/tulle/waypoint/route"
+	"github.com/tulle-mesh/tulle/waypoint/upstream"
+)
+
+// Config makes a Mesh.
+type Config struct {
+	// Store holds workloads and services.
+	Store *state.Store
+	// Dialer connects to endpoints.
+	Dialer upstream.Dialer
+	// Network, Namespace and Pod are the waypoint's own.
+	Network, Namespace, Pod string
+	Logger                  *zap.Logger
+}
+
+// Service is one that the waypoint stands before. It is immutable.
+type Service struct {
+	*route.Service
+	Key workload.ServiceKey
+	// Policies apply to all of its requests.
+	Policies request.Policies
+}
+
+// Mesh is safe for concurrent use.
+type Mesh struct {
+	cfg Config
+	log *zap.Logger
+
+	services atomic.Pointer[map[workload.ServiceKey]*Service]
+	backends atomic.Pointer[map[backendKey]*backend]
+
+	// mu serialises changes of the two maps, which are replaced and never changed, and
+	// guards what services are made of.
+	mu       sync.Mutex
+	routes   map[workload.ServiceKey]*route.Service
+	policies map[string]*request.Policy
+	closed   bool
+}
+
+// New returns a Mesh that knows nothing. Run keeps its backends in step.
+func New(cfg Config) *Mesh {
+	m := &Mesh{cfg: cfg, log: cfg.Logger, routes: map[workload.ServiceKey]*route.Service{}, policies: map[string]*request.Policy{}}
+	m.services.Store(&map[workload.ServiceKey]*Service{})
+	m.backends.Store(&map[backendKey]*backend{})
+	return m
+}
+
+// Service returns the service, nil when the waypoint does not stand before it.
+func (m *Mesh) Service(key workload.ServiceKey) *Service { return (*m.services.Load())[key] }
+
+// Services returns all that the waypoint stands before. Nobody may change it.
+func (m *Mesh) Services() map[workload.ServiceKey]*Service { return *m.services.Load() }
+
+// Workload returns who has the address in the waypoint's network, nil for nobody that
+// the mesh knows.
+func (m *Mesh) Workload(a netip.Addr) *workload.Workload {
+	return m.cfg.Store.Snapshot().WorkloadByAddr(m.cfg.Network, a)
+}
+
+// Resolve says which service and port a client means by the target of its CONNECT: a
+// virtual address or a name, and a port. The error says why it is none of the
+// waypoint's.
+func (m *Mesh) Resolve(target string) (*Service, uint16, error) {
+	host, digits, ok := cutPort(target)
+	port, err := strconv.ParseUint(digits, 10, 16)
+	if !ok || err != nil || port == 0 {
+		return nil, 0, fmt.Errorf("target %q is not host:port", target)
+	}
+	snap := m.cfg.Store.Snapshot()
+	if addr, err := netip.ParseAddr(host); err == nil {
+		svc := snap.ServiceByVIP(m.cfg.Network, addr.Unmap())
+		if svc == nil {
+			return nil, 0, fmt.Errorf("%v is no service's address", addr)
+		}
+		if s := m.Service(svc.Key()); s != nil {
+			return s, uint16(port), nil
+		}
+		return nil, 0, fmt.Errorf("service %s does not use this waypoint", svc.Key())
+	}
+	for key, s := range m.Services() {
+		if key.Hostname == host {
+			return s, uint16(port), nil
+		}
+	}
+	return nil, 0, fmt.Errorf("no service %q uses this waypoint", host)
+}
+
+// cutPort splits host:port, with brackets around IPv6.
+func cutPort(s string) (host, port string, ok bool) {
+	i := strings.LastIndexByte(s, ':')
+	if i < 0 {
+		return "", "", false
+	}
+	host, port = s[:i], s[i+1:]
+	if strings.HasPrefix(host, "[") && strings.HasSuffix(host, "]") {
+		host = host[1 : len(host)-1]
+	}
+	return host, port, host != ""
+}
+
+// Run keeps backends in step with the endpoints until ctx ends, and then closes them.
+func (m *Mesh) Run(ctx context.Context) error {
+	defer m.close()
+	for {
+		snap := m.cfg.Store.Snapshot()
+		m.refresh(snap)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-snap.Changed():
+		}
+	}
+}
+
+// rebuild puts the services of the keys in force again; the caller holds mu.
+func (m *Mesh) rebuild(keys map[workload.ServiceKey]bool) {
+	if len(keys) == 0 {
+		return
+	}
+	next := maps.Clone(*m.services.Load())
+	for key := range keys {
+		r := m.routes[key]
+		if r == nil {
+			delete(next, key)
+			continue
+		}
+		next[key] = &Service{Service: r, Key: key, Policies: m.policiesOf(r)}
+	}
+	m.services.Store(&next)
+}
+
+// policiesOf puts the policies of a service together. What cannot be enforced denies.
+func (m *Mesh) policiesOf(r *route.Service) request.Policies {
+	if len(r.Authentications) > 0 {
+		return request.Closed("this waypoint verifies no tokens, and " + r.Authentications[0] + " asks for it")
+	}
+	var known []*request.Policy
+	var missing []string
+	for _, name := range r.Policies {
+		if p := m.policies[name]; p != nil {
+			known = append(known, p)
+		} else {
+			missing = append(missing, name)
+		}
+	}
+	set := request.NewPolicies(known...)
+	for _, name := range missing {
+		set = set.WithMissing(name)
+	}
+	return set
+}

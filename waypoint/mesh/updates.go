@@ -1,0 +1,128 @@
+package mesh
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"go.uber.org/zap"
+	"google.golang.org/protobuf/proto"
+
+	api "github.com/tulle-mesh/tulle/api/waypoint"
+	"github.com/tulle-mesh/tulle/internal/authz/request"
+	"github.com/tulle-mesh/tulle/internal/workload"
+	"github.com/tulle-mesh/tulle/internal/xdsclient"
+	"github.com/tulle-mesh/tulle/waypoint/route"
+)
+
+// The resource types of waypoints, which they subscribe to by Alias.
+const (
+	ServiceType = "type.googleapis.com/tulle.waypoint.Service"
+	PolicyType  = "type.googleapis.com/tulle.waypoint.Policy"
+)
+
+// Alias names what is for the waypoint of a Gateway.
+func Alias(namespace, gateway string) string { return "waypoint/" + namespace + "/" + gateway }
+
+// ServiceHandler takes services from the control plane. One that is not well-formed is
+// rejected by name, and the last good one stays in force.
+func (m *Mesh) ServiceHandler() xdsclient.Handler {
+	return xdsclient.HandlerFunc(func(d xdsclient.Delta) []xdsclient.Rejection {
+		return m.apply(d, m.putService, m.removeService)
+	})
+}
+
+// PolicyHandler takes policies. One that cannot be named is rejected; what else is not
+// understood makes it stricter.
+func (m *Mesh) PolicyHandler() xdsclient.Handler {
+	return xdsclient.HandlerFunc(func(d xdsclient.Delta) []xdsclient.Rejection {
+		return m.apply(d, m.putPolicy, m.removePolicy)
+	})
+}
+
+// changed collects the services to put together again.
+type changed map[workload.ServiceKey]bool
+
+func (m *Mesh) apply(d xdsclient.Delta, put func(xdsclient.Resource, changed) error, remove func(string, changed)) []xdsclient.Rejection {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var rejections []xdsclient.Rejection
+	touched := changed{}
+	for _, r := range d.Resources {
+		if err := put(r, touched); err != nil {
+			rejections = append(rejections, xdsclient.Rejection{Name: r.Name, Err: err})
+		}
+	}
+	for _, name := range d.Removed {
+		remove(name, touched)
+	}
+	m.rebuild(touched)
+	return rejections
+}
+
+func (m *Mesh) putService(r xdsclient.Resource, touched changed) error {
+	var s api.Service
+	if err := unpack(r, &s); err != nil {
+		return err
+	}
+	key := workload.ServiceKey{Namespace: s.GetNamespace(), Hostname: s.GetHostname()}
+	if key.String() != r.Name {
+		return fmt.Errorf("it calls itself %s", key)
+	}
+	compiled, err := route.Compile(&s)
+	if err != nil {
+		return err
+	}
+	m.routes[key], touched[key] = compiled, true
+	return nil
+}
+
+func (m *Mesh) removeService(name string, touched changed) {
+	if key, ok := workload.ParseServiceKey(name); ok && m.routes[key] != nil {
+		delete(m.routes, key)
+		touched[key] = true
+	}
+}
+
+func (m *Mesh) putPolicy(r xdsclient.Resource, touched changed) error {
+	var p api.Policy
+	if err := unpack(r, &p); err != nil {
+		return err
+	}
+	compiled, err := request.Compile(&p)
+	if err != nil {
+		return err
+	}
+	if compiled.Key() != r.Name {
+		return fmt.Errorf("it calls itself %s", compiled.Key())
+	}
+	if w := compiled.Warnings(); len(w) > 0 {
+		m.log.Warn("policy is not understood in full, and stricter for it", zap.String("policy", r.Name), zap.Strings("reasons", w))
+	}
+	m.policies[r.Name] = compiled
+	m.touch(r.Name, touched)
+	return nil
+}
+
+func (m *Mesh) removePolicy(name string, touched changed) {
+	if m.policies[name] != nil {
+		delete(m.policies, name)
+		m.touch(name, touched)
+	}
+}
+
+// touch marks the services that list a policy.
+func (m *Mesh) touch(policy string, touched changed) {
+	for key, r := range m.routes {
+		if slices.Contains(r.Policies, policy) {
+			touched[key] = true
+		}
+	}
+}
+
+func unpack(r xdsclient.Resource, into proto.Message) error {
+	if r.Body == nil {
+		return errors.New("has no body")
+	}
+	return r.Body.UnmarshalTo(into)
+}
