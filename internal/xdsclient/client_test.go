@@ -2,6 +2,7 @@ package xdsclient_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
