@@ -61,6 +61,9 @@ type Policies struct {
 	audit               []*Policy
 	// dry holds those that are not enforced, CUSTOM before DENY before ALLOW.
 	dry []*Policy
+	// unfit are all ALLOW policies where For left some out: they still ask for one that
+	// fits, and explain why none does.
+	unfit []*Policy
 	// closed denies whatever the policies say.
 	closed *Denial
 }
@@ -73,7 +76,7 @@ func NewPolicies(policies ...*Policy) Policies { return Policies{}.With(policies
 func (s Policies) With(policies ...*Policy) Policies {
 	out := Policies{
 		custom: clip(s.custom), deny: clip(s.deny), allow: clip(s.allow),
-		audit: clip(s.audit), dry: clip(s.dry), closed: s.closed,
+		audit: clip(s.audit), dry: clip(s.dry), unfit: clip(s.unfit), closed: s.closed,
 	}
 	for _, p := range policies {
 		list := &out.deny
@@ -84,6 +87,9 @@ func (s Policies) With(policies ...*Policy) Policies {
 			list = &out.custom
 		case p.action == Allow:
 			list = &out.allow
+			if len(out.unfit) > 0 && !slices.Contains(out.unfit, p) {
+				out.unfit = append(out.unfit, p)
+			}
 		case p.action == Audit:
 			list = &out.audit
 		}
@@ -134,7 +140,7 @@ func Closed(reason string) Policies { return Policies{closed: &Denial{Reason: re
 // and does not allocate.
 func (s Policies) Equal(o Policies) bool {
 	return s.closed.equal(o.closed) && slices.Equal(s.custom, o.custom) && slices.Equal(s.deny, o.deny) &&
-		slices.Equal(s.allow, o.allow) && slices.Equal(s.audit, o.audit) && slices.Equal(s.dry, o.dry)
+		slices.Equal(s.allow, o.allow) && slices.Equal(s.audit, o.audit) && slices.Equal(s.dry, o.dry) && slices.Equal(s.unfit, o.unfit)
 }
 
 // Len returns how many policies are in the set, those that are not enforced
@@ -278,7 +284,7 @@ func (s *Policies) judge(in *input) (Permit, *Denial) {
 	if s.closed != nil {
 		return Permit{}, s.closed
 	}
-	if len(s.allow) == 0 {
+	if len(s.allow) == 0 && len(s.unfit) == 0 {
 		return Permit{valid: true}, nil
 	}
 	for _, p := range s.allow {
@@ -286,7 +292,11 @@ func (s *Policies) judge(in *input) (Permit, *Denial) {
 			return Permit{valid: true, policy: p.key}, nil
 		}
 	}
-	return Permit{}, explain(s.allow, in)
+	all := s.unfit
+	if len(all) == 0 {
+		all = s.allow
+	}
+	return Permit{}, explain(all, in)
 }
 
 // fits reports whether a policy fits a request with both forms of its path: with one

@@ -44,6 +44,16 @@ func BenchmarkAuthorize(b *testing.B) {
 			}
 		})
 	}
+	b.Run("policies=100/of the peer", func(b *testing.B) {
+		a := shopper(b)
+		set := policies(b, 100).For(a.Peer)
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, _, err := set.Authorize(a, set.Consult(a)); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
 	b.Run("folded", func(b *testing.B) {
 		set, a := policies(b, 1), shopper(b)
 		a.Request.Path = "/catalog//1"

@@ -1,8 +1,10 @@
 package request_test
 
 import (
+	"fmt"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -27,6 +29,9 @@ type model struct {
 func authorize(policies []*api.Policy, a *request.Attributes, path string) bool {
 	allows, allowed := false, false
 	for _, p := range policies {
+		if p.DryRun {
+			continue
+		}
 		m := model{a: a, path: path, strict: p.Action != api.Action_ALLOW, unchecked: p.Action == api.Action_CUSTOM}
 		switch p.Action {
 		case api.Action_ALLOW:
@@ -369,6 +374,7 @@ func genPolicy(t *rapid.T) *api.Policy {
 	accounts := list(rapid.SampledFrom([]string{"ns/a", "a", "a/a", "*", "a/*", "/a"}))
 	methods := list(rapid.SampledFrom([]string{"GET", "P*", "*T", "*", "get", ""}))
 	p := &api.Policy{Name: "p", Namespace: "ns"}
+	p.DryRun = rapid.IntRange(0, 9).Draw(t, "dry run") == 0
 	p.Action = rapid.SampledFrom([]api.Action{0, 0, 1, 1, 2, 3, 7}).Draw(t, "action")
 	for range rapid.IntRange(0, 2).Draw(t, "rules") {
 		r := &api.PolicyRule{}
@@ -451,6 +457,7 @@ func TestDecisionsAgreeWithTheModel(t *testing.T) {
 		var set request.Policies
 		for range rapid.IntRange(0, 3).Draw(t, "policies") {
 			p := genPolicy(t)
+			p.Name = fmt.Sprint("p", len(policies))
 			compiled, err := request.Compile(p)
 			if err != nil {
 				t.Fatal(err)
@@ -463,16 +470,22 @@ func TestDecisionsAgreeWithTheModel(t *testing.T) {
 		} else {
 			want = authorize(policies, a, a.Request.Path) && authorize(policies, a, a.Request.Folded)
 		}
-		permit, _, err := set.Authorize(a, set.Consult(a))
+		permit, seen, err := set.Authorize(a, set.Consult(a))
 		if permit.Valid() != want || (err == nil) != want {
 			t.Fatalf("permit %v, error %v, the model says %v", permit.Valid(), err, want)
+		}
+		// The set that concerns the client says the same.
+		narrow := set.For(a.Peer)
+		permit2, seen2, err2 := narrow.Authorize(a, narrow.Consult(a))
+		if permit2 != permit || fmt.Sprint(err2) != fmt.Sprint(err) || !slices.Equal(seen, seen2) {
+			t.Fatalf("for the peer: %v, %v, %v; for all: %v, %v, %v", permit2, seen2, err2, permit, seen, err)
 		}
 		// Explanations follow the same decision.
 		for i, v := range set.Verdicts(a) {
 			if v.Reason == "" {
 				t.Fatalf("verdict %d has no reason: %+v", i, v)
 			}
-			if (v.Action == request.Deny || v.Action == request.Unknown) && v.Matched && err == nil {
+			if (v.Action == request.Deny || v.Action == request.Unknown) && !v.DryRun && v.Matched && err == nil {
 				t.Fatalf("verdict %+v of a request that was permitted", v)
 			}
 		}

@@ -600,6 +600,25 @@ func TestSetsAreImmutableAndComparable(t *testing.T) {
 	}
 }
 
+func TestSetsOfOnePeer(t *testing.T) {
+	other := compile(t, &api.Policy{Name: "other", Rules: []*api.PolicyRule{from(&api.Source{Namespaces: []string{"x"}})}})
+	deny := compile(t, &api.Policy{Name: "deny", Action: api.Action_DENY, Rules: []*api.PolicyRule{when("source.namespace", "x")}})
+	ours := compile(t, &api.Policy{Name: "ours", Rules: []*api.PolicyRule{from(&api.Source{Namespaces: []string{"shop"}})}})
+	a := shopper(t)
+	// That none of the ALLOW policies can fit does not make them go away.
+	set := request.NewPolicies(other, deny).For(a.Peer)
+	if _, _, err := set.Authorize(a, request.Consent{}); err == nil || !strings.Contains(err.Error(), "ns/other") || set.Len() != 0 {
+		t.Errorf("%v, %d policies", err, set.Len())
+	}
+	if permit, _, err := set.With(ours).For(a.Peer).Authorize(a, request.Consent{}); err != nil || permit.Policy() != "ns/ours" {
+		t.Error(err)
+	}
+	all := request.NewPolicies(ours)
+	if !all.For(a.Peer).Equal(all) || set.Equal(request.NewPolicies()) {
+		t.Error("sets are not compared with what they left out")
+	}
+}
+
 func TestIncompleteSetsDeny(t *testing.T) {
 	allow := compile(t, &api.Policy{Name: "allow", Rules: []*api.PolicyRule{{}}})
 	var denial *request.Denial
