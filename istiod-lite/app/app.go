@@ -102,7 +102,7 @@ func New(cfg config.Config, options Options) (_ *App, err error) {
 
 func (a *App) buildPipeline() (err error) {
 	a.xds, err = xds.New(xds.Config{
-		Authorize: a.authorize, Expiry: a.expiry, Logger: a.log.Named("xds"), Registerer: a.registry,
+		Authorize: a.authorize, Scope: a.scope, Expiry: a.expiry, Logger: a.log.Named("xds"), Registerer: a.registry,
 		Disconnect: func(ctx context.Context) { a.conns.disconnect(ctx) },
 	})
 	if err != nil {

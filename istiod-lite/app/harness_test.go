@@ -111,7 +111,12 @@ func (p *plane) write(name, content string) {
 
 func (p *plane) token(account string) string {
 	p.t.Helper()
-	token, err := nodetoken.Mint(p.key, nodetoken.Claims{Namespace: "istio-system", ServiceAccount: account, PodName: account + "-n1", PodUID: "u1", Node: "n1"}, time.Hour)
+	return p.tokenOf(nodetoken.Claims{Namespace: "istio-system", ServiceAccount: account, PodName: account + "-n1", PodUID: "u1", Node: "n1"})
+}
+
+func (p *plane) tokenOf(claims nodetoken.Claims) string {
+	p.t.Helper()
+	token, err := nodetoken.Mint(p.key, claims, time.Hour)
 	if err != nil {
 		p.t.Fatal(err)
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/tulle-mesh/tulle/internal/lifecycle"
 	"github.com/tulle-mesh/tulle/internal/mtls"
 	"github.com/tulle-mesh/tulle/istiod-lite/ca"
+	"github.com/tulle-mesh/tulle/istiod-lite/translate"
 	"github.com/tulle-mesh/tulle/istiod-lite/xds"
 )
 
@@ -109,17 +110,30 @@ func (a *App) newServer(authority *certs.Authority) (*grpc.Server, error) {
 	return server, nil
 }
 
-// authorize lets node proxies subscribe and nobody else: the state of the whole
-// mesh is theirs to know, not their pods'.
+// authorize lets node proxies subscribe, and waypoints to what is theirs, and
+// nobody else: the state of the whole mesh is not the pods' to know.
 func (a *App) authorize(ctx context.Context) (string, error) {
 	caller, ok := ca.CallerFromContext(ctx)
 	if !ok {
 		return "", errors.New("the caller is not authenticated")
 	}
-	if !slices.Contains(a.cfg.NodeAccounts, caller.Account()) {
-		return caller.Account(), fmt.Errorf("%s is not one of the node accounts", caller.Account())
+	if scope := a.scope(caller.Account()); !scope.Everything && len(scope.Aliases) == 0 {
+		return caller.Account(), fmt.Errorf("%s is neither one of the node accounts nor that of a waypoint", caller.Account())
 	}
 	return caller.Account(), nil
+}
+
+// scope is everything for node proxies, and for a waypoint what its Gateway is to
+// do: the Gateways of its namespace whose proxies run under its account.
+func (a *App) scope(account string) xds.Scope {
+	if slices.Contains(a.cfg.NodeAccounts, account) {
+		return xds.Scope{Everything: true}
+	}
+	objects := a.backend.source.Objects()
+	if objects == nil {
+		return xds.Scope{}
+	}
+	return xds.Scope{Aliases: translate.AliasesOf(objects, account)}
 }
 
 // expiry is when the token that a stream began with ends.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -284,6 +285,10 @@ func (c *client) request(req *discovery.DeltaDiscoveryRequest) error {
 	if nonce := req.GetResponseNonce(); nonce != "" && !first {
 		c.acknowledge(w, short, nonce, req)
 	}
+	if err := c.permit(req, first); err != nil {
+		c.server.metrics.refused.Inc()
+		return err
+	}
 	if err := w.subscribe(req, first); err != nil {
 		return status.Errorf(codes.InvalidArgument, "%s: %v", url, err)
 	}
@@ -292,6 +297,36 @@ func (c *client) request(req *discovery.DeltaDiscoveryRequest) error {
 	c.subscribed[url] = w
 	w.status.Wildcard, w.status.Keys = w.wildcard, len(w.keys)
 	return nil
+}
+
+// permit refuses a subscription to what is not the account's to know.
+func (c *client) permit(req *discovery.DeltaDiscoveryRequest, first bool) error {
+	names := req.GetResourceNamesSubscribe()
+	if first && len(names) == 0 {
+		names = []string{"*"} // the protocol's first form
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	scope := Scope{Everything: true}
+	if c.server.cfg.Scope != nil {
+		scope = c.server.cfg.Scope(c.status.Account)
+	}
+	for _, name := range names {
+		if name == "*" && c.passing(req) {
+			continue
+		}
+		if err := scope.permits(req.GetTypeUrl(), name); err != nil {
+			return status.Errorf(codes.PermissionDenied, "%s %s: %v", shorten(req.GetTypeUrl(), maxNameBytes), shorten(name, maxNameBytes), err)
+		}
+	}
+	return nil
+}
+
+// passing reports whether a request asks for everything only to take it back at
+// once, which is how Istio's proxies begin to ask on demand.
+func (c *client) passing(req *discovery.DeltaDiscoveryRequest) bool {
+	return slices.Contains(req.GetResourceNamesUnsubscribe(), "*")
 }
 
 func (c *client) acknowledge(w *watch, short, nonce string, req *discovery.DeltaDiscoveryRequest) {
@@ -325,24 +360,30 @@ func (c *client) acknowledge(w *watch, short, nonce string, req *discovery.Delta
 }
 
 // push sends, for each type without a response under way, what the client lacks,
-// in an order in which a proxy never holds a workload that lists a policy which
-// it does not have: it would refuse the workload's connections. So policies go
-// before workloads, and those that are gone after them.
+// in an order in which a proxy never holds a workload or service that lists a
+// policy which it does not have: it would refuse the connections there.
 func (c *client) push() {
 	snap := c.collect()
 	if snap == nil {
 		return // the first state is still to come; proxies wait for it
 	}
-	policies, addresses := c.watches[snapshot.AuthorizationType], c.watches[snapshot.AddressType]
-	blocked := policies != nil && policies.nonce != "" && policies.due()
-	c.pushType(snap, policies, addresses.due())
-	if !blocked {
-		c.pushType(snap, addresses, false)
-	}
-	c.pushType(snap, policies, addresses.due())
-	if addresses != nil && !addresses.full {
+	addresses, services := c.watches[snapshot.AddressType], c.watches[snapshot.WaypointServiceType]
+	c.pushBefore(snap, c.watches[snapshot.AuthorizationType], addresses)
+	c.pushBefore(snap, c.watches[snapshot.WaypointPolicyType], services)
+	if addresses != nil && !addresses.full || services != nil && !services.full {
 		c.started()
 	}
+}
+
+// pushBefore sends policies before what lists them, and those that are gone after
+// that.
+func (c *client) pushBefore(snap *snapshot.Snapshot, policies, listing *watch) {
+	blocked := policies != nil && policies.nonce != "" && policies.due()
+	c.pushType(snap, policies, listing.due())
+	if !blocked {
+		c.pushType(snap, listing, false)
+	}
+	c.pushType(snap, policies, listing.due())
 }
 
 // pushType sends what the client lacks of one type, unless a response of it is

@@ -16,6 +16,10 @@
 // service the workloads behind it. A key that names nothing is answered as
 // removed, so that the asker need not wait.
 //
+// What waypoints do belongs to each of them: it is subscribed by the waypoint's
+// alias, which only the account that Config.Scope gives it to may ask for, and what
+// goes over to another waypoint is removed from the one that had it.
+//
 //	server, err := xds.New(xds.Config{Authorize: authorize, Logger: logger})
 //	server.Register(grpcServer)
 //	server.Publish(snapshot, change, time.Now())

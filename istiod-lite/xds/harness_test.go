@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	apisecurity "github.com/tulle-mesh/tulle/api/security"
+	apiwaypoint "github.com/tulle-mesh/tulle/api/waypoint"
 	apiworkload "github.com/tulle-mesh/tulle/api/workload"
 	"github.com/tulle-mesh/tulle/istiod-lite/snapshot"
 	"github.com/tulle-mesh/tulle/istiod-lite/translate"
@@ -160,6 +161,8 @@ type mesh struct {
 	current  *snapshot.Snapshot
 	members  map[string]string // workload → service
 	policies []string          // further resources, of the other type
+	// waypoint services and policies with the alias that each has.
+	services, waypointPolicies map[string]string
 }
 
 func newServer(t *testing.T, change func(*xds.Config)) (*xds.Server, *mesh) {
@@ -192,6 +195,13 @@ func (m *mesh) publish(workloads map[string]string) {
 	}
 	for _, name := range m.policies {
 		out.Authorizations[name] = &translate.Resource{Name: name, Body: &apisecurity.Authorization{Name: name}}
+	}
+	out.WaypointServices, out.WaypointPolicies = map[string]*translate.Resource{}, map[string]*translate.Resource{}
+	for name, alias := range m.services {
+		out.WaypointServices[name] = &translate.Resource{Name: name, Aliases: []string{alias}, Body: &apiwaypoint.Service{Name: name, Hostname: alias}}
+	}
+	for name, alias := range m.waypointPolicies {
+		out.WaypointPolicies[name] = &translate.Resource{Name: name, Aliases: []string{alias}, Body: &apiwaypoint.Policy{Name: name}}
 	}
 	next, change, err := snapshot.Next(m.current, out)
 	if err != nil {

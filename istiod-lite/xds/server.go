@@ -26,6 +26,9 @@ type Config struct {
 	// Authorize returns the account behind a stream, as namespace/name, or why
 	// it may not subscribe; the error's text goes to the log only. Required.
 	Authorize func(ctx context.Context) (account string, err error)
+	// Scope returns what an account may subscribe to that Authorize let in. It is
+	// asked at each subscription. Nil is Everything for all.
+	Scope func(account string) Scope
 	// Expiry returns until when a stream's caller is who it proved to be, zero for
 	// ever. The stream ends then, in order, and the client comes again with a
 	// newer token. Nil is for ever.
@@ -43,6 +46,31 @@ type Config struct {
 	Logger *zap.Logger
 	// Registerer takes the pilot_xds_* metrics; nil keeps them unregistered.
 	Registerer prometheus.Registerer
+}
+
+// Scope is what an account may subscribe to. The zero value is nothing.
+type Scope struct {
+	// Everything of the mesh's state, which node proxies keep.
+	Everything bool
+	// Aliases are those of the resources of waypoints that are the account's. Who
+	// has any may also ask for addresses, one by one.
+	Aliases []string
+}
+
+// permits returns why a subscription to key, or to "*", is refused.
+func (s Scope) permits(url, key string) error {
+	switch {
+	case snapshot.Scoped(url):
+		if !slices.Contains(s.Aliases, key) {
+			return errors.New("these resources are another account's")
+		}
+		return nil
+	case s.Everything:
+		return nil
+	case url == snapshot.AddressType && key != "*" && len(s.Aliases) > 0:
+		return nil
+	}
+	return errors.New("this account may not subscribe to it")
 }
 
 // Server serves snapshots to subscribed proxies. All methods are safe for
@@ -78,6 +106,9 @@ type whole struct {
 var shortTypes = map[string]string{
 	snapshot.AddressType:       "address",
 	snapshot.AuthorizationType: "authorization",
+
+	snapshot.WaypointServiceType: "waypoint_service",
+	snapshot.WaypointPolicyType:  "waypoint_policy",
 }
 
 // New checks cfg and returns a server that has nothing to serve: streams are

@@ -150,6 +150,16 @@ func (w *watch) next(set *snapshot.Set, keep bool, whole func(*snapshot.Set) *bo
 		case e == nil && has && keep:
 			left[name] = struct{}{}
 			continue
+		case e != nil && has && snapshot.Scoped(w.url) && !w.wants(set, e):
+			// It is another's by now, and no more of this client's business.
+			if keep {
+				left[name] = struct{}{}
+				continue
+			}
+			w.known.drop(name)
+			gone[name] = true
+			removed = append(removed, name)
+			continue
 		case e == nil && has:
 			w.known.drop(name)
 			gone[name] = true
