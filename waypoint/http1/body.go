@@ -61,6 +61,7 @@ type body struct {
 // start makes b the content that follows a head. A content without octets has ended.
 func (b *body) start(from source, f framing, length int64) {
 	b.from, b.framing, b.left = from, f, length
+	b.state, b.extensions, b.trailer, b.err = chunkSize, 0, nil, nil
 	if f == framedNone || f == framedLength && length == 0 {
 		b.framing, b.err = framedNone, io.EOF
 	}

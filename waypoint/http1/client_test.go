@@ -148,6 +148,8 @@ func TestResponsesThatAreRead(t *testing.T) {
 		{"HTTP/1.0", "GET", "HTTP/1.0 200 OK\r\nContent-Length: 3\r\n\r\nabc", `200 length=3 content="abc"`, false},
 		{"interim", "GET", "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n",
 			`100, 103 link="a", 204 length=0 content=""`, true},
+		{"interim, then content", "GET", "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc",
+			`100, 200 length=3 content="abc"`, true},
 		{"HEAD", "HEAD", "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n", `200 length=3 content=""`, true},
 		{"HEAD chunked", "HEAD", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", `200 length=-1 content=""`, true},
 		{"not modified", "GET", "HTTP/1.1 304 Not Modified\r\nContent-Length: 3\r\n\r\n", `304 length=3 content=""`, true},
