@@ -127,6 +127,16 @@ func (b *Backend) Request(priority Priority) (Permit, error) {
 	return p, nil
 }
 
+// Connection asks for a place for a connection that no pool holds: bytes of TCP or TLS.
+// The error is an *OverflowError.
+func (b *Backend) Connection() (Permit, error) {
+	g := &b.circuit.gauges[Connections]
+	if !g.acquire() {
+		return Permit{}, &OverflowError{b.Name(), Connections}
+	}
+	return Permit{first: g}, nil
+}
+
 // Retry asks for a place for a retry: within the circuit's limit and the budget. The
 // error is an *OverflowError, or an ErrBudget.
 func (b *Backend) Retry() (Permit, error) {

@@ -422,3 +422,36 @@ func TestEverythingAtOnce(t *testing.T) {
 		}
 	}
 }
+
+// A response that breaks off, or a gRPC call that ends badly, is no success because
+// it began well.
+func TestOutcomesAreJudgedByTheirEnd(t *testing.T) {
+	for name, later := range map[string]upstream.Outcome{
+		"broken off": {Status: 200, Failure: upstream.Reset},
+		"trailers":   {Status: 200, GRPC: 14},
+	} {
+		e := endpoints(3)
+		b := newBackend(t, upstream.Config{Outlier: &upstream.Outlier{Consecutive5xx: 3}}, nil, e)
+		target := byAddr(t, b, e[0])
+		for range 3 {
+			call := target.Begin()
+			call.Report(fine)
+			call.Report(later)
+			call.Report(later)
+			call.End()
+		}
+		if got := b.Status().Ejections["consecutive-5xx"]; got != 1 {
+			t.Errorf("%s: %d ejections", name, got)
+		}
+	}
+	e := endpoints(3)
+	b := newBackend(t, upstream.Config{Outlier: &upstream.Outlier{Consecutive5xx: 2}}, nil, e)
+	target := byAddr(t, b, e[0])
+	answer(target, failed)
+	call := target.Begin()
+	call.End() // the client gave up: nothing is known
+	answer(target, failed)
+	if serving(b, e[0].Addr) {
+		t.Error("a call without a report breaks a row of failures off")
+	}
+}

@@ -58,26 +58,34 @@ func (t *Target) Begin() Call {
 // Call is one attempt at a target. The zero value is none. Its methods are for one
 // goroutine at a time.
 type Call struct {
-	target   *Target
-	start    int64 // on the backend's clock, which starts at 1; 0 when nobody wants to know
-	reported bool
+	target *Target
+	start  int64 // on the backend's clock, which starts at 1; 0 when nobody wants to know
+	// seen tells that the latency was counted, judged that the outcome was; until then
+	// a good one is kept.
+	seen, judged bool
+	outcome      Outcome
 }
 
-// Report tells how the target answered; only the first report counts. What comes
-// from the client (it gave up, its body was wrong) is not reported.
+// Report tells how the target answers, first when the head of the response has come,
+// and again when more is known: that the response broke off, or the gRPC status in
+// its trailers. The first report has the latency. A failure counts at once; what went
+// well until then counts at End, so that responses which never become whole are no
+// success. What comes from the client (it gave up, its body was wrong) is not
+// reported.
 func (c *Call) Report(o Outcome) {
-	if c.target == nil || c.reported {
+	if c.target == nil {
 		return
 	}
-	c.reported = true
 	b := c.target.backend
 	s := b.settings.Load()
-	if s.outlier != nil {
-		s.outlier.report(c.target, &o)
+	c.outcome = o
+	if o.code() >= 500 {
+		c.judge(s)
 	}
-	if !s.timed() || o.Latency == 0 && c.start == 0 {
+	if c.seen || !s.timed() || o.Latency == 0 && c.start == 0 {
 		return
 	}
+	c.seen = true
 	now := b.now()
 	if o.Latency == 0 {
 		o.Latency = time.Duration(now - c.start)
@@ -85,31 +93,43 @@ func (c *Call) Report(o Outcome) {
 	if s.Balancer == PeakEWMA {
 		c.target.ewma.observe(o.Latency, now, s.decay)
 	}
-	if s.limiter != nil && o.Failure == NoFailure {
+	// What timed out would have taken even longer.
+	if s.limiter != nil && (o.Failure == NoFailure || o.Failure == TimedOut) {
 		s.limiter.observe(o.Latency, now)
 	}
 }
 
-// timed reports whether anybody wants to know latencies: the clock is read for
-// nobody else.
-func (s *settings) timed() bool { return s.Balancer == PeakEWMA || s.limiter != nil }
+// judge counts the outcome once, for ejection.
+func (c *Call) judge(s *settings) {
+	if !c.judged && s.outlier != nil {
+		s.outlier.report(c.target, &c.outcome)
+	}
+	c.judged = true
+}
 
 // End says that the call is over. It may be called more than once.
 func (c *Call) End() {
 	if c.target == nil {
 		return
 	}
+	if c.outcome != (Outcome{}) {
+		c.judge(c.target.backend.settings.Load())
+	}
 	c.target.active.Add(-1)
 	c.target = nil
 }
 
-// Outcome is how a target answered one call.
+// timed reports whether anybody wants to know latencies: the clock is read for
+// nobody else.
+func (s *settings) timed() bool { return s.Balancer == PeakEWMA || s.limiter != nil }
+
+// Outcome is how a target answered one call. The zero value says nothing.
 type Outcome struct {
 	// Status is the response's, 0 when there was none.
 	Status int
 	// GRPC is the call's status where it is known to be one, else -1 or 0.
 	GRPC int
-	// Failure says why there was no response.
+	// Failure says why there was no response, or no whole one.
 	Failure Failure
 	// Latency is from the beginning to the response's head; 0 takes the time since
 	// Begin.
@@ -126,7 +146,7 @@ const (
 	ConnectFailed
 	// Refused: the target certainly did not look at the request (RFC 9113, 8.7).
 	Refused
-	// Reset: the exchange broke off before the response's head.
+	// Reset: the exchange broke off before the response was whole.
 	Reset
 	// TimedOut: no response in the time of one attempt.
 	TimedOut
