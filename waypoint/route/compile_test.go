@@ -1,6 +1,7 @@
 package route_test
 
 import (
+	"fmt"
 	"reflect"
 	"slices"
 	"strings"
@@ -9,6 +10,7 @@ import (
 
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	api "github.com/tulle-mesh/tulle/api/waypoint"
@@ -163,6 +165,76 @@ func TestWhatIsNotUnderstoodAnswers500(t *testing.T) {
 	if d.Fault() != "" || d.Rule.Backends[0].Fault == "" || d.Rule.Backends[1].Fault != "" {
 		t.Errorf("backend: %q %+v", d.Fault(), d.Rule.Backends)
 	}
+}
+
+// TestWhatIsNotUnderstoodIsFoundEverywhere puts it into each message of a service in
+// turn, below its tables.
+func TestWhatIsNotUnderstoodIsFoundEverywhere(t *testing.T) {
+	s := everything()
+	clean := faults(t, s)
+	places := 0
+	var visit func(m protoreflect.Message, path string)
+	visit = func(m protoreflect.Message, path string) {
+		switch m.Descriptor().FullName() {
+		case "tulle.waypoint.Service", "tulle.waypoint.Port", "tulle.waypoint.RouteTable", "google.protobuf.Duration":
+		default:
+			places++
+			m.SetUnknown(protowire.AppendVarint(protowire.AppendTag(nil, 999, protowire.VarintType), 1))
+			if faults(t, s) <= clean {
+				t.Errorf("not found in %s", path)
+			}
+			m.SetUnknown(nil)
+		}
+		m.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+			switch {
+			case f.Message() == nil:
+			case f.IsList():
+				for i := range v.List().Len() {
+					visit(v.List().Get(i).Message(), fmt.Sprintf("%s.%s[%d]", path, f.Name(), i))
+				}
+			default:
+				visit(v.Message(), path+"."+string(f.Name()))
+			}
+			return true
+		})
+	}
+	visit(s.ProtoReflect(), "service")
+	if places < 100 {
+		t.Errorf("only %d places", places)
+	}
+}
+
+// faults counts the rules, backends and matches that cannot be carried out. Each match
+// is compiled alone, since explanations end at the one that fits.
+func faults(t testing.TB, s *api.Service) int {
+	t.Helper()
+	n := 0
+	for _, p := range s.Ports {
+		for _, table := range p.Routes {
+			for _, m := range table.Matches {
+				one := proto.CloneOf(m)
+				one.Method, one.Rule = "", 0
+				alone := &api.RouteTable{Rules: []*api.Rule{table.Rules[m.Rule]}, Matches: []*api.Match{one}}
+				port := compile(t, service(alone)).Port(80)
+				for _, path := range []string{"/a?a=b", "/a/b?a=b", "/x/y?a=b"} {
+					if d := port.Match("", get(path, "a: b")); d.Kind == route.Routed {
+						if d.Fault() != "" {
+							n++
+						}
+						for _, b := range d.Rule.Backends {
+							if b.Fault != "" {
+								n++
+							}
+						}
+					}
+				}
+				if d := port.Connect("", "x.a.b"); d.Fault() != "" {
+					n++
+				}
+			}
+		}
+	}
+	return n
 }
 
 func TestFaultsOfRules(t *testing.T) {
@@ -322,7 +394,7 @@ func everything() *api.Service {
 	filters := []*api.Filter{
 		requestHeaders(headers([]string{"a", "b"}, []string{"c", "d"}, "e")),
 		{Kind: &api.Filter_ResponseHeaders{ResponseHeaders: headers([]string{"a", "b"}, nil)}},
-		redirect(&api.Redirect{Scheme: "https", Hostname: "a.b", Path: prefix("/x"), Port: 81, Status: 301})[0],
+		redirect(&api.Redirect{Scheme: "https", Hostname: "a.b", Path: full("/x"), Port: 81, Status: 301})[0],
 		rewrite(&api.Rewrite{Hostname: "a.b", Path: full("/x")}),
 		{Kind: &api.Filter_Mirror{Mirror: &api.Mirror{Backend: to("m")[0], Numerator: 1, Denominator: 2}}},
 		{Kind: &api.Filter_Cors{Cors: corsLists}},

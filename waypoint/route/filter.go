@@ -68,7 +68,7 @@ func compileFilters(filters []*api.Filter) (Filters, error) {
 	var errs []error
 	for i, f := range filters {
 		compiled, err := compileFilter(f)
-		if err == nil && hasUnknown(f) {
+		if err == nil && unknownBelow(f.ProtoReflect()) {
 			err = errors.New("something that this waypoint does not know")
 		}
 		if err != nil {

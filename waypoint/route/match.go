@@ -43,7 +43,7 @@ type match struct {
 // that its author did not mean. So one bad route spoils nobody else's.
 func compileMatch(m *api.Match, needsPrefix bool) match {
 	out := match{method: m.GetMethod()}
-	if hasUnknown(m) {
+	if unknownIn(m, m.GetPath()) {
 		out.spoil("a condition that this waypoint does not know")
 	}
 	out.compilePath(m.GetPath())
@@ -165,8 +165,12 @@ func (m *match) compileConditions(of string, fields []*api.FieldMatch, nameOf fu
 		default:
 			err = errors.New("a condition that this waypoint does not know")
 		}
-		if err == nil && c.name == "" {
+		switch {
+		case err != nil:
+		case c.name == "":
 			err = errors.New("a condition without a name")
+		case unknownIn(f):
+			err = errors.New("more than this waypoint knows")
 		}
 		if err != nil {
 			m.spoil(fmt.Sprintf("%s %s: %v", of, c.name, err))

@@ -106,7 +106,7 @@ func compileRule(r *api.Rule) Rule {
 			out.Fault = why
 		}
 	}
-	if hasUnknownBut(r, "filters", "backends") {
+	if unknownIn(r, r.GetRef(), r.GetTimeouts(), r.GetRetry(), r.GetSessionAffinity()) {
 		fault("something that this waypoint does not know")
 	}
 	var err error
@@ -144,7 +144,7 @@ func compileBackend(b *api.Backend) Backend {
 			out.Fault = why
 		}
 	}
-	if hasUnknownBut(b, "filters") {
+	if unknownIn(b) {
 		fault("something that this waypoint does not know")
 	}
 	var err error

@@ -84,15 +84,16 @@ func compileTable(t *api.RouteTable) (*table, error) {
 		rules:     make([]Rule, len(t.GetRules())),
 		matches:   make([]match, len(t.GetMatches())),
 		ruleOf:    make([]int32, len(t.GetMatches())),
-		nodes:     []node{{leaf: true}},
+		nodes:     make([]node, 1, 1+len(t.GetMatches())),
 		names:     map[string]int32{},
 		suffixes:  map[string]int32{},
 		anyName:   none,
 	}
+	out.nodes[0].leaf = true
 	for i, r := range t.GetRules() {
 		out.rules[i] = compileRule(r)
 	}
-	b := builder{table: out, ids: map[nodeKey]int32{}, lists: wholePath}
+	b := builder{table: out, ids: make(map[nodeKey]int32, len(out.matches)), lists: wholePath}
 	rules := len(out.rules)
 	for i, m := range t.GetMatches() {
 		if m.GetRule() >= uint32(rules) {
