@@ -9,7 +9,7 @@ wanted=(
   nft:nftables haproxy:haproxy nginx:nginx-light curl:curl redis-server:redis-server redis-benchmark:redis-tools
   # the nodes of the cluster of the end-to-end tests
   runc:runc conntrack:conntrack iptables:iptables ethtool:ethtool nsenter:util-linux mount:mount
-  psql:postgresql-client iperf3:iperf3 nghttpx:nghttp2-proxy openssl:openssl ip:iproute2 ss:iproute2
+  psql:postgresql-client iperf3:iperf3 nghttpx:nghttp2-proxy h2load:nghttp2-client openssl:openssl ip:iproute2 ss:iproute2
   python3:python3 gcc:gcc # the race detector's, with the headers below
 )
 # Programs outside PATH, and libraries: path:package

@@ -104,11 +104,7 @@ func (q *clientExchange) Close() error {
 	q.reset(codeCancel, errCancelled)
 	q.rmu.Lock()
 	defer q.rmu.Unlock()
-	if q.rerr == nil {
-		q.rerr = errDone
-	}
-	q.queue.clear()
-	q.giveBudgetBack()
+	q.drop(errDone)
 	return nil
 }
 

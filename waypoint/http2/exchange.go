@@ -75,7 +75,8 @@ func (b *requestBody) Buffered() int { return (*serverExchange)(b).buffered() }
 // Trailer implements message.Body.
 func (b *requestBody) Trailer() message.Header { return (*serverExchange)(b).receivedTrailer() }
 
-// carryOn sends 100, once, unless the client did not wait or has an answer.
+// carryOn sends 100, once, unless the client did not wait or has an answer, which
+// then must leave.
 func (x *serverExchange) carryOn() {
 	if x.buffered() > 0 {
 		return
@@ -83,7 +84,11 @@ func (x *serverExchange) carryOn() {
 	c := x.c
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if x.continued || x.responded || x.remoteEnd || x.err != nil {
+	switch {
+	case x.continued || x.remoteEnd || x.err != nil:
+		return
+	case x.responded:
+		c.kick()
 		return
 	}
 	x.interim(&message.Response{Status: http.StatusContinue}, 0)

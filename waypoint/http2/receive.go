@@ -180,6 +180,18 @@ func (s *stream) returnCredit(n int64) {
 	c.kick()
 }
 
+// drop gives up what was not read, with err; rmu is held. What was dropped is not
+// whole any more, even if its end had come.
+func (s *stream) drop(err error) {
+	if s.rerr == nil && !(s.eof && s.queue.empty()) {
+		s.rerr, s.eof = err, false
+	}
+	s.queue.clear()
+	s.into = nil
+	s.giveBudgetBack()
+	s.wakeReceiver()
+}
+
 // giveBudgetBack returns what the window grew by; rmu is held.
 func (s *stream) giveBudgetBack() {
 	if s.grown > 0 {

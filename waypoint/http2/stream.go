@@ -307,6 +307,9 @@ func (s *stream) abort() {
 	s.c.mu.Lock()
 	err := s.err
 	s.c.mu.Unlock()
+	if err == nil {
+		err = errDone
+	}
 	if s.x != nil {
 		s.x.ctx.cancel()
 	}
@@ -315,13 +318,7 @@ func (s *stream) abort() {
 	if s.eof && s.q != nil {
 		return
 	}
-	if s.rerr == nil {
-		s.rerr = err
-	}
-	s.queue.clear()
-	s.into = nil
-	s.giveBudgetBack()
-	s.wakeReceiver()
+	s.drop(err)
 }
 
 // unsent returns err, as an UnsentError when no frame of a client's stream has left;
