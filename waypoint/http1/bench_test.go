@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"runtime"
 	"sync"
 	"testing"
 
@@ -276,5 +277,39 @@ func TestARequestNeedsFewAllocations(t *testing.T) {
 	// Of these, the handler of the test makes two: a header and a response.
 	if allocs > 6 {
 		t.Errorf("%v allocations", allocs)
+	}
+}
+
+// BenchmarkIdle reports what a connection costs, in both ends' memory with their
+// stacks, that has served one request and waits for the next.
+func BenchmarkIdle(b *testing.B) {
+	const n = 5000
+	for b.Loop() {
+		var before, after runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&before)
+		clients := make([]*http1.ClientConn, n)
+		ends := make([]net.Conn, n)
+		var wg sync.WaitGroup
+		buf := make([]byte, 4<<10)
+		for i := range clients {
+			a, c := memoryPair()
+			ends[i] = a
+			wg.Go(func() { _ = http1.Serve(context.Background(), c, http1.ServerConfig{}, answerKiB) })
+			clients[i], _ = http1.NewClient(a, http1.ClientConfig{})
+			if err := roundTrip(context.Background(), clients[i], get("/"), buf); err != nil {
+				b.Fatal(err)
+			}
+		}
+		runtime.GC()
+		runtime.GC()
+		runtime.ReadMemStats(&after)
+		b.ReportMetric(float64(after.HeapInuse-before.HeapInuse)/n, "heap-B/conn")
+		b.ReportMetric(float64(after.StackInuse-before.StackInuse)/n, "stack-B/conn")
+		for _, c := range clients {
+			_ = c.Close()
+		}
+		wg.Wait()
+		runtime.KeepAlive(ends)
 	}
 }

@@ -325,7 +325,8 @@ func (b *body) readTrailer(w *wire) (bool, error) {
 	if end > maxTrailer {
 		return false, &message.ProtocolError{Status: 431, Reason: "too large trailers"}
 	}
-	var s section
+	s := sections.Get().(*section)
+	defer sections.Put(s)
 	if err := s.scan(have[:end+2]); err != nil {
 		return false, err
 	}

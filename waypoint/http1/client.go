@@ -451,7 +451,8 @@ func (x *clientExchange) parse(head []byte) (*message.Response, error) {
 		}
 		r = new(message.Response)
 	}
-	var s section
+	s := sections.Get().(*section)
+	defer sections.Put(s)
 	if err := s.scanFrom(head[:len(head)-2], at); err != nil {
 		return nil, err
 	}
@@ -461,7 +462,7 @@ func (x *clientExchange) parse(head []byte) (*message.Response, error) {
 		h = make(message.Header, 0, s.n+4)
 	}
 	var m framed
-	if h, err = m.collect(&s, text, h); err != nil {
+	if h, err = m.collect(s, text, h); err != nil {
 		return nil, err
 	}
 	r.Status, r.Header = status, h

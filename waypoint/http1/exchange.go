@@ -66,7 +66,8 @@ func (x *exchange) parse(head []byte) error {
 	if err != nil {
 		return err
 	}
-	var s section
+	s := sections.Get().(*section)
+	defer sections.Put(s)
 	if err := s.scanFrom(head[:len(head)-2], at); err != nil {
 		return err
 	}
@@ -76,7 +77,7 @@ func (x *exchange) parse(head []byte) error {
 		h = make(message.Header, 0, s.n+4)
 	}
 	var m framed
-	if h, err = m.collect(&s, text, h); err != nil {
+	if h, err = m.collect(s, text, h); err != nil {
 		return err
 	}
 	r := &x.request

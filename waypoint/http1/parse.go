@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"strings"
+	"sync"
 
 	"github.com/tulle-mesh/tulle/waypoint/message"
 )
@@ -77,6 +78,9 @@ type section struct {
 	n      int
 	fields [maxFields]struct{ name, value span }
 }
+
+// sections are reused: they are too large for the stacks of idle connections.
+var sections = sync.Pool{New: func() any { return new(section) }}
 
 func (s *section) field(text string, i int) message.Field {
 	f := &s.fields[i]

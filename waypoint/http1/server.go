@@ -135,11 +135,16 @@ var (
 
 func (c *serverConn) serve(ctx context.Context) error {
 	for {
-		x := &exchange{c: c}
-		switch err := c.readHead(x); {
-		case err == errIdle:
+		// An idle connection has no exchange: most of its memory would be that.
+		err := c.awaitRequest()
+		if err == errIdle {
 			return nil
-		case err != nil:
+		}
+		x := &exchange{c: c}
+		if err == nil {
+			err = c.readHead(x)
+		}
+		if err != nil {
 			c.refuse(err)
 			return err
 		}
@@ -172,12 +177,8 @@ func (c *serverConn) ring() {
 	_ = c.in.conn.Close()
 }
 
-// readHead reads the head of the next request into x. The error is errIdle when there
-// is none.
+// readHead reads the head of the request that has begun into x.
 func (c *serverConn) readHead(x *exchange) error {
-	if err := c.awaitRequest(); err != nil {
-		return err
-	}
 	limited := false
 	for searched := 0; ; {
 		have := c.in.buffered()
@@ -218,7 +219,8 @@ func (c *serverConn) readHead(x *exchange) error {
 	}
 }
 
-// awaitRequest reads the first octets of a request. A CRLF before it is skipped, as
+// awaitRequest reads the first octets of a request; the error is errIdle when there is
+// none. A CRLF before it is skipped, as
 // RFC 9112, 2.2 asks for; more are not.
 func (c *serverConn) awaitRequest() error {
 	skipped, idle := false, false
