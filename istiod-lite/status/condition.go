@@ -50,6 +50,7 @@ func limit(message string) string {
 type Wanted struct {
 	Conditions []Condition
 	Listeners  []Listener // of a Gateway
+	Addresses  []string   // of a Gateway: hostnames
 	Parents    []Parent   // of a route
 }
 
@@ -76,12 +77,14 @@ var kinds = map[string][]string{
 	"Gateway":             nil,
 	"HTTPRoute":           nil,
 	"GRPCRoute":           nil,
+	"TCPRoute":            nil,
+	"TLSRoute":            nil,
 }
 
-// relevant are the kinds that decisions depend on.
+// relevant are the kinds that decisions depend on, besides the pods of waypoints.
 func relevant(kind string) bool {
 	_, ok := kinds[kind]
-	return ok || kind == "Namespace"
+	return ok || kind == "Namespace" || kind == "ReferenceGrant"
 }
 
 // present returns the conditions that stand in an object.
@@ -137,10 +140,14 @@ func upToDate(obj metav1.Object, kind string, want Wanted) bool {
 	}
 	switch o := obj.(type) {
 	case *gatewayv1.Gateway:
-		return listenersStand(o.Status.Listeners, want.Listeners, generation)
+		return listenersStand(o.Status.Listeners, want.Listeners, generation) && addressesStand(o.Status.Addresses, want.Addresses)
 	case *gatewayv1.HTTPRoute:
 		return parentsStand(o.Status.Parents, want.Parents, generation)
 	case *gatewayv1.GRPCRoute:
+		return parentsStand(o.Status.Parents, want.Parents, generation)
+	case *gatewayv1.TCPRoute:
+		return parentsStand(o.Status.Parents, want.Parents, generation)
+	case *gatewayv1.TLSRoute:
 		return parentsStand(o.Status.Parents, want.Parents, generation)
 	}
 	return true

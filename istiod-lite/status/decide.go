@@ -25,47 +25,57 @@ type Decider struct {
 	Problems func(source.Key) []source.Problem
 }
 
+// view is what decisions about one state have in common. It is immutable.
+type view struct {
+	objects   *source.Objects
+	waypoints *translate.Waypoints
+	backends  *translate.Backends
+}
+
+func (d Decider) view(objects *source.Objects) *view {
+	return &view{objects: objects, waypoints: translate.WaypointsOf(objects, d.Options), backends: translate.NewBackends(objects, d.Options)}
+}
+
 // Decide returns what should stand in the status of obj, one of objects, and
 // false when nothing in it is ours.
 func (d Decider) Decide(objects *source.Objects, obj metav1.Object) (Wanted, bool) {
+	return d.decide(d.view(objects), obj)
+}
+
+func (d Decider) decide(v *view, obj metav1.Object) (Wanted, bool) {
 	switch o := obj.(type) {
 	case *corev1.Service, *networkingv1.WorkloadEntry:
-		return Wanted{Conditions: waypointBound(objects, o)}, true
+		return Wanted{Conditions: v.waypointBound(o)}, true
 	case *networkingv1.ServiceEntry:
-		return Wanted{Conditions: append(waypointBound(objects, o), serviceEntry(o)...)}, true
+		return Wanted{Conditions: append(v.waypointBound(o), serviceEntry(o)...)}, true
 	case *securityv1.AuthorizationPolicy:
-		return Wanted{Conditions: []Condition{d.policy(objects, o)}}, true
+		return Wanted{Conditions: []Condition{d.policy(v, o)}}, true
 	case *gatewayv1.GatewayClass:
-		return gatewayClass(o)
+		return v.gatewayClass(o)
 	case *gatewayv1.Gateway:
-		return gateway(objects, o)
+		return v.gateway(o)
 	case *gatewayv1.HTTPRoute:
-		var backends []gatewayv1.BackendRef
-		for _, rule := range o.Spec.Rules {
-			for _, b := range rule.BackendRefs {
-				backends = append(backends, b.BackendRef)
-			}
-		}
-		return route(objects, o, o.Spec.ParentRefs, backends), true
+		return v.route(o, o.Spec.ParentRefs), true
 	case *gatewayv1.GRPCRoute:
-		var backends []gatewayv1.BackendRef
-		for _, rule := range o.Spec.Rules {
-			for _, b := range rule.BackendRefs {
-				backends = append(backends, b.BackendRef)
-			}
-		}
-		return route(objects, o, o.Spec.ParentRefs, backends), true
+		return v.route(o, o.Spec.ParentRefs), true
+	case *gatewayv1.TCPRoute:
+		return v.route(o, o.Spec.ParentRefs), true
+	case *gatewayv1.TLSRoute:
+		return v.route(o, o.Spec.ParentRefs), true
 	}
 	return Wanted{}, false
 }
 
 // waypointBound is empty for an object that asks for no waypoint.
-func waypointBound(objects *source.Objects, obj metav1.Object) []Condition {
-	refusal, asked := translate.Waypoint(objects, obj)
-	if !asked {
+func (v *view) waypointBound(obj metav1.Object) []Condition {
+	binding, asked := v.waypoints.Of(obj)
+	switch {
+	case !asked:
 		return nil
+	case binding.Bound:
+		return []Condition{yes(WaypointBound, binding.Reason, binding.Message)}
 	}
-	return []Condition{no(WaypointBound, refusal.Reason, refusal.Message)}
+	return []Condition{no(WaypointBound, binding.Reason, binding.Message)}
 }
 
 func serviceEntry(se *networkingv1.ServiceEntry) []Condition {
@@ -88,8 +98,9 @@ func serviceEntry(se *networkingv1.ServiceEntry) []Condition {
 }
 
 // policy says who enforces a policy, and whether all of it.
-func (d Decider) policy(objects *source.Objects, ap *securityv1.AuthorizationPolicy) Condition {
-	gaps := d.gaps(ap)
+func (d Decider) policy(v *view, ap *securityv1.AuthorizationPolicy) Condition {
+	covered := v.waypoints.Covers(ap)
+	gaps := d.gaps(ap, covered)
 	targets := translate.Targets(ap)
 	if len(targets) == 0 {
 		if len(gaps) > 0 {
@@ -99,12 +110,19 @@ func (d Decider) policy(objects *source.Objects, ap *securityv1.AuthorizationPol
 	}
 	var missing []string
 	for _, key := range targets {
-		if objects.Object(key) == nil {
+		if v.objects.Object(key) == nil {
 			missing = append(missing, key.String())
 		}
 	}
 	if len(missing) > 0 {
 		return no(WaypointAccepted, "TargetNotFound", fmt.Sprintf("It does not exist: %s.", strings.Join(missing, ", ")))
+	}
+	if covered {
+		message := "Waypoints enforce it, and node proxies do on what does not come through them."
+		if len(gaps) > 0 {
+			return no(WaypointAccepted, "PartiallyInvalid", message+" "+strings.Join(gaps, ". ")+".")
+		}
+		return yes(WaypointAccepted, "Accepted", message)
 	}
 	message := "This version of Tulle runs no waypoints: node proxies enforce the policy for all connections to the pods behind its targets, " +
 		"and what only a waypoint can decide makes it stricter."
@@ -117,14 +135,20 @@ func (d Decider) policy(objects *source.Objects, ap *securityv1.AuthorizationPol
 	return no(WaypointAccepted, "AncestorNotBound", message)
 }
 
-// gaps returns sentences, without their stops, on what node proxies do not
-// enforce as it is written.
-func (d Decider) gaps(ap *securityv1.AuthorizationPolicy) []string {
+// gaps returns sentences, without their stops, on what is not enforced as it is
+// written: by node proxies, or, where the policy is covered, by waypoints.
+func (d Decider) gaps(ap *securityv1.AuthorizationPolicy, covered bool) []string {
 	var said []string
 	if d.Problems != nil {
 		for _, p := range d.Problems(source.Key{Kind: "AuthorizationPolicy", Name: source.Name{Namespace: ap.Namespace, Name: ap.Name}}) {
 			said = append(said, strings.TrimPrefix(p.Field+": ", ": ")+p.Message)
 		}
+	}
+	if covered {
+		if ap.Spec.Action == security.AuthorizationPolicy_CUSTOM {
+			said = append(said, fmt.Sprintf("No provider %q of external authorization is known: requests that it would be asked about are refused", ap.Spec.GetProvider().GetName()))
+		}
+		return said
 	}
 	switch ap.Spec.Action {
 	case security.AuthorizationPolicy_AUDIT:

@@ -12,5 +12,6 @@
 // server-side apply where the API merges conditions by type, and by a merge
 // patch of the whole list, tied to the version that was read, where it does not.
 // Conditions of others stay as they are. Who keeps changing ours is answered
-// more and more rarely.
+// more and more rarely. That a waypoint has taken traffic is written for good:
+// translation reads it.
 package status

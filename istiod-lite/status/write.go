@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -18,10 +19,16 @@ import (
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/tulle-mesh/tulle/istiod-lite/source"
+	"github.com/tulle-mesh/tulle/istiod-lite/translate"
 )
 
-// fieldManager owns what is written.
-const fieldManager = "istiod-lite"
+// fieldManager owns what is written, and what is not stated any more is taken away.
+// lastingManager owns what must stay, also when the version that was watched is
+// behind and does not have it yet.
+const (
+	fieldManager   = "istiod-lite"
+	lastingManager = "istiod-lite-serving"
+)
 
 // endpoint is where a kind's objects are in the API.
 type endpoint struct {
@@ -41,6 +48,8 @@ var endpoints = map[string]endpoint{
 	"Gateway":             {gatewayv1.SchemeGroupVersion, "gateways", false},
 	"HTTPRoute":           {gatewayv1.SchemeGroupVersion, "httproutes", true},
 	"GRPCRoute":           {gatewayv1.SchemeGroupVersion, "grpcroutes", true},
+	"TCPRoute":            {gatewayv1.SchemeGroupVersion, "tcproutes", true},
+	"TLSRoute":            {gatewayv1.SchemeGroupVersion, "tlsroutes", true},
 }
 
 // write reports whether it changed anything.
@@ -72,6 +81,11 @@ func apply(ctx context.Context, client dynamic.ResourceInterface, key source.Key
 		}
 		return out
 	}
+	var lasting []Condition
+	if i := slices.IndexFunc(want.Conditions, func(c Condition) bool { return c.Type == translate.ConditionServing }); i >= 0 {
+		lasting = want.Conditions[i : i+1]
+		want.Conditions = slices.Delete(slices.Clone(want.Conditions), i, i+1)
+	}
 	status := map[string]any{"conditions": conditions(want.Conditions, present(obj))}
 	if gw, ok := obj.(*gatewayv1.Gateway); ok {
 		listeners := []any{}
@@ -87,16 +101,31 @@ func apply(ctx context.Context, client dynamic.ResourceInterface, key source.Key
 			})
 		}
 		status["listeners"] = listeners
+		if len(want.Addresses) > 0 {
+			addresses := []any{}
+			for _, a := range want.Addresses {
+				addresses = append(addresses, map[string]any{"type": string(gatewayv1.HostnameAddressType), "value": a})
+			}
+			status["addresses"] = addresses
+		}
 	}
 	// The UID keeps a new object of the same name from being taken for this one.
 	meta := map[string]any{"name": key.Name.Name, "uid": string(obj.GetUID())}
 	if key.Namespace != "" {
 		meta["namespace"] = key.Namespace
 	}
-	_, err := client.ApplyStatus(ctx, key.Name.Name, &unstructured.Unstructured{Object: map[string]any{
-		"apiVersion": at.GroupVersion.String(), "kind": key.Kind, "metadata": meta, "status": status,
-	}}, metav1.ApplyOptions{FieldManager: fieldManager, Force: true})
-	return err
+	send := func(manager string, status map[string]any) error {
+		_, err := client.ApplyStatus(ctx, key.Name.Name, &unstructured.Unstructured{Object: map[string]any{
+			"apiVersion": at.GroupVersion.String(), "kind": key.Kind, "metadata": meta, "status": status,
+		}}, metav1.ApplyOptions{FieldManager: manager, Force: true})
+		return err
+	}
+	if len(lasting) > 0 {
+		if err := send(lastingManager, map[string]any{"conditions": conditions(lasting, present(obj))}); err != nil {
+			return err
+		}
+	}
+	return send(fieldManager, status)
 }
 
 // merge reads the object anew, since the version that was watched may be behind,
@@ -110,7 +139,7 @@ func merge(ctx context.Context, client dynamic.ResourceInterface, key source.Key
 		return false, nil // what was decided is about another version; the watch brings this one
 	}
 	field, next := "conditions", mergeConditions
-	if key.Kind == "HTTPRoute" || key.Kind == "GRPCRoute" {
+	if strings.HasSuffix(key.Kind, "Route") {
 		field, next = "parents", mergeParents
 	}
 	have, _, err := unstructured.NestedSlice(live.Object, "status", field)

@@ -33,7 +33,10 @@ type Writer struct {
 	cfg    Config
 	writes *prometheus.CounterVec
 	newest atomic.Pointer[source.Objects]
-	wake   chan struct{}
+	// newestView is one of the newest states; making it anew costs a look at all pods
+	// of waypoints' namespaces.
+	newestView atomic.Pointer[view]
+	wake       chan struct{}
 }
 
 // New checks cfg. It asks nothing of the API server yet.
@@ -114,13 +117,17 @@ func (w *Writer) Run(ctx context.Context) {
 // the state that it looked at.
 func (r *run) pass(since *source.Objects) *source.Objects {
 	objects := r.newest.Load()
-	if objects == nil || objects == since || since != nil && !changed(objects, since) {
+	if objects == nil || objects == since {
+		return objects
+	}
+	v := r.viewOf(objects)
+	if since != nil && !changed(v, since) {
 		return objects
 	}
 	for kind := range kinds {
 		for _, key := range objects.Keys(kind) {
 			obj := objects.Object(key)
-			if want, ok := r.cfg.Decider.Decide(objects, obj); ok && !upToDate(obj, kind, want) {
+			if want, ok := r.cfg.Decider.decide(v, obj); ok && !upToDate(obj, kind, want) {
 				r.queue.Add(key)
 			}
 		}
@@ -135,13 +142,23 @@ func (r *run) pass(since *source.Objects) *source.Objects {
 	return objects
 }
 
-func changed(objects, since *source.Objects) bool {
-	for _, key := range objects.Changes(since) {
-		if relevant(key.Kind) {
+func changed(v *view, since *source.Objects) bool {
+	for _, key := range v.objects.Changes(since) {
+		if relevant(key.Kind) || key.Kind == "Pod" && v.waypoints.In(key.Namespace) {
 			return true
 		}
 	}
 	return false
+}
+
+// viewOf returns the view of a state, the one that is there already if it is of it.
+func (r *run) viewOf(objects *source.Objects) *view {
+	if v := r.newestView.Load(); v != nil && v.objects == objects {
+		return v
+	}
+	v := r.cfg.Decider.view(objects)
+	r.newestView.Store(v)
+	return v
 }
 
 // next works on one object, and returns false when the queue is shut down.
@@ -181,7 +198,7 @@ func (r *run) reconcile(ctx context.Context, key source.Key) (written bool, err 
 	if obj == nil {
 		return false, nil
 	}
-	want, ok := r.cfg.Decider.Decide(objects, obj)
+	want, ok := r.cfg.Decider.decide(r.viewOf(objects), obj)
 	if !ok || upToDate(obj, key.Kind, want) {
 		return false, nil
 	}

@@ -78,6 +78,7 @@ func newWorld(t *testing.T) *world {
 
 var resources = map[string]schema.GroupVersionResource{
 	"Service":             {Version: "v1", Resource: "services"},
+	"Pod":                 {Version: "v1", Resource: "pods"},
 	"ServiceEntry":        {Group: "networking.istio.io", Version: "v1", Resource: "serviceentries"},
 	"WorkloadEntry":       {Group: "networking.istio.io", Version: "v1", Resource: "workloadentries"},
 	"AuthorizationPolicy": {Group: "security.istio.io", Version: "v1", Resource: "authorizationpolicies"},
@@ -215,6 +216,33 @@ spec: {gatewayClassName: istio-waypoint, listeners: [{name: mesh, port: 15008, p
 	w.patch("Service", "web", `{"metadata":{"labels":{"istio.io/use-waypoint":null}}}`)
 	w.await("Service", "web", "istio.io/WaypointBound", "")
 	w.await("Service", "web", "Other", "Fine")
+}
+
+// TestAWaypointThatHasServedStaysTheOnlyWay has the only pod of a waypoint become
+// ready and go.
+func TestAWaypointThatHasServedStaysTheOnlyWay(t *testing.T) {
+	w := newWorld(t)
+	w.put(`{apiVersion: gateway.networking.k8s.io/v1, kind: Gateway, metadata: {name: wp},
+spec: {gatewayClassName: istio-waypoint, listeners: [{name: mesh, port: 15008, protocol: HBONE}]}}`)
+	w.put(`{apiVersion: v1, kind: Service, metadata: {name: wp}, spec: {selector: {app: wp}, ports: [{port: 15008}]}}`)
+	w.put(fmt.Sprintf(service, "web", "{istio.io/use-waypoint: wp}"))
+	w.put(`{apiVersion: v1, kind: Pod, metadata: {name: wp-1, labels: {app: wp}}, spec: {serviceAccountName: wp, containers: [{name: c, image: i}]}}`)
+	w.await("Gateway", "wp", "Accepted", "Accepted")
+	w.await("Service", "web", "istio.io/WaypointBound", "WaypointIsNotReady")
+	w.patch("Pod", "wp-1", `{"status":{"podIP":"10.0.0.9","conditions":[{"type":"Ready","status":"True"}]}}`, "status")
+	w.await("Gateway", "wp", "Programmed", "Programmed")
+	first := w.await("Gateway", "wp", "waypoint.tulle.dev/Serving", "Serving")
+	w.await("Service", "web", "istio.io/WaypointBound", "WaypointAccepted")
+
+	now := int64(0)
+	must(t, w.at("Pod").Delete(t.Context(), "wp-1", metav1.DeleteOptions{GracePeriodSeconds: &now}))
+	if c := w.await("Gateway", "wp", "Programmed", "Pending"); c.Status != "False" || !strings.Contains(c.Message, "refused") {
+		t.Errorf("%+v", c)
+	}
+	if c := w.await("Gateway", "wp", "waypoint.tulle.dev/Serving", "Serving"); c != first {
+		t.Errorf("the condition changed from %+v to %+v", first, c)
+	}
+	w.await("Service", "web", "istio.io/WaypointBound", "WaypointAccepted")
 }
 
 func TestAPolicyIsToldWhoEnforcesIt(t *testing.T) {

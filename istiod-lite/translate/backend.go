@@ -4,11 +4,14 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 
 	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
+	apiwaypoint "github.com/tulle-mesh/tulle/api/waypoint"
 	"github.com/tulle-mesh/tulle/istiod-lite/source"
 )
 
@@ -26,10 +29,11 @@ type Fault struct {
 type Backends struct {
 	options Options
 	objects *source.Objects
-	grants  map[string][]*gatewayv1.ReferenceGrant // by their namespace; nil until needed
+	once    sync.Once
+	grants  map[string][]*gatewayv1.ReferenceGrant // by their namespace, once needed
 }
 
-// NewBackends returns a Backends of objects. It is not safe for concurrent use.
+// NewBackends returns a Backends of objects. It is safe for concurrent use.
 func NewBackends(objects *source.Objects, options Options) *Backends {
 	return &Backends{options: options.withDefaults(), objects: objects}
 }
@@ -101,18 +105,55 @@ func isService(group, kind string) bool {
 }
 
 func (b *Backends) granted(from Referrer, group string, to source.Key) bool {
-	if b.grants == nil {
+	b.once.Do(func() {
 		b.grants = map[string][]*gatewayv1.ReferenceGrant{}
 		for name, g := range b.objects.ReferenceGrants {
 			b.grants[name.Namespace] = append(b.grants[name.Namespace], g)
 		}
-	}
+	})
 	return slices.ContainsFunc(b.grants[to.Namespace], func(g *gatewayv1.ReferenceGrant) bool {
 		return slices.ContainsFunc(g.Spec.From, func(f gatewayv1.ReferenceGrantFrom) bool {
 			return f.Group == gatewayv1.GroupName && string(f.Kind) == from.Kind && string(f.Namespace) == from.Namespace
 		}) && slices.ContainsFunc(g.Spec.To, func(t gatewayv1.ReferenceGrantTo) bool {
 			return string(t.Group) == group && string(t.Kind) == to.Kind && (t.Name == nil || string(*t.Name) == to.Name.Name)
 		})
+	})
+}
+
+// Check returns why backends of a route are none, and, by the index of its rule,
+// why rules cannot do what they say. A rule without backends is none of them, though
+// it answers 500. total is how many rules there are.
+func (b *Backends) Check(route metav1.Object) (backends []Fault, rules map[int]string, total int) {
+	c := &routeCompiler{backends: b, table: &apiwaypoint.RouteTable{}}
+	c.route(route)
+	kind := source.KeyOf(route).Kind
+	_, refs := references(route)
+	for _, ref := range refs {
+		if _, _, fault := b.Resolve(Referrer{Kind: kind, Namespace: route.GetNamespace()}, ref); fault != nil && !slices.Contains(backends, *fault) {
+			backends = append(backends, *fault)
+		}
+	}
+	rules = map[int]string{}
+	for i, r := range c.table.Rules {
+		if fault := c.faults[r]; fault != "" {
+			rules[i] = fault
+		}
+	}
+	return backends, rules, len(c.table.Rules)
+}
+
+// HasPort reports whether a parent names a port that the service obj has, or none.
+func (p Parent) HasPort(obj metav1.Object) bool {
+	var ports []servicePort
+	switch o := obj.(type) {
+	case *corev1.Service:
+		ports = kubernetesPorts(o)
+	case *networkingv1.ServiceEntry:
+		ports = entryPorts(o)
+	}
+	return p.Ref.Port == nil && p.Ref.SectionName == nil || slices.ContainsFunc(ports, func(port servicePort) bool {
+		fits, _ := p.names(port)
+		return fits
 	})
 }
 

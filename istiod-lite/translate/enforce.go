@@ -320,40 +320,6 @@ func allowed(ap *securityv1.AuthorizationPolicy) bool {
 	return ap.Spec.Action == security.AuthorizationPolicy_ALLOW && !dry
 }
 
-// covered reports whether all that the policy is bound to is behind a waypoint
-// that is ready. It is false for a policy of workloads.
-func (t *Translator) covered(ap *securityv1.AuthorizationPolicy) bool {
-	targets := Targets(ap)
-	for _, key := range targets {
-		switch key.Kind {
-		case "Gateway":
-			if !t.waypoints.Ready(key.Name) {
-				return false
-			}
-		case "GatewayClass":
-			ready := 0
-			for _, w := range t.waypoints.byName {
-				if string(w.gateway.Spec.GatewayClassName) != key.Name.Name {
-					continue
-				}
-				if !w.ready {
-					return false
-				}
-				ready++
-			}
-			if ready == 0 {
-				return false
-			}
-		default:
-			services := t.services(key)
-			if len(services) == 0 || slices.ContainsFunc(services, func(s *service) bool { return s.waypoint == nil || !s.waypoint.ready }) {
-				return false
-			}
-		}
-	}
-	return len(targets) > 0
-}
-
 // services returns those that an object defines.
 func (t *Translator) services(key source.Key) []*service {
 	if ns := t.namespaces[key.Namespace]; ns != nil {

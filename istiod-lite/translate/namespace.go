@@ -258,19 +258,9 @@ func (t *Translator) add(ns *namespace, s *service, obj metav1.Object, kind aske
 	s.enforced, s.unsure = policies.of(s)
 	if asked.Bound {
 		s.proto.Waypoint = s.waypoint.address(t.options)
-		s.proto.IngressUseWaypoint = ns.ingress(obj.GetLabels())
+		s.proto.IngressUseWaypoint = throughIngress(obj.GetLabels(), ns.object)
 		s.resource = serviceResource(s.proto)
 	}
-}
-
-// ingress reports whether an object asks to have ingress gateways go through its
-// waypoint.
-func (ns *namespace) ingress(labels map[string]string) bool {
-	value, ok := labels[source.LabelIngressUseWaypoint]
-	if !ok && ns.object != nil {
-		value = ns.object.Labels[source.LabelIngressUseWaypoint]
-	}
-	return value == "true"
 }
 
 // applied returns the names of the selector-scoped policies that hold for a

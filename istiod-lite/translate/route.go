@@ -94,6 +94,23 @@ type routeCompiler struct {
 	backends *Backends
 	table    *apiwaypoint.RouteTable
 	ranked   []rankedMatch
+	// faults are those of rules that say what cannot be done; one without backends
+	// says nothing wrong.
+	faults map[*apiwaypoint.Rule]string
+}
+
+// route adds the rules and matches of one.
+func (c *routeCompiler) route(obj metav1.Object) {
+	switch r := obj.(type) {
+	case *gatewayv1.HTTPRoute:
+		c.http(r)
+	case *gatewayv1.GRPCRoute:
+		c.grpc(r)
+	case *gatewayv1.TLSRoute:
+		c.tls(r)
+	case *gatewayv1.TCPRoute:
+		c.tcp(r)
+	}
 }
 
 // rule adds a rule of a route and returns it with its index.
@@ -123,14 +140,25 @@ func (c *routeCompiler) finish() *apiwaypoint.RouteTable {
 }
 
 // spoil notes a reason why a rule cannot do what it says.
-func spoil(r *apiwaypoint.Rule, fault string) {
-	switch {
-	case fault == "":
-	case r.Fault == "":
-		r.Fault = fault
-	default:
-		r.Fault += "; " + fault
+func (c *routeCompiler) spoil(r *apiwaypoint.Rule, fault string) {
+	if fault == "" {
+		return
 	}
+	r.Fault = join(r.Fault, fault)
+	if c.faults == nil {
+		c.faults = map[*apiwaypoint.Rule]string{}
+	}
+	c.faults[r] = join(c.faults[r], fault)
+}
+
+// empty notes that a rule has nowhere to send anything.
+func empty(r *apiwaypoint.Rule) { r.Fault = join(r.Fault, "it has no backends") }
+
+func join(a, b string) string {
+	if a == "" {
+		return b
+	}
+	return a + "; " + b
 }
 
 func (c *routeCompiler) http(route *gatewayv1.HTTPRoute) {
@@ -145,9 +173,9 @@ func (c *routeCompiler) http(route *gatewayv1.HTTPRoute) {
 			if f != nil {
 				rule.Filters = append(rule.Filters, f)
 			}
-			spoil(rule, fault)
+			c.spoil(rule, fault)
 		}
-		spoil(rule, incompatible(spec.Filters))
+		c.spoil(rule, incompatible(spec.Filters))
 		for j := range spec.BackendRefs {
 			ref := &spec.BackendRefs[j]
 			b := c.backend(from, ref.BackendRef)
@@ -164,17 +192,17 @@ func (c *routeCompiler) http(route *gatewayv1.HTTPRoute) {
 			rule.Backends = append(rule.Backends, b)
 		}
 		if len(rule.Backends) == 0 && !redirects {
-			spoil(rule, "it has no backends")
+			empty(rule)
 		}
-		spoil(rule, c.times(rule, spec))
-		spoil(rule, affinity(rule, route, i, spec.SessionPersistence))
+		c.spoil(rule, c.times(rule, spec))
+		c.spoil(rule, affinity(rule, route, i, spec.SessionPersistence))
 		matches := spec.Matches
 		if len(matches) == 0 {
 			matches = []gatewayv1.HTTPRouteMatch{{}}
 		}
 		for j := range matches {
 			m, fault := httpMatch(&matches[j])
-			spoil(rule, fault)
+			c.spoil(rule, fault)
 			c.match(m, index, route, i, j)
 		}
 	}
@@ -287,7 +315,7 @@ func (c *routeCompiler) grpc(route *gatewayv1.GRPCRoute) {
 		}
 		var fault string
 		rule.Filters, fault = filters(spec.Filters)
-		spoil(rule, fault)
+		c.spoil(rule, fault)
 		for _, ref := range spec.BackendRefs {
 			b := c.backend(from, ref.BackendRef)
 			if own, fault := filters(ref.Filters); b.Fault == "" {
@@ -298,16 +326,16 @@ func (c *routeCompiler) grpc(route *gatewayv1.GRPCRoute) {
 			rule.Backends = append(rule.Backends, b)
 		}
 		if len(rule.Backends) == 0 {
-			spoil(rule, "it has no backends")
+			empty(rule)
 		}
-		spoil(rule, affinity(rule, route, i, spec.SessionPersistence))
+		c.spoil(rule, affinity(rule, route, i, spec.SessionPersistence))
 		matches := spec.Matches
 		if len(matches) == 0 {
 			matches = []gatewayv1.GRPCRouteMatch{{}}
 		}
 		for j := range matches {
 			m, fault := grpcMatch(&matches[j])
-			spoil(rule, fault)
+			c.spoil(rule, fault)
 			c.match(m, index, route, i, j)
 		}
 	}
@@ -395,7 +423,7 @@ func (c *routeCompiler) streamBackends(rule *apiwaypoint.Rule, from Referrer, re
 		rule.Backends = append(rule.Backends, c.backend(from, ref))
 	}
 	if len(refs) == 0 {
-		spoil(rule, "it has no backends")
+		empty(rule)
 	}
 }
 

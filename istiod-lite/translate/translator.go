@@ -278,7 +278,7 @@ func (t *Translator) translatePolicies(u *update) {
 		}
 		t.out.policies.set(name.Namespace+"/"+name.Name, waypointPolicy(policy, t.uses[name].aliases()))
 		memo := policyMemo{policy: policy}
-		a, warnings := authorization(t.options, policy, t.trusted(name), t.covered(policy))
+		a, warnings := authorization(t.options, policy, t.trusted(name), t.waypoints.Covers(policy))
 		if memo.warnings = warnings; a != nil {
 			memo.resource = policyResource(a)
 			for _, r := range t.classPolicies(policy, a) {

@@ -8,6 +8,7 @@ import (
 
 	networking "istio.io/api/networking/v1alpha3"
 	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
+	securityv1 "istio.io/client-go/pkg/apis/security/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -275,6 +276,47 @@ func (x *Waypoints) In(namespace string) bool {
 	return false
 }
 
+// Covers reports whether all that a policy is bound to is behind a waypoint that is
+// ready. It is false for a policy of workloads.
+func (x *Waypoints) Covers(ap *securityv1.AuthorizationPolicy) bool {
+	targets := Targets(ap)
+	for _, key := range targets {
+		switch key.Kind {
+		case "Gateway":
+			if !x.Ready(key.Name) {
+				return false
+			}
+		case "GatewayClass":
+			if !x.ClassReady(key.Name.Name) {
+				return false
+			}
+		default:
+			obj := x.objects.Object(key)
+			if obj == nil {
+				return false
+			}
+			if b, asked := x.Of(obj); !asked || !b.Bound {
+				return false
+			}
+		}
+	}
+	return len(targets) > 0
+}
+
+// ClassReady reports whether there are waypoints of a GatewayClass, and all ready.
+func (x *Waypoints) ClassReady(class string) bool {
+	any := false
+	for _, w := range x.byName {
+		if string(w.gateway.Spec.GatewayClassName) == class {
+			if !w.ready {
+				return false
+			}
+			any = true
+		}
+	}
+	return any
+}
+
 // WaypointBinding says what became of an object's wish for a waypoint.
 type WaypointBinding struct {
 	// Gateway is the waypoint asked for.
@@ -312,7 +354,21 @@ func (x *Waypoints) Of(obj metav1.Object) (WaypointBinding, bool) {
 			return WaypointBinding{}, false
 		}
 	}
-	return x.bind(obj.GetLabels(), obj.GetNamespace(), namespace, kind)
+	b, ok := x.bind(obj.GetLabels(), obj.GetNamespace(), namespace, kind)
+	if b.Bound && throughIngress(obj.GetLabels(), namespace) {
+		b.Message += " Ingress gateways go through it, too."
+	}
+	return b, ok
+}
+
+// throughIngress reports whether an object asks to have ingress gateways go through
+// its waypoint.
+func throughIngress(labels map[string]string, namespace *corev1.Namespace) bool {
+	value, ok := labels[source.LabelIngressUseWaypoint]
+	if !ok && namespace != nil {
+		value = namespace.Labels[source.LabelIngressUseWaypoint]
+	}
+	return value == "true"
 }
 
 // own reports whether a Service is that of a waypoint, which has no waypoint itself.

@@ -323,16 +323,7 @@ func tables(s *service, port servicePort, speaks apiwaypoint.Protocol, routes []
 			c = &routeCompiler{backends: backends, table: &apiwaypoint.RouteTable{ClientNamespace: client}}
 			groups[client] = c
 		}
-		switch r := a.object.(type) {
-		case *gatewayv1.HTTPRoute:
-			c.http(r)
-		case *gatewayv1.GRPCRoute:
-			c.grpc(r)
-		case *gatewayv1.TLSRoute:
-			c.tls(r)
-		case *gatewayv1.TCPRoute:
-			c.tcp(r)
-		}
+		c.route(a.object)
 	}
 	var out []*apiwaypoint.RouteTable
 	for _, client := range slices.Sorted(maps.Keys(groups)) {
