@@ -266,6 +266,38 @@ func TestFaultsOfRules(t *testing.T) {
 	}
 }
 
+func TestWithoutARuleNothingChanges(t *testing.T) {
+	d := compile(t, service()).Port(80).Match("", get("/"))
+	r, resp := get("/a?b", "c: d"), &message.Response{Status: 200, Header: message.Header{{Name: "a", Value: "b"}}}
+	d.Apply(nil, r)
+	d.ApplyResponse(nil, resp)
+	if !reflect.DeepEqual(r, get("/a?b", "c: d")) || text(resp.Header) != "a: b" {
+		t.Errorf("%+v %+v", r, resp)
+	}
+	if _, ok := d.Prefix(); ok {
+		t.Error("a prefix without a match")
+	}
+	if _, _, refused := d.Refusal(); refused {
+		t.Error("refused")
+	}
+}
+
+// TestResponsesChangeInTheOtherOrder: first as the backend says, then as the rule does.
+func TestResponsesChangeInTheOtherOrder(t *testing.T) {
+	set := func(v string) []*api.Filter {
+		return []*api.Filter{{Kind: &api.Filter_ResponseHeaders{ResponseHeaders: headers([]string{"x", v}, nil)}}, requestHeaders(headers([]string{"x", v}, nil))}
+	}
+	b := to("a")
+	b[0].Filters = set("backend")
+	d := port(t, rule{filters: set("rule"), backends: b}).Match("", get("/"))
+	r, resp := get("/"), &message.Response{Status: 200}
+	d.Apply(d.Rule.Pick(0), r)
+	d.ApplyResponse(d.Rule.Pick(0), resp)
+	if text(r.Header) != "x: backend" || text(resp.Header) != "x: rule" {
+		t.Errorf("%v %v", r.Header, resp.Header)
+	}
+}
+
 // TestATableWithoutMatchesFindsNothing: routes concern the client, and none fits.
 func TestATableWithoutMatchesFindsNothing(t *testing.T) {
 	p := compile(t, service(&api.RouteTable{})).Port(80)

@@ -225,19 +225,25 @@ func (r *Rule) Pick(u uint64) *Backend {
 	return nil
 }
 
-// Apply changes a request as the rule and, if it is not nil, the backend say. Mirrors,
-// CORS, redirects and external authorization are the caller's.
+// Apply changes a request as the rule and, if it is not nil, the backend say; without
+// a rule it does nothing. Mirrors, CORS, redirects and external authorization are the
+// caller's.
 func (d Decision) Apply(b *Backend, r *message.Request) {
-	d.Rule.Filters.Request(d, r)
+	if d.Rule != nil {
+		d.Rule.Filters.Request(d, r)
+	}
 	if b != nil {
 		b.Filters.Request(d, r)
 	}
 }
 
-// ApplyResponse changes a response as the backend, if it is not nil, and the rule say.
+// ApplyResponse changes a response as the backend, if it is not nil, and the rule say;
+// without a rule it does nothing.
 func (d Decision) ApplyResponse(b *Backend, r *message.Response) {
 	if b != nil {
 		b.Filters.Response(r)
 	}
-	d.Rule.Filters.Response(r)
+	if d.Rule != nil {
+		d.Rule.Filters.Response(r)
+	}
 }
