@@ -540,7 +540,8 @@ type PathMatch_Prefix struct {
 }
 
 type PathMatch_Regex struct {
-	// regex in RE2 syntax, of the whole path.
+	// regex in RE2 syntax, of the whole path in normal form: what is percent-encoded
+	// there stays so.
 	Regex string `protobuf:"bytes,3,opt,name=regex,proto3,oneof"`
 }
 

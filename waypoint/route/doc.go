@@ -10,9 +10,11 @@
 //
 // The search costs the same with one rule and with thousands, and allocates nothing:
 // paths are found in a tree of their segments, and where many matches share a path,
-// by the values of the fields they ask for. Only regular expressions that begin alike
-// are tried one after the other. Explain walks all matches in their order instead,
-// and tells of each why it did not fit; tests hold both to the same decision.
+// by the values of the fields they ask for. It grows only with regular expressions
+// that begin alike, which are tried one after the other, and with the number of
+// different fields that the matches of one path ask for. Explain walks all matches in
+// their order instead, and tells of each why it did not fit; tests hold both to the
+// same decision.
 //
 //	s, err := route.Compile(fromControlPlane)
 //	p := s.Port(80) // nil: no such port
