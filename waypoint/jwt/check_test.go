@@ -6,6 +6,7 @@ import (
 	"crypto/rsa"
 	"encoding/base64"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -347,6 +348,40 @@ func TestRememberedTokensAreJudgedByTheClock(t *testing.T) {
 	})
 }
 
+func TestRememberedTokensCostNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, srv := fresh(t, "k"), &server{}
+		srv.set(url, jwks(t, s), 0)
+		c := jwt.NewChecker(compile(t, keys(t, srv), remote("joe", url)))
+		r, header := bearer(s.token(t, `{"iss":"joe"}`)), message.Header{}
+		header = append(header, r.Header...)
+		again := func() float64 {
+			return testing.AllocsPerRun(10, func() {
+				r.Header = append(r.Header[:0], header...)
+				if _, err := c.Check(t.Context(), r); err != nil {
+					t.Fatal(err)
+				}
+			})
+		}
+		if n := again(); n != 0 {
+			t.Errorf("%v allocations", n)
+		}
+		// Nor when the keys were fetched again and are the same.
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		r.Header = append(r.Header[:0], header...)
+		if _, err := c.Check(t.Context(), r); err != nil {
+			t.Fatal(err)
+		}
+		runtime.ReadMemStats(&after)
+		if n := after.Mallocs - before.Mallocs; n > 50 {
+			t.Errorf("%d allocations after an hour: the token was verified anew", n)
+		}
+	})
+}
+
 func TestKeySets(t *testing.T) {
 	s, other := fresh(t, "k"), fresh(t, "")
 	token := s.token(t, `{"iss":"joe"}`)
@@ -367,6 +402,7 @@ func TestKeySets(t *testing.T) {
 		"key without name":         {jwks(t, nameless), sign(t, jose.ES256, keyMaterial()[jose.ES256], "k", nil).token(t, `{"iss":"joe"}`), "", ""},
 		"token without key":        {jwks(t, other, nameless), nameless.token(t, `{"iss":"joe"}`), "", ""},
 		"token without known key":  {jwks(t, fresh(t, "other")), token, "", "no key"},
+		"another key of the set":   {jwks(t, s, fresh(t, "other")), sign(t, jose.ES256, s.private, "other", nil).token(t, `{"iss":"joe"}`), "", "not by the key"},
 		"key for another use":      {jwks(t, encrypts), token, "no public key", ""},
 		"key for another alg":      {jwks(t, withAlg), token, "", "not by the key"},
 		"no keys":                  {`{"keys":[]}`, token, "no public key", ""},

@@ -24,7 +24,8 @@ import (
 // signer is one key of an issuer.
 type signer struct {
 	jose.Signer
-	public jose.JSONWebKey
+	public  jose.JSONWebKey
+	private any
 }
 
 // keyMaterial is made once: RSA keys take long.
@@ -50,7 +51,7 @@ func sign(t testing.TB, alg jose.SignatureAlgorithm, key any, id string, options
 	if err != nil {
 		t.Fatal(err)
 	}
-	return signer{s, jwk.Public()}
+	return signer{s, jwk.Public(), key}
 }
 
 func fresh(t testing.TB, id string) signer {

@@ -304,6 +304,35 @@ func TestBothFormsOfAPathMustPass(t *testing.T) {
 	}
 }
 
+func TestBothFormsOfAPathAreAskedAboutAndObserved(t *testing.T) {
+	a := shopper(t)
+	a.Request.Path, a.Request.Folded = "/public//..%2Fadmin", "/admin"
+	policy := func(name string, action api.Action, dry bool, path string) *request.Policy {
+		return compile(t, &api.Policy{
+			Name: name, Action: action, DryRun: dry, Provider: name, ExternalAuth: &api.ExternalAuth{},
+			Rules: []*api.PolicyRule{to(&api.Operation{Paths: []string{path}})},
+		})
+	}
+	set := request.NewPolicies(
+		policy("custom", api.Action_CUSTOM, false, "/admin"), policy("audit", api.Action_AUDIT, false, "/admin"),
+		policy("deny", api.Action_DENY, true, "/admin"), policy("allow", api.Action_ALLOW, true, "/public/*"),
+	)
+	consent := set.Consult(a)
+	if len(consent.Asks()) != 1 {
+		t.Fatalf("asks %v", consent.Asks())
+	}
+	consent.Agree(0)
+	_, seen, err := set.Authorize(a, consent)
+	want := []request.Observation{
+		{Policy: "ns/audit", Action: request.Audit, Matched: true},
+		{Policy: "ns/deny", Action: request.Deny, DryRun: true, Matched: true, WouldDeny: true},
+		{Policy: "ns/allow", Action: request.Allow, DryRun: true, WouldDeny: true},
+	}
+	if err != nil || !slices.Equal(seen, want) {
+		t.Errorf("%+v, %v; want %+v", seen, err, want)
+	}
+}
+
 func TestLinesOfAHeaderField(t *testing.T) {
 	a := shopper(t)
 	a.Request.Fields = fields{{"x-role", "guest"}, {"x-other", "1"}, {"x-role", "admin"}}
