@@ -3,9 +3,13 @@ package http2_test
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
+	"net/http"
 	"sync"
 	"testing"
+
+	xhttp2 "golang.org/x/net/http2"
 
 	"github.com/tulle-mesh/tulle/waypoint/http2"
 	"github.com/tulle-mesh/tulle/waypoint/message"
@@ -71,6 +75,29 @@ func exchange(ctx context.Context, client *http2.ClientConn, r *message.Request,
 	}
 }
 
+// concurrently calls f b.N times from so many goroutines.
+func concurrently(b *testing.B, goroutines int, f func(buf []byte) error) {
+	b.ReportAllocs()
+	b.ResetTimer()
+	var wg sync.WaitGroup
+	for i := range goroutines {
+		n := b.N / goroutines
+		if i < b.N%goroutines {
+			n++
+		}
+		wg.Go(func() {
+			buf := make([]byte, 4<<10)
+			for range n {
+				if err := f(buf); err != nil {
+					b.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
 // BenchmarkRequests is requests of a client of ours to a server of ours over the
 // loopback, with so many at once on one connection; ns and allocations are of both.
 func BenchmarkRequests(b *testing.B) {
@@ -81,29 +108,51 @@ func BenchmarkRequests(b *testing.B) {
 	}{{"get-1", 1, nil}, {"get-64", 64, nil}, {"post-1", 1, make([]byte, 1<<10)}, {"post-64", 64, make([]byte, 1<<10)}} {
 		b.Run(c.name, func(b *testing.B) {
 			client := connect(b, tcpConns, handled(answerKiB()))
-			ctx := context.Background()
-			b.ReportAllocs()
-			b.ResetTimer()
-			var wg sync.WaitGroup
-			for i := range c.concurrent {
-				n := b.N / c.concurrent
-				if i < b.N%c.concurrent {
-					n++
-				}
-				wg.Go(func() {
-					r, buf := benchRequest(), make([]byte, 4<<10)
-					if c.content != nil {
-						r.Method, r.Length = "POST", int64(len(c.content))
-					}
-					for range n {
-						if err := exchange(ctx, client, r, c.content, buf); err != nil {
-							b.Error(err)
-							return
-						}
-					}
-				})
+			r := benchRequest()
+			if c.content != nil {
+				r.Method, r.Length = "POST", int64(len(c.content))
 			}
-			wg.Wait()
+			concurrently(b, c.concurrent, func(buf []byte) error {
+				return exchange(context.Background(), client, r, c.content, buf)
+			})
+		})
+	}
+}
+
+// BenchmarkXNet is what BenchmarkRequests does, by golang.org/x/net/http2.
+func BenchmarkXNet(b *testing.B) {
+	for _, concurrent := range []int{1, 64} {
+		b.Run(fmt.Sprintf("get-%d", concurrent), func(b *testing.B) {
+			c, s := tcpConns(b)
+			content := bytes.Repeat([]byte("x"), 1<<10)
+			go (&xhttp2.Server{}).ServeConn(s, &xhttp2.ServeConnOpts{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				h := w.Header()
+				h["Content-Type"], h["Server"], h["Content-Length"] = []string{"text/plain"}, []string{"bench"}, []string{"1024"}
+				_, _ = w.Write(content)
+			})})
+			client, err := (&xhttp2.Transport{AllowHTTP: true, DisableCompression: true}).NewClientConn(c)
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer func() { _ = client.Close() }()
+			r, _ := http.NewRequestWithContext(context.Background(), http.MethodGet, "http://shop.example:8080/api/v1/items/12345", nil)
+			for _, f := range benchRequest().Header {
+				r.Header.Set(f.Name, f.Value)
+			}
+			concurrently(b, concurrent, func(buf []byte) error {
+				p, err := client.RoundTrip(r)
+				if err != nil {
+					return err
+				}
+				defer func() { _ = p.Body.Close() }()
+				for err == nil {
+					_, err = p.Body.Read(buf)
+				}
+				if err == io.EOF {
+					return nil
+				}
+				return err
+			})
 		})
 	}
 }

@@ -2,6 +2,7 @@ package http2
 
 import (
 	"encoding/binary"
+	"runtime"
 	"syscall"
 )
 
@@ -127,8 +128,9 @@ func (c *conn) kick() {
 		return
 	}
 	o.flushing = true
-	if o.sys == nil || c.crowded() || c.err != nil {
-		c.push(nil, nil)
+	crowded := c.crowded()
+	if o.sys == nil || crowded || c.err != nil {
+		c.push(nil, nil, crowded)
 		return
 	}
 	b, buf := o.take()
@@ -141,14 +143,14 @@ func (c *conn) kick() {
 		o.flushing = false
 		c.brokenWrite(err)
 	case n < len(b):
-		c.push(b[n:], buf)
+		c.push(b[n:], buf, false)
 	default:
 		buf.release()
 		o.flushing = false
 		c.wakeCrowd()
 		if len(o.b) > 0 || c.err != nil {
 			o.flushing = true
-			c.push(nil, nil)
+			c.push(nil, nil, false)
 		}
 	}
 }
@@ -162,19 +164,23 @@ func (c *conn) crowded() bool {
 }
 
 // push starts the goroutine that writes rest, and all that gathers until nothing is
-// left. The caller has set flushing; mu is held.
-func (c *conn) push(rest []byte, buf *buffer) {
+// left; with gather it lets others go first. The caller has set flushing; mu is held.
+func (c *conn) push(rest []byte, buf *buffer, gather bool) {
 	if c.closing {
 		buf.release()
 		c.out.flushing = false
 		return
 	}
 	c.background.Add(1)
-	go c.write(rest, buf)
+	go c.write(rest, buf, gather)
 }
 
-func (c *conn) write(b []byte, buf *buffer) {
+func (c *conn) write(b []byte, buf *buffer, gather bool) {
 	defer c.background.Done()
+	if gather {
+		// Without it, 64 requests at a time took six times as many writes.
+		runtime.Gosched()
+	}
 	for {
 		if len(b) > 0 {
 			_, err := c.nc.Write(b)
