@@ -26,6 +26,11 @@ const (
 	// staleTries is how many pooled connections may turn out to be closed before a
 	// request gets one that is new.
 	staleTries = 2
+	// fullTries is how many HTTP/2 connections may turn out to be full before a request
+	// is refused: a server tells how many streams it takes only after the first ones
+	// came, so a hundred that waited for one connection come to know together. Each
+	// time all but those that found room move on to the next connection.
+	fullTries = 32
 	// maxHealthBody bounds what is read of the answer to a health check, in bytes: a
 	// gRPC HealthCheckResponse has two.
 	maxHealthBody = 4 << 10

@@ -212,13 +212,17 @@ func (d *detector) ejectLocked(t *Target, now int64) bool {
 	if t.ejectedUntil != 0 {
 		d.readmit(t)
 	}
-	ejected := 0
+	// Those that would take part: ejecting the only ready one of many helps nobody.
+	n, ejected := 0, 0
 	for _, other := range b.targets {
+		if e := other.Endpoint(); e.Weight == 0 || !e.Healthy && !b.settings.Load().LoadBalancing.AllowUnhealthy {
+			continue
+		}
+		n++
 		if other.ejectedUntil > now {
 			ejected++
 		}
 	}
-	n := len(b.targets)
 	if most := n * d.cfg.MaxEjectedPercent / 100; ejected+1 > most && (ejected > 0 || n < 2) {
 		return false
 	}

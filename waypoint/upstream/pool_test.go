@@ -165,6 +165,34 @@ func TestHTTP2ConnectionsAreShared(t *testing.T) {
 	}
 }
 
+// A hundred requests that wait for the same connection learn together that the server
+// takes only a few at a time; none of them fails.
+func TestHTTP2ServersThatTakeFew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &fakeDialer{streams: 7, before: func(context.Context, *upstream.Endpoint) error {
+			time.Sleep(time.Millisecond)
+			return nil
+		}}
+		b := newBackend(t, upstream.Config{}, d, endpoints(1))
+		var wg sync.WaitGroup
+		for range 100 {
+			wg.Go(func() {
+				x, err := b.Send(t.Context(), upstream.HTTP2, upstream.Options{}, get, true)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				time.Sleep(time.Second)
+				finish(t, &x)
+			})
+		}
+		wg.Wait()
+		if n := d.dialled(); n != 15 {
+			t.Errorf("%d connections, want 15 for 100 requests where each takes 7", n)
+		}
+	})
+}
+
 // Many requests at once make one HTTP/2 connection; when it cannot be made, all fail
 // at once.
 func TestHTTP2IsDialledOnce(t *testing.T) {

@@ -221,10 +221,12 @@ func idempotent(r *message.Request) bool {
 	return r.Header.Has("idempotency-key")
 }
 
+// httpDate is the format of dates that senders must use (RFC 9110, 5.6.7).
+const httpDate = "Mon, 02 Jan 2006 15:04:05 GMT"
+
 // pushback returns the delay that the server asks for before a retry: Retry-After
-// (RFC 9110, 10.2.3), or gRPC's (grpc/proposal A6), which may also say never. A
-// Retry-After that is a date or cannot be read is taken for none: dates have seconds,
-// and clocks differ.
+// (RFC 9110, 10.2.3), or gRPC's (grpc/proposal A6), which may also say never. A date is
+// taken by the server's own clock, its Date field; what cannot be read is no wish.
 func pushback(h message.Header) (time.Duration, bool) {
 	if v := h.Get("grpc-retry-pushback-ms"); v != "" {
 		ms, err := strconv.ParseInt(v, 10, 32)
@@ -234,9 +236,13 @@ func pushback(h message.Header) (time.Duration, bool) {
 	if v == "" {
 		return 0, true
 	}
-	seconds, err := strconv.ParseUint(v, 10, 31)
-	if err != nil {
+	if seconds, err := strconv.ParseUint(v, 10, 31); err == nil {
+		return time.Duration(seconds) * time.Second, true
+	}
+	then, err := time.Parse(httpDate, v)
+	now, errNow := time.Parse(httpDate, h.Get("date"))
+	if err != nil || errNow != nil {
 		return 0, true
 	}
-	return time.Duration(seconds) * time.Second, true
+	return max(0, then.Sub(now)), true
 }

@@ -73,7 +73,11 @@ func TestRetryDecisions(t *testing.T) {
 		{"content gone", codes, method("PUT"), with(answered(503), func(a *upstream.Attempt) { a.Replayable = false }), once},
 		{"retry-after", codes, method("GET"), answered(503, message.Field{Name: retryAfter, Value: "3"}), again},
 		{"retry-after too long", codes, method("GET"), answered(503, message.Field{Name: retryAfter, Value: "30"}), longer},
-		{"retry-after a date", codes, method("GET"), answered(503, message.Field{Name: retryAfter, Value: "Fri, 31 Dec 1999 23:59:59 GMT"}), again},
+		{"retry-after a date by the server's clock", codes, method("GET"), answered(503, message.Field{Name: retryAfter, Value: "Fri, 31 Dec 1999 23:59:59 GMT"},
+			message.Field{Name: "date", Value: "Fri, 31 Dec 1999 23:59:50 GMT"}), again},
+		{"retry-after a date too late", codes, method("GET"), answered(503, message.Field{Name: retryAfter, Value: "Fri, 31 Dec 1999 23:59:59 GMT"},
+			message.Field{Name: "date", Value: "Fri, 31 Dec 1999 23:59:40 GMT"}), longer},
+		{"retry-after a date of an unknown clock", codes, method("GET"), answered(503, message.Field{Name: retryAfter, Value: "Fri, 31 Dec 1999 23:59:59 GMT"}), again},
 		{"pushback never", standard, method("POST"), upstream.Attempt{Status: 200, GRPC: 14, Header: message.Header{{Name: pushback, Value: "-1"}}}, longer},
 		{"pushback malformed", standard, method("POST"), upstream.Attempt{Status: 200, GRPC: 14, Header: message.Header{{Name: pushback, Value: "soon"}}}, longer},
 		{"no time", codes, method("GET"), with(answered(503, message.Field{Name: retryAfter, Value: "3"}), func(a *upstream.Attempt) { a.Left = 3 * time.Second }), outOfTime},
@@ -177,6 +181,21 @@ func TestHTTPStatusOfGRPC(t *testing.T) {
 			t.Errorf("gRPC status %d counts as %d", code, got)
 		}
 	}
+}
+
+func FuzzDecide(f *testing.F) {
+	for _, v := range []string{"", "3", "-1", "soon", "99999999999", "Fri, 31 Dec 1999 23:59:59 GMT"} {
+		f.Add(v, v, v, 503)
+	}
+	p := upstream.RetryPolicy{Attempts: 3, On: upstream.On5xx, Backoff: upstream.DefaultBackoff}
+	r := &message.Request{Method: "GET"}
+	f.Fuzz(func(t *testing.T, after, date, pushback string, status int) {
+		h := message.Header{{Name: "retry-after", Value: after}, {Name: "date", Value: date}, {Name: "grpc-retry-pushback-ms", Value: pushback}}
+		d := p.Decide(r, upstream.Attempt{Number: 1, Status: status, Header: h, Replayable: true})
+		if d.After < 0 || d.After > 10*time.Second || d.Retry && (status < 500 || status > 599) {
+			t.Errorf("%+v", d)
+		}
+	})
 }
 
 func BenchmarkDecide(b *testing.B) {

@@ -21,17 +21,24 @@ func (b *Backend) Send(ctx context.Context, p Protocol, o Options, r *message.Re
 		return Exchange{}, unsent(err)
 	}
 	x := Exchange{target: t, call: t.Begin()}
-	for try := 0; ; try++ {
-		if x.lease, err = t.pools[p].acquire(ctx, try >= staleTries); err != nil {
+	for stale, full := 0, 0; ; {
+		if x.lease, err = t.pools[p].acquire(ctx, stale >= staleTries); err != nil {
 			break
 		}
 		x.reused = x.lease.reused
 		if x.ClientExchange, err = x.lease.conn.client.Open(ctx, r, end); err == nil {
 			return x, nil
 		}
+		// A pooled connection may have been closed, or others may have filled it, meanwhile.
+		again := x.reused
+		if c := x.lease.conn.client; p == HTTP2 && c.Active() > 0 && !ended(c) {
+			full++
+			again = full <= fullTries
+		} else {
+			stale++
+		}
 		x.lease.release()
-		// A pooled connection may have been closed, or have filled up, meanwhile.
-		if !x.reused || !message.Unsent(err) || ctx.Err() != nil {
+		if !again || !message.Unsent(err) || ctx.Err() != nil {
 			break
 		}
 	}
@@ -41,6 +48,15 @@ func (b *Backend) Send(ctx context.Context, p Protocol, o Options, r *message.Re
 	x.call.End()
 	x.ClientExchange = nil
 	return x, err
+}
+
+func ended(c message.Client) bool {
+	select {
+	case <-c.Done():
+		return true
+	default:
+		return false
+	}
 }
 
 // Exchange is one attempt of a request: the exchange on a connection, and the call

@@ -1,6 +1,7 @@
 package upstream_test
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -57,6 +58,21 @@ func TestCookies(t *testing.T) {
 	if got, want := upstream.SetCookie("s", "v", "/shop", time.Minute), "s=v; Path=/shop; Max-Age=60; HttpOnly; SameSite=Lax"; got != want {
 		t.Errorf("%q, want %q", got, want)
 	}
+}
+
+func FuzzCookie(f *testing.F) {
+	for _, s := range []string{"", "a", "a=", "=a", "a=1; a=2", ";;a=b;", "b=\"a=1\";a=\""} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, v string) {
+		got, ok := upstream.Cookie(message.Header{{Name: "cookie", Value: v}}, "a")
+		if ok && !strings.Contains(v, "a="+got) && !strings.Contains(v, `a="`) {
+			t.Errorf("%q has the cookie %q", v, got)
+		}
+		if !ok && strings.HasPrefix(v, "a=") {
+			t.Errorf("%q has no cookie", v)
+		}
+	})
 }
 
 func FuzzSession(f *testing.F) {
