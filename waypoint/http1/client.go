@@ -320,8 +320,8 @@ func (x *clientExchange) wrote(err error) error {
 	return x.writing
 }
 
-// follow implements caller: it has the connection closed when ctx ends, now that the exchange lasts long
-// enough to pay for that.
+// follow implements caller: it has the connection closed when ctx ends, now that the
+// exchange lasts long enough to pay for that.
 func (x *clientExchange) follow() {
 	if x.stop == nil && x.ctx.Done() != nil {
 		x.stop = context.AfterFunc(x.ctx, x.cancel)

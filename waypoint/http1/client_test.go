@@ -495,6 +495,46 @@ func TestWhatWasPutOffIsSentWhenTheResponseIsWaitedFor(t *testing.T) {
 	}
 }
 
+// countedReads counts the reads on a connection that bring something.
+type countedReads struct {
+	net.Conn
+	reads int
+}
+
+func (c *countedReads) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if n > 0 {
+		c.reads++
+	}
+	return n, err
+}
+
+func TestReadsGrowWithTheResponses(t *testing.T) {
+	content := strings.Repeat("x", 10_000)
+	a, b := memoryPair()
+	ended := make(chan struct{})
+	go func() {
+		_ = http1.Serve(context.Background(), b, http1.ServerConfig{}, func(_ context.Context, x message.Exchange) {
+			_ = respond(x, 200, content)
+		})
+		close(ended)
+	}()
+	conn := &countedReads{Conn: a}
+	client, _ := http1.NewClient(conn, http1.ClientConfig{})
+	buf := make([]byte, 32<<10)
+	for range 3 {
+		conn.reads = 0
+		if err := roundTrip(t.Context(), client, get("/"), buf); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if conn.reads != 1 {
+		t.Errorf("%d reads for a response of 10 KB", conn.reads)
+	}
+	_ = client.Close()
+	<-ended
+}
+
 // deaf is a connection that takes only some octets.
 type deaf struct {
 	net.Conn

@@ -141,8 +141,10 @@ func (w *wire) relax(all bool) {
 	if w.watched || w.buf == nil || w.r != w.w {
 		return
 	}
-	w.next = max(w.floor, min(w.next, classSmall))
 	w.r, w.w = 0, 0
+	if !all {
+		w.next = max(w.floor, min(w.next, classSmall))
+	}
 	if all || w.buf.class > w.next {
 		w.buf.release()
 		w.buf = nil
