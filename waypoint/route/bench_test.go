@@ -176,3 +176,31 @@ func BenchmarkCompile(b *testing.B) {
 		})
 	}
 }
+
+func TestDecidingAllocatesNothing(t *testing.T) {
+	for _, s := range shapes {
+		for _, n := range []int{1, 100} {
+			p := portOf(t, n, s.match)
+			r := s.request(n / 2)
+			if got := testing.AllocsPerRun(100, func() { p.Match("client", r) }); got != 0 {
+				t.Errorf("%s, %d rules: %v allocations", s.name, n, got)
+			}
+		}
+	}
+	p := portOf(t, 100, func(i int) *api.Match { return match("header h=v"+string(rune('A'+i%26))+",w", "query q=a b") })
+	r := get("/?q=a%20b", "h: vC", "h: w")
+	if p.Match("", r).Kind != route.Routed {
+		t.Fatal("repeated fields and escapes do not fit")
+	}
+	if got := testing.AllocsPerRun(100, func() { p.Match("", r) }); got != 0 {
+		t.Errorf("repeated fields and escapes: %v allocations", got)
+	}
+	p = port(t, rule{matches: []*api.Match{match("regex /a/[0-9]+", "header h~v.*")}, backends: to("a")})
+	r = get("/a/17", "h: vC")
+	if p.Match("", r).Kind != route.Routed {
+		t.Fatal("regular expressions do not fit")
+	}
+	if got := testing.AllocsPerRun(100, func() { p.Match("", r) }); got != 0 {
+		t.Errorf("regular expressions: %v allocations", got)
+	}
+}

@@ -2,7 +2,7 @@ package route
 
 const (
 	// maxMatches of one table. A Gateway API route has at most 128, so that this is
-	// what 780 full ones hold; the tree of them takes some 50 MB.
+	// what 780 full ones hold; with a rule for each they take some 60 MB.
 	maxMatches = 100_000
 
 	// maxConditions of one match on fields, and on parameters. The Gateway API allows
