@@ -67,6 +67,8 @@ var goodRequests = []struct{ name, in, want string }{
 	{"HTTP/1.0 with Host", "GET / HTTP/1.0\r\nHost: a\r\n\r\n", `GET http a [/] length=0 content=""`},
 	{"fields of the connection", "GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, x-a, TE\r\nX-A: 1\r\nX-B: 2\r\nKeep-Alive: 3\r\n" +
 		"Proxy-Connection: x-b\r\nTE: trailers\r\n\r\n", `GET http a [/] x-b="2" te="trailers" length=0 content=""`},
+	{"Connection names what frames", "POST / HTTP/1.1\r\nHost: a\r\nConnection: content-length, host, transfer-encoding, x-a\r\nContent-Length: 3\r\nX-A: 1\r\n\r\nabc",
+		`POST http a [/] length=3 content="abc"`},
 	{"other TE", "GET / HTTP/1.1\r\nHost: a\r\nTE: gzip, trailers\r\n\r\n", `GET http a [/] length=0 content=""`},
 	{"upgrade", "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: WebSocket\r\n\r\n",
 		`GET http a [/] protocol=websocket length=0 content=""`},
