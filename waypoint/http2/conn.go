@@ -109,7 +109,7 @@ func (c *conn) run() *ConnError {
 		}
 		c.in.release()
 		if err != nil {
-			c.fail(readError(err))
+			c.fail(c.readError(err))
 			break
 		}
 		c.mu.Lock()
@@ -137,12 +137,19 @@ type ioError struct {
 func (e *ioError) Error() string { return e.op + ": " + e.err.Error() }
 func (e *ioError) Unwrap() error { return e.err }
 
-// readError makes the end of what can be read the connection's error.
-func readError(err error) *ConnError {
+// readError makes the end of what can be read the connection's error. It is an orderly
+// one when the peer closed the connection, and when nothing was under way.
+func (c *conn) readError(err error) *ConnError {
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return &ConnError{Remote: true, Cause: fmt.Errorf("closed by the peer: %w", err)}
 	}
-	return &ConnError{Code: codeInternal, Remote: true, Cause: &ioError{"read", err}}
+	end := &ConnError{Remote: true, Cause: &ioError{"read", err}}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.streams) > 0 {
+		end.Code = codeInternal
+	}
+	return end
 }
 
 // connError makes what the reader found the connection's error.

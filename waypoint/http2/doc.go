@@ -25,5 +25,5 @@
 // How it is cut: conn.go has the connection's life; input.go, reader.go and
 // dispatch.go what comes in; output.go what goes out, and who writes it; stream.go and
 // receive.go the two halves of a stream; head.go what makes a head a message; server.go
-// with exchange.go, and client.go with request.go, the two roles.
+// with exchange.go, and client.go with clientexchange.go, the two roles.
 package http2

@@ -14,7 +14,7 @@ import (
 )
 
 func TestDrainLetsRequestsFinish(t *testing.T) {
-	onBoth(t, func(t *testing.T, via conns) {
+	onAll(t, func(t *testing.T, via conns) {
 		begun, finish := queue[bool](), make(chan struct{})
 		server := handled(func(_ context.Context, x message.Exchange) {
 			begun <- true
@@ -146,7 +146,7 @@ func TestConnectionsDuringDrainAreTurnedAway(t *testing.T) {
 }
 
 func TestContextOfServeBreaksTheConnection(t *testing.T) {
-	onBoth(t, func(t *testing.T, via conns) {
+	onAll(t, func(t *testing.T, via conns) {
 		c, s := via(t)
 		ctx, cancel := context.WithCancel(context.Background())
 		begun, served := queue[bool](), make(chan error, 1)

@@ -43,6 +43,7 @@ var (
 	errBadField     = errors.New("name or value of a field is not valid")
 	errHeadTooLarge = errors.New("head is too large")
 	errNoSwitch     = errors.New("request asked for no change of protocol")
+	errStalled      = errors.New("client takes nothing of the response")
 	errDone         = errors.New("exchange is over")
 )
 

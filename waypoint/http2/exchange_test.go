@@ -17,7 +17,7 @@ import (
 )
 
 func TestRequestsArriveAsTheyWereSent(t *testing.T) {
-	onBoth(t, func(t *testing.T, via conns) {
+	onAll(t, func(t *testing.T, via conns) {
 		seen := queue[*message.Request]()
 		client := connect(t, via, handled(func(_ context.Context, x message.Exchange) {
 			seen <- x.Request().Clone()
@@ -46,7 +46,7 @@ func TestRequestsArriveAsTheyWereSent(t *testing.T) {
 func queue[T any]() chan T { return make(chan T, 100) }
 
 func TestContentIsEchoed(t *testing.T) {
-	onBoth(t, func(t *testing.T, via conns) {
+	onAll(t, func(t *testing.T, via conns) {
 		client := connect(t, via, handled(echo))
 		for _, size := range []int{1, 100, 16 << 10, 16<<10 + 1, 1 << 20, 5<<20 + 7} {
 			want := strings.Repeat("0123456789abc", size/13+1)[:size]
@@ -80,7 +80,7 @@ func TestContentIsEchoed(t *testing.T) {
 }
 
 func TestManyExchangesAtOnce(t *testing.T) {
-	onBoth(t, func(t *testing.T, via conns) {
+	onAll(t, func(t *testing.T, via conns) {
 		client := connect(t, via, handled(echo))
 		var wg sync.WaitGroup
 		for i := range 50 {
@@ -102,7 +102,7 @@ func TestManyExchangesAtOnce(t *testing.T) {
 }
 
 func TestTrailersPassBothWays(t *testing.T) {
-	onBoth(t, func(t *testing.T, via conns) {
+	onAll(t, func(t *testing.T, via conns) {
 		client := connect(t, via, handled(echo))
 		for _, content := range []string{"", "content"} {
 			x, err := client.Open(t.Context(), post("/"), false)
@@ -382,7 +382,7 @@ func TestEarlyResponseEndsTheRequest(t *testing.T) {
 }
 
 func TestUpgradesAndTunnels(t *testing.T) {
-	onBoth(t, func(t *testing.T, via conns) {
+	onAll(t, func(t *testing.T, via conns) {
 		client := connect(t, via, handled(func(_ context.Context, x message.Exchange) {
 			if r := x.Request(); r.Protocol == "websocket" && (r.Method != "GET" || r.Path != "/chat" || r.Header.Has("sec-websocket-key")) {
 				t.Errorf("the upgrade came as %+v", r)

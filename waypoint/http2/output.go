@@ -218,10 +218,10 @@ func (c *conn) brokenWrite(err error) {
 	c.mu.Lock()
 }
 
-// endWriting ends the connection's way out, after the last frame has left. A server
-// leaves the peer a moment to read it; see lingerTimeout.
+// endWriting ends the connection's way out, after the last frame has left. The peer
+// gets a moment to read it and to close its side; see lingerTimeout.
 func (c *conn) endWriting() {
-	if half, ok := c.nc.(interface{ CloseWrite() error }); ok && c.server != nil && half.CloseWrite() == nil {
+	if half, ok := c.nc.(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {
 		return
 	}
 	_ = c.nc.Close()

@@ -4,11 +4,14 @@ import (
 	"context"
 	"io"
 	"net"
+	"net/netip"
 	"sync"
 	"testing"
 
+	"github.com/tulle-mesh/tulle/internal/hbone"
 	"github.com/tulle-mesh/tulle/waypoint/http2"
 	"github.com/tulle-mesh/tulle/waypoint/message"
+	"github.com/tulle-mesh/tulle/waypoint/tunnel"
 )
 
 // conns makes the two ends of one connection, client first.
@@ -36,9 +39,46 @@ func tcpConns(t testing.TB) (client, server net.Conn) {
 // pipeConns connects in memory, without any buffer.
 func pipeConns(testing.TB) (client, server net.Conn) { return net.Pipe() }
 
-// onBoth runs a test over a socket and in memory: they are written to in two ways.
-func onBoth(t *testing.T, f func(t *testing.T, via conns)) {
-	for name, via := range map[string]conns{"TCP": tcpConns, "Pipe": pipeConns} {
+// tunnelConns connects as a waypoint is connected: by a stream of an HBONE tunnel.
+func tunnelConns(t testing.TB) (client, server net.Conn) {
+	t.Helper()
+	under, over := tcpConns(t)
+	accepted := make(chan net.Conn, 1)
+	done := make(chan struct{})
+	carrier := &hbone.Server{Handler: func(_ context.Context, r *hbone.ServerRequest) {
+		s, err := r.Accept(hbone.Response{Status: 200})
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		accepted <- tunnel.NewConn(s, netip.AddrPort{}, netip.AddrPort{})
+		<-done
+		_ = s.Close()
+	}}
+	var wg sync.WaitGroup
+	ctx, cancel := context.WithCancel(context.Background())
+	wg.Go(func() { _ = carrier.ServeConn(ctx, over, nil) })
+	dialer, err := hbone.NewClient(under, hbone.ClientConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		close(done)
+		_ = dialer.Close()
+		cancel()
+		wg.Wait()
+	})
+	s, _, err := dialer.Open(t.Context(), hbone.Request{Authority: "10.0.0.7:8080"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tunnel.NewConn(s, netip.AddrPort{}, netip.AddrPort{}), <-accepted
+}
+
+// onAll runs a test over a socket, in memory, and in a tunnel, which are written to in
+// different ways.
+func onAll(t *testing.T, f func(t *testing.T, via conns)) {
+	for name, via := range map[string]conns{"TCP": tcpConns, "Pipe": pipeConns, "Tunnel": tunnelConns} {
 		t.Run(name, func(t *testing.T) { f(t, via) })
 	}
 }

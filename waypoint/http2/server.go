@@ -27,8 +27,11 @@ type ServerConfig struct {
 	// Budget bounds the growth of the receive windows of all connections that share it;
 	// nil: each has one of its own, of 32 MiB.
 	Budget *Budget
-	// OnError is told of the requests that no handler gets; it may be nil. It must not
-	// block.
+	// StallTimeout is how long a client may take nothing of a response that waits for
+	// it, before its request is given up; 0 without limit.
+	StallTimeout time.Duration
+	// OnError is told of requests that no handler gets, and of those that break the
+	// protocol later; it may be nil. It must not block.
 	OnError func(err *message.ProtocolError)
 }
 
@@ -146,6 +149,14 @@ func (c *conn) drainAcked() {
 	}
 	c.endIfDrained()
 	c.kick()
+}
+
+// stallTimeout is how long a sender waits for the peer.
+func (c *conn) stallTimeout() time.Duration {
+	if c.server == nil {
+		return 0
+	}
+	return c.server.srv.Config.StallTimeout
 }
 
 // headTimeout is the time for a head of several frames.

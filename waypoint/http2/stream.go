@@ -84,9 +84,17 @@ func (s *stream) awaitSend() error {
 	c.kick()
 	c.mu.Unlock()
 	defer c.mu.Lock()
+	var stalled <-chan time.Time
+	if d := c.stallTimeout(); d > 0 {
+		timer := time.NewTimer(d)
+		defer timer.Stop()
+		stalled = timer.C
+	}
 	select {
 	case <-s.writable:
 		return nil
+	case <-stalled:
+		return errStalled
 	case <-s.done:
 		return context.Cause(s.ctx)
 	}

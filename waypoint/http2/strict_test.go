@@ -334,6 +334,33 @@ func TestWindowGrowsForAReaderThatKeepsUpOnly(t *testing.T) {
 	}
 }
 
+func TestClientsThatTakeNothingAreGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		gaveUp := make(chan time.Duration, 1)
+		server := handled(func(_ context.Context, x message.Exchange) {
+			_ = x.Respond(&message.Response{Status: 200, Length: -1}, false)
+			start := time.Now()
+			for {
+				if _, err := x.Write(make([]byte, 16<<10)); err != nil {
+					gaveUp <- time.Since(start)
+					return
+				}
+			}
+		})
+		server.Config.StallTimeout = time.Minute
+		attack(t, server, func(p *rawPeer) {
+			_ = p.request(1, true)
+			if waited := <-gaveUp; waited != time.Minute {
+				t.Errorf("given up after %v", waited)
+			}
+			synctest.Wait()
+			if _, ok := p.reset(1); !ok {
+				t.Error("the stream was not reset")
+			}
+		})
+	})
+}
+
 // TestSmallResponseIsOneWrite looks at what leaves together.
 func TestSmallResponseIsOneWrite(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
