@@ -23,9 +23,10 @@ var (
 	errUnended   = errors.New("the handler left its response unfinished")
 )
 
-// inlineFields is how many fields of a head, and those that filters add, need no
-// memory of their own.
-const inlineFields = 16
+// inlineFields is how many fields of a head, with those that filters add, need no
+// memory of their own. Requests between services have about ten; eighteen fill the
+// allocator's class of 896 octets.
+const inlineFields = 18
 
 // exchange is one request and its response. It implements message.Exchange.
 //
@@ -322,7 +323,8 @@ func (x *exchange) respondLocked(r *message.Response, end bool) error {
 	empty := r.Status == 204 || r.Status == 304
 	length := r.Length
 	switch {
-	case r.Status == 204:
+	case r.Status == 204, r.Status == 304 && length == 0:
+		// Of what was not modified, nobody knows the length who says 0.
 		length = -1
 	case head || empty:
 	case end:

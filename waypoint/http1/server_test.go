@@ -50,6 +50,10 @@ func TestResponses(t *testing.T) {
 			_ = x.Respond(&message.Response{Status: 304, Length: 5}, true)
 			return x.Close(nil)
 		}},
+		{"not modified, of unknown length", get, "HTTP/1.1 304 Not Modified\r\n\r\n", func(x message.Exchange) error {
+			_ = x.Respond(&message.Response{Status: 304}, true)
+			return x.Close(nil)
+		}},
 		{"HEAD", "HEAD / HTTP/1.1\r\nHost: a\r\n\r\n", "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n", func(x message.Exchange) error {
 			_ = x.Respond(&message.Response{Status: 200, Length: 5}, false)
 			_, _ = x.Write([]byte("abcde"))
