@@ -69,14 +69,14 @@ func TestAdaptiveConcurrencyFindsTheLimit(t *testing.T) {
 					}
 				})
 			}
-			time.Sleep(8 * time.Second)
+			time.Sleep(5 * time.Second)
 			good.Store(0)
 			slowest.Store(0)
-			time.Sleep(8 * time.Second)
+			time.Sleep(5 * time.Second)
 			limit := limitOf(b, "adaptive concurrency")
 			close(stop)
 			wg.Wait()
-			capacity := float64(atOnce) * 8 * 100 // 10 ms each
+			capacity := float64(atOnce) * 5 * 100 // 10 ms each
 			if got := float64(good.Load()); got < capacity*0.9 {
 				t.Errorf("%d at once: %.0f requests of the %.0f that the server can answer", atOnce, got, capacity)
 			}

@@ -27,7 +27,7 @@ func TestPickModel(t *testing.T) {
 		return 0
 	}
 	names := []string{"0", "1"}
-	for range 400 {
+	for range 150 {
 		synctest.Test(t, func(t *testing.T) {
 			all := endpoints(1 + rand.IntN(12))
 			for i := range all {

@@ -206,6 +206,40 @@ func TestLocality(t *testing.T) {
 	}
 }
 
+// Each scope is a scope of its own.
+func TestScopes(t *testing.T) {
+	for scope, set := range map[workload.Scope]func(*upstream.Place, string){
+		workload.ScopeRegion:  func(p *upstream.Place, v string) { p.Region = v },
+		workload.ScopeZone:    func(p *upstream.Place, v string) { p.Zone = v },
+		workload.ScopeSubzone: func(p *upstream.Place, v string) { p.Subzone = v },
+		workload.ScopeNode:    func(p *upstream.Place, v string) { p.Node = v },
+		workload.ScopeCluster: func(p *upstream.Place, v string) { p.Cluster = v },
+		workload.ScopeNetwork: func(p *upstream.Place, v string) { p.Network = v },
+	} {
+		e := endpoints(3)
+		var own upstream.Place
+		set(&own, "here")
+		set(&e[0].Place, "here")
+		set(&e[1].Place, "there")
+		lb := workload.LoadBalancing{Mode: workload.ModeStrict, Preference: []workload.Scope{scope}}
+		if got := counts(t, newBackend(t, upstream.Config{Place: own, LoadBalancing: lb}, nil, e), 50); len(got) != 1 || got[e[0].Addr] != 50 {
+			t.Errorf("%v: %v", scope, got)
+		}
+		// What is unknown is shared with nobody, but no network is one.
+		b := newBackend(t, upstream.Config{LoadBalancing: lb}, nil, e)
+		if _, err := b.Pick(upstream.Options{}); (err == nil) != (scope == workload.ScopeNetwork) {
+			t.Errorf("%v unknown: %v", scope, err)
+		}
+	}
+}
+
+func TestKeysOfSources(t *testing.T) {
+	mapped, plain := netip.MustParseAddr("::ffff:10.0.0.1"), netip.MustParseAddr("10.0.0.1")
+	if upstream.HashAddr(mapped) != upstream.HashAddr(plain) || upstream.HashAddr(plain) == upstream.HashAddr(plain.Next()) {
+		t.Error("an address does not always have one key of its own")
+	}
+}
+
 // Keys of a hashed balancer stay where they are unless their target goes; replicas
 // agree, whatever order they were told the endpoints in.
 func TestHashedKeysStay(t *testing.T) {

@@ -579,3 +579,57 @@ func (*quickClient) Close() error          { return nil }
 type quickExchange struct{ message.ClientExchange }
 
 func (*quickExchange) Close() error { return nil }
+
+// Who gives up in the very moment in which it gets a connection, or leave to make one,
+// loses neither.
+func TestGivingUpLosesNothing(t *testing.T) {
+	for range 100 {
+		for _, dies := range []bool{false, true} {
+			synctest.Test(t, func(t *testing.T) {
+				d := &fakeDialer{}
+				b := newBackend(t, upstream.Config{Circuit: upstream.CircuitLimits{Connections: 1}}, d, endpoints(1))
+				first := send(t, b, upstream.HTTP1)
+				ctx, cancel := context.WithCancel(t.Context())
+				done := make(chan struct{})
+				go func() {
+					defer close(done)
+					x, err := b.Send(ctx, upstream.HTTP1, upstream.Options{}, get, true)
+					if err == nil {
+						finish(t, &x)
+					} else if !errors.Is(err, context.Canceled) || !message.Unsent(err) {
+						t.Errorf("error %v", err)
+					}
+				}()
+				synctest.Wait()
+				if dies {
+					d.open()[0].set(func(c *fakeClient) { c.goingOff = true })
+				}
+				cancel()
+				finish(t, &first)
+				<-done
+				x := send(t, b, upstream.HTTP1)
+				if x.Reused() == dies {
+					t.Errorf("the connection is gone: %v, it was reused: %v", dies, x.Reused())
+				}
+				finish(t, &x)
+				if got := limitOf(b, "connections").Active; got != 1 {
+					t.Errorf("%d connections are counted", got)
+				}
+			})
+		}
+	}
+}
+
+func TestConnectionsOutsideOfPoolsCount(t *testing.T) {
+	b := newBackend(t, upstream.Config{Circuit: upstream.CircuitLimits{Connections: 2}}, &fakeDialer{}, endpoints(1))
+	x := send(t, b, upstream.HTTP1)
+	p, err := b.Connection()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Connection(); err == nil || err.Error() != "shop/web:80: the limit of connections is reached" {
+		t.Errorf("error %v", err)
+	}
+	p.Release()
+	finish(t, &x)
+}
