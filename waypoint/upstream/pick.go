@@ -46,12 +46,7 @@ type Options struct {
 
 // Pick chooses a target. It takes no lock and allocates nothing but its error.
 func (b *Backend) Pick(o Options) (*Target, error) {
-	s := b.set.Load()
-	if s.next != never {
-		if now := b.now(); now >= s.next {
-			s = b.refresh(now)
-		}
-	}
+	s := b.current()
 	if o.Session != 0 {
 		if t := s.session(o.Session); t != nil && !slices.Contains(o.Avoid, t) {
 			return t, nil
@@ -68,6 +63,17 @@ func (b *Backend) Pick(o Options) (*Target, error) {
 		return t, nil
 	}
 	return nil, b.nobody()
+}
+
+// current is the set, made anew if the time for that has come.
+func (b *Backend) current() *set {
+	s := b.set.Load()
+	if s.next != never {
+		if now := b.now(); now >= s.next {
+			s = b.refresh(now)
+		}
+	}
+	return s
 }
 
 // session returns the target of a token if it takes part: what is ejected or

@@ -77,6 +77,58 @@ func (p SessionPolicy) Read(token string, now time.Time) Session {
 	return s
 }
 
+// Affinity binds clients to targets by what they carry.
+type Affinity struct {
+	// Cookie or Header is its name, a header's in lower case; one is empty.
+	Cookie, Header string
+	SessionPolicy
+	// Permanent cookies outlive the browser's session: for Absolute.
+	Permanent bool
+}
+
+// Read returns the session that a request carries, none when it has ended.
+func (a *Affinity) Read(r *message.Request, now time.Time) Session {
+	token := ""
+	if a.Cookie != "" {
+		token, _ = Cookie(r.Header, a.Cookie)
+	} else {
+		token = r.Header.Get(a.Header)
+	}
+	if token == "" {
+		return Session{}
+	}
+	return a.SessionPolicy.Read(token, now)
+}
+
+// Write binds the client to the target that has answered, if it is not bound to it
+// already. A session that ends when it is idle is renewed with every response. path is
+// that of the cookie, "/" when empty.
+func (a *Affinity) Write(r *message.Response, t *Target, was Session, path string, now time.Time) {
+	if was.Target == t.hash && a.Idle == 0 {
+		return
+	}
+	token := t.Token(was, now)
+	if a.Cookie == "" {
+		r.Header.Set(a.Header, token)
+		return
+	}
+	var age time.Duration
+	if a.Permanent {
+		age = a.Absolute
+		if was.Target == t.hash {
+			age -= now.Sub(was.Issued)
+		}
+	}
+	r.Header.Add("set-cookie", SetCookie(a.Cookie, token, path, age))
+}
+
+// Holds reports whether the target of a session is one of the backend's and takes
+// part: of several backends that share requests by weight, a bound client keeps the
+// one that holds its session.
+func (b *Backend) Holds(session uint64) bool {
+	return session != 0 && b.current().session(session) != nil
+}
+
 // Cookie returns the value of a request's cookie (RFC 6265, 4.2).
 func Cookie(h message.Header, name string) (string, bool) {
 	for i := range h {
@@ -102,7 +154,7 @@ func SetCookie(name, value, path string, maxAge time.Duration) string {
 	}
 	out := name + "=" + value + "; Path=" + path
 	if maxAge > 0 {
-		out += "; Max-Age=" + strconv.FormatInt(int64(maxAge/time.Second), 10)
+		out += "; Max-Age=" + strconv.FormatInt(int64((maxAge+time.Second-1)/time.Second), 10)
 	}
 	return out + "; HttpOnly; SameSite=Lax"
 }

@@ -40,6 +40,62 @@ func TestSessionsEnd(t *testing.T) {
 	}
 }
 
+// A browser's way through: bound, kept, renewed, ended; the application's own cookies
+// stay.
+func TestAffinity(t *testing.T) {
+	b := newBackend(t, upstream.Config{}, nil, endpoints(5))
+	for name, a := range map[string]upstream.Affinity{
+		"cookie":           {Cookie: "sticky"},
+		"permanent cookie": {Cookie: "sticky", Permanent: true, SessionPolicy: upstream.SessionPolicy{Absolute: time.Hour}},
+		"idle cookie":      {Cookie: "sticky", SessionPolicy: upstream.SessionPolicy{Idle: time.Minute, Absolute: time.Hour}},
+		"header":           {Header: "x-session"},
+		"idle header":      {Header: "x-session", SessionPolicy: upstream.SessionPolicy{Idle: time.Minute}},
+	} {
+		now := someDay
+		var jar message.Header
+		request := func() (*upstream.Target, *message.Response) {
+			was := a.Read(&message.Request{Header: jar}, now)
+			target := pick(t, b, upstream.Options{Session: was.Target})
+			r := &message.Response{Status: 200, Header: message.Header{{Name: "set-cookie", Value: "own=1"}}}
+			a.Write(r, target, was, "", now)
+			if v := r.Header.Get(a.Header); v != "" && a.Header != "" {
+				jar = message.Header{{Name: a.Header, Value: v}}
+			}
+			for _, f := range r.Header[1:] {
+				if f.Name == "set-cookie" {
+					pair, attributes, _ := strings.Cut(f.Value, ";")
+					if a.Permanent != strings.Contains(attributes, "Max-Age=3600") {
+						t.Errorf("%s: %s", name, f.Value)
+					}
+					jar = message.Header{{Name: "cookie", Value: "own=1; " + pair}}
+				}
+			}
+			if r.Header[0].Value != "own=1" {
+				t.Errorf("%s: the application's cookie is gone: %v", name, r.Header)
+			}
+			return target, r
+		}
+		first, _ := request()
+		for range 20 {
+			now = now.Add(30 * time.Second)
+			again, r := request()
+			if again != first {
+				t.Errorf("%s: bound to %v, sent to %v", name, first.Endpoint(), again.Endpoint())
+			}
+			if renewed := len(r.Header) > 1; renewed != (a.Idle > 0) {
+				t.Errorf("%s: renewed: %v", name, renewed)
+			}
+		}
+		if s := a.Read(&message.Request{Header: jar}, now); !b.Holds(s.Target) || b.Holds(s.Target+1) || b.Holds(0) {
+			t.Errorf("%s: holds the wrong sessions", name)
+		}
+		now = now.Add(time.Hour)
+		if ended := a.Read(&message.Request{Header: jar}, now).Target == 0; ended != (a.Absolute+a.Idle > 0) {
+			t.Errorf("%s: ended: %v", name, ended)
+		}
+	}
+}
+
 func TestCookies(t *testing.T) {
 	h := message.Header{{Name: "cookie", Value: "a=1; b=\"two\";c=3"}, {Name: "x", Value: "y"}, {Name: "cookie", Value: "d=4=4; e"}}
 	for name, want := range map[string]string{"a": "1", "b": "two", "c": "3", "d": "4=4"} {
