@@ -55,6 +55,7 @@ func TestRightsAreThoseThatTheBinariesUse(t *testing.T) {
 				"gateway.networking.k8s.io/gateways", "gateway.networking.k8s.io/gatewayclasses", "gateway.networking.k8s.io/httproutes",
 				"gateway.networking.k8s.io/grpcroutes", "gateway.networking.k8s.io/tcproutes", "gateway.networking.k8s.io/tlsroutes",
 				"gateway.networking.k8s.io/referencegrants", "security.istio.io/authorizationpolicies", "security.istio.io/peerauthentications",
+				"security.istio.io/requestauthentications",
 				"networking.istio.io/serviceentries", "networking.istio.io/workloadentries", "apiextensions.k8s.io/customresourcedefinitions"),
 			expand("patch", "services/status", "gateway.networking.k8s.io/gateways/status", "gateway.networking.k8s.io/gatewayclasses/status",
 				"gateway.networking.k8s.io/httproutes/status", "gateway.networking.k8s.io/grpcroutes/status",

@@ -53,6 +53,8 @@ func (c Checker) Check(obj metav1.Object) field.ErrorList {
 		return append(checkMeta(&o.ObjectMeta, true, apivalidation.NameIsDNSSubdomain), c.checkAuthorizationPolicy(o)...)
 	case *securityv1.PeerAuthentication:
 		return append(checkMeta(&o.ObjectMeta, true, apivalidation.NameIsDNSSubdomain), checkPeerAuthentication(o)...)
+	case *securityv1.RequestAuthentication:
+		return append(checkMeta(&o.ObjectMeta, true, apivalidation.NameIsDNSSubdomain), c.checkRequestAuthentication(o)...)
 	case *networkingv1.ServiceEntry:
 		return append(checkMeta(&o.ObjectMeta, true, apivalidation.NameIsDNSSubdomain), checkServiceEntry(o)...)
 	case *gatewayv1.Gateway:
@@ -89,6 +91,8 @@ func (c Checker) checkServed(obj metav1.Object) field.ErrorList {
 		return c.checkAuthorizationPolicy(o)
 	case *securityv1.PeerAuthentication:
 		return checkPeerAuthentication(o)
+	case *securityv1.RequestAuthentication:
+		return c.checkRequestAuthentication(o)
 	case *networkingv1.ServiceEntry:
 		return checkServiceEntry(o)
 	case *networkingv1.WorkloadEntry:

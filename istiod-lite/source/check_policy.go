@@ -34,7 +34,7 @@ func (c Checker) checkAuthorizationPolicy(ap *securityv1.AuthorizationPolicy) fi
 	if spec.GetActionDetail() != nil && !served && spec.Action != security.AuthorizationPolicy_CUSTOM {
 		errs = append(errs, field.Forbidden(path.Child("provider"), "only action CUSTOM has a provider"))
 	}
-	errs = append(errs, c.checkTargets(ap, path)...)
+	errs = append(errs, c.checkTargets(ap.Namespace, spec.TargetRef, spec.TargetRefs, path)...)
 	if atWaypoint && spec.Selector != nil && !served {
 		errs = append(errs, field.Forbidden(path.Child("selector"), "a policy selects workloads or is bound to targets, not both"))
 	}
@@ -62,7 +62,7 @@ var targetKinds = map[string]string{
 }
 
 // checkTargets refuses targets of which it is not known what they guard.
-func (c Checker) checkTargets(ap *securityv1.AuthorizationPolicy, path *field.Path) field.ErrorList {
+func (c Checker) checkTargets(namespace string, one *typev1beta1.PolicyTargetReference, refs []*typev1beta1.PolicyTargetReference, path *field.Path) field.ErrorList {
 	var errs field.ErrorList
 	check := func(ref *typev1beta1.PolicyTargetReference, path *field.Path) {
 		group, ok := targetKinds[ref.GetKind()]
@@ -71,17 +71,17 @@ func (c Checker) checkTargets(ap *securityv1.AuthorizationPolicy, path *field.Pa
 			errs = append(errs, field.Invalid(path.Child("kind"), ref.GetGroup()+"/"+ref.GetKind(), "must be Service, ServiceEntry, Gateway or GatewayClass, with its group"))
 		case ref.GetName() == "":
 			errs = append(errs, field.Required(path.Child("name"), ""))
-		case ref.GetKind() == "GatewayClass" && ap.Namespace != c.RootNamespace:
+		case ref.GetKind() == "GatewayClass" && namespace != c.RootNamespace:
 			errs = append(errs, field.Invalid(path.Child("kind"), ref.GetKind(), "only policies in "+c.RootNamespace+" can be bound to a GatewayClass, for it reaches all namespaces"))
-		case ref.GetNamespace() != "" && ref.GetNamespace() != ap.Namespace:
+		case ref.GetNamespace() != "" && ref.GetNamespace() != namespace:
 			errs = append(errs, field.Invalid(path.Child("namespace"), ref.GetNamespace(), "must be the policy's own namespace"))
 		}
 	}
-	for i, ref := range ap.Spec.TargetRefs {
+	for i, ref := range refs {
 		check(ref, path.Child("targetRefs").Index(i))
 	}
-	if ap.Spec.TargetRef != nil {
-		check(ap.Spec.TargetRef, path.Child("targetRef"))
+	if one != nil {
+		check(one, path.Child("targetRef"))
 	}
 	return errs
 }

@@ -66,6 +66,8 @@ func istioParts(obj metav1.Object) (meta *metav1.ObjectMeta, spec, status proto.
 		return &o.ObjectMeta, &o.Spec, &o.Status
 	case *securityv1.PeerAuthentication:
 		return &o.ObjectMeta, &o.Spec, &o.Status
+	case *securityv1.RequestAuthentication:
+		return &o.ObjectMeta, &o.Spec, &o.Status
 	case *networkingv1.ServiceEntry:
 		return &o.ObjectMeta, &o.Spec, &o.Status
 	case *networkingv1.WorkloadEntry:

@@ -99,6 +99,8 @@ func init() {
 			Kind{Class: Acted, Namespaced: true, New: func() metav1.Object { return new(securityv1.AuthorizationPolicy) }}
 		acted[schema.GroupVersionKind{Group: "security.istio.io", Version: version, Kind: "PeerAuthentication"}] =
 			Kind{Class: Acted, Namespaced: true, New: func() metav1.Object { return new(securityv1.PeerAuthentication) }}
+		acted[schema.GroupVersionKind{Group: "security.istio.io", Version: version, Kind: "RequestAuthentication"}] =
+			Kind{Class: Acted, Namespaced: true, New: func() metav1.Object { return new(securityv1.RequestAuthentication) }}
 	}
 	for _, version := range []string{"v1", "v1beta1", "v1alpha3"} {
 		acted[schema.GroupVersionKind{Group: "networking.istio.io", Version: version, Kind: "ServiceEntry"}] =
@@ -147,16 +149,15 @@ var inert = map[schema.GroupKind]bool{
 // whole groups.
 var (
 	later = map[schema.GroupKind]bool{
-		{Group: "security.istio.io", Kind: "RequestAuthentication"}: true,
-		{Group: "networking.istio.io", Kind: "VirtualService"}:      true,
-		{Group: "networking.istio.io", Kind: "DestinationRule"}:     true,
-		{Group: "networking.istio.io", Kind: "Gateway"}:             true,
-		{Group: "networking.istio.io", Kind: "Sidecar"}:             true,
-		{Group: "networking.istio.io", Kind: "EnvoyFilter"}:         true,
-		{Group: "networking.istio.io", Kind: "ProxyConfig"}:         true,
-		{Group: "networking.k8s.io", Kind: "NetworkPolicy"}:         true,
-		{Group: "networking.k8s.io", Kind: "Ingress"}:               true,
-		{Group: "networking.k8s.io", Kind: "IngressClass"}:          true,
+		{Group: "networking.istio.io", Kind: "VirtualService"}:  true,
+		{Group: "networking.istio.io", Kind: "DestinationRule"}: true,
+		{Group: "networking.istio.io", Kind: "Gateway"}:         true,
+		{Group: "networking.istio.io", Kind: "Sidecar"}:         true,
+		{Group: "networking.istio.io", Kind: "EnvoyFilter"}:     true,
+		{Group: "networking.istio.io", Kind: "ProxyConfig"}:     true,
+		{Group: "networking.k8s.io", Kind: "NetworkPolicy"}:     true,
+		{Group: "networking.k8s.io", Kind: "Ingress"}:           true,
+		{Group: "networking.k8s.io", Kind: "IngressClass"}:      true,
 		{Kind: "Endpoints"}: true,
 	}
 	laterGroups = map[string]bool{

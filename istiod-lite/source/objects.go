@@ -23,23 +23,24 @@ type Name = types.NamespacedName
 // to are immutable; it is safe for concurrent use. The zero value is an empty
 // mesh.
 type Objects struct {
-	Namespaces            map[Name]*corev1.Namespace
-	Nodes                 map[Name]*corev1.Node
-	Pods                  map[Name]*corev1.Pod
-	Services              map[Name]*corev1.Service
-	ServiceAccounts       map[Name]*corev1.ServiceAccount
-	EndpointSlices        map[Name]*discoveryv1.EndpointSlice
-	AuthorizationPolicies map[Name]*securityv1.AuthorizationPolicy
-	PeerAuthentications   map[Name]*securityv1.PeerAuthentication
-	ServiceEntries        map[Name]*networkingv1.ServiceEntry
-	WorkloadEntries       map[Name]*networkingv1.WorkloadEntry
-	Gateways              map[Name]*gatewayv1.Gateway
-	GatewayClasses        map[Name]*gatewayv1.GatewayClass
-	HTTPRoutes            map[Name]*gatewayv1.HTTPRoute
-	GRPCRoutes            map[Name]*gatewayv1.GRPCRoute
-	TCPRoutes             map[Name]*gatewayv1.TCPRoute
-	TLSRoutes             map[Name]*gatewayv1.TLSRoute
-	ReferenceGrants       map[Name]*gatewayv1.ReferenceGrant
+	Namespaces             map[Name]*corev1.Namespace
+	Nodes                  map[Name]*corev1.Node
+	Pods                   map[Name]*corev1.Pod
+	Services               map[Name]*corev1.Service
+	ServiceAccounts        map[Name]*corev1.ServiceAccount
+	EndpointSlices         map[Name]*discoveryv1.EndpointSlice
+	AuthorizationPolicies  map[Name]*securityv1.AuthorizationPolicy
+	PeerAuthentications    map[Name]*securityv1.PeerAuthentication
+	RequestAuthentications map[Name]*securityv1.RequestAuthentication
+	ServiceEntries         map[Name]*networkingv1.ServiceEntry
+	WorkloadEntries        map[Name]*networkingv1.WorkloadEntry
+	Gateways               map[Name]*gatewayv1.Gateway
+	GatewayClasses         map[Name]*gatewayv1.GatewayClass
+	HTTPRoutes             map[Name]*gatewayv1.HTTPRoute
+	GRPCRoutes             map[Name]*gatewayv1.GRPCRoute
+	TCPRoutes              map[Name]*gatewayv1.TCPRoute
+	TLSRoutes              map[Name]*gatewayv1.TLSRoute
+	ReferenceGrants        map[Name]*gatewayv1.ReferenceGrant
 
 	placementOnce sync.Once
 	placement     placement
@@ -139,23 +140,24 @@ func NewBuilder() *Builder {
 
 func newObjects() *Objects {
 	return &Objects{
-		Namespaces:            map[Name]*corev1.Namespace{},
-		Nodes:                 map[Name]*corev1.Node{},
-		Pods:                  map[Name]*corev1.Pod{},
-		Services:              map[Name]*corev1.Service{},
-		ServiceAccounts:       map[Name]*corev1.ServiceAccount{},
-		EndpointSlices:        map[Name]*discoveryv1.EndpointSlice{},
-		AuthorizationPolicies: map[Name]*securityv1.AuthorizationPolicy{},
-		PeerAuthentications:   map[Name]*securityv1.PeerAuthentication{},
-		ServiceEntries:        map[Name]*networkingv1.ServiceEntry{},
-		WorkloadEntries:       map[Name]*networkingv1.WorkloadEntry{},
-		Gateways:              map[Name]*gatewayv1.Gateway{},
-		GatewayClasses:        map[Name]*gatewayv1.GatewayClass{},
-		HTTPRoutes:            map[Name]*gatewayv1.HTTPRoute{},
-		GRPCRoutes:            map[Name]*gatewayv1.GRPCRoute{},
-		TCPRoutes:             map[Name]*gatewayv1.TCPRoute{},
-		TLSRoutes:             map[Name]*gatewayv1.TLSRoute{},
-		ReferenceGrants:       map[Name]*gatewayv1.ReferenceGrant{},
+		Namespaces:             map[Name]*corev1.Namespace{},
+		Nodes:                  map[Name]*corev1.Node{},
+		Pods:                   map[Name]*corev1.Pod{},
+		Services:               map[Name]*corev1.Service{},
+		ServiceAccounts:        map[Name]*corev1.ServiceAccount{},
+		EndpointSlices:         map[Name]*discoveryv1.EndpointSlice{},
+		AuthorizationPolicies:  map[Name]*securityv1.AuthorizationPolicy{},
+		PeerAuthentications:    map[Name]*securityv1.PeerAuthentication{},
+		RequestAuthentications: map[Name]*securityv1.RequestAuthentication{},
+		ServiceEntries:         map[Name]*networkingv1.ServiceEntry{},
+		WorkloadEntries:        map[Name]*networkingv1.WorkloadEntry{},
+		Gateways:               map[Name]*gatewayv1.Gateway{},
+		GatewayClasses:         map[Name]*gatewayv1.GatewayClass{},
+		HTTPRoutes:             map[Name]*gatewayv1.HTTPRoute{},
+		GRPCRoutes:             map[Name]*gatewayv1.GRPCRoute{},
+		TCPRoutes:              map[Name]*gatewayv1.TCPRoute{},
+		TLSRoutes:              map[Name]*gatewayv1.TLSRoute{},
+		ReferenceGrants:        map[Name]*gatewayv1.ReferenceGrant{},
 	}
 }
 
@@ -180,6 +182,8 @@ func KeyOf(obj metav1.Object) Key {
 		kind = "AuthorizationPolicy"
 	case *securityv1.PeerAuthentication:
 		kind = "PeerAuthentication"
+	case *securityv1.RequestAuthentication:
+		kind = "RequestAuthentication"
 	case *networkingv1.ServiceEntry:
 		kind = "ServiceEntry"
 	case *networkingv1.WorkloadEntry:

@@ -125,6 +125,28 @@ func RestrictPeer(pa *securityv1.PeerAuthentication, faults []Fault) *securityv1
 	return out
 }
 
+// RestrictRequest returns a RequestAuthentication that accepts no token by a rule
+// that is not understood: such a rule is left without keys. Where it is not known
+// what it selects, that is its whole namespace. Without faults it returns ra.
+func RestrictRequest(ra *securityv1.RequestAuthentication, faults []Fault) *securityv1.RequestAuthentication {
+	if len(faults) == 0 {
+		return ra
+	}
+	out := ra.DeepCopy()
+	for _, rule := range out.Spec.JwtRules {
+		rule.Jwks, rule.JwksUri = "", ""
+	}
+	for _, f := range faults {
+		switch {
+		case within(f.Field, "spec.selector"):
+			out.Spec.Selector = nil
+		case within(f.Field, "spec.targetRef"), within(f.Field, "spec.targetRefs"):
+			out.Spec.TargetRef, out.Spec.TargetRefs = nil, nil
+		}
+	}
+	return out
+}
+
 // within reports whether path is that of root or of something below it.
 func within(path, root string) bool {
 	rest, ok := strings.CutPrefix(path, root)

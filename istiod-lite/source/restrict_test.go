@@ -113,3 +113,25 @@ func TestAPeerAuthenticationThatIsNotUnderstoodIsStrict(t *testing.T) {
 		})
 	}
 }
+
+// TestTokensAreRefusedByARuleThatIsNotUnderstood holds a field that is not known,
+// in the object and in what it selects.
+func TestTokensAreRefusedByARuleThatIsNotUnderstood(t *testing.T) {
+	const rule = `"jwtRules":[{"issuer":"i","jwksUri":"https://keys.example.com"}]`
+	for _, c := range []struct {
+		spec           string
+		keys, selected bool
+	}{
+		{`{"selector":{"matchLabels":{"app":"a"}},` + rule + `}`, true, true},
+		{`{"selector":{"matchLabels":{"app":"a"}},"moon":"full",` + rule + `}`, false, true},
+		{`{"selector":{"moon":"full"},` + rule + `}`, false, false},
+	} {
+		ra := &securityv1.RequestAuthentication{}
+		raw := fmt.Appendf(nil, `{"apiVersion":"security.istio.io/v1","kind":"RequestAuthentication","metadata":{"name":"p","namespace":"shop"},"spec":%s}`, c.spec)
+		faults := source.Checker{RootNamespace: "istio-system", Served: true}.Decode(raw, ra)
+		got := source.RestrictRequest(ra, faults)
+		if keys := got.Spec.JwtRules[0].JwksUri != ""; keys != c.keys || (got.Spec.Selector != nil) != c.selected || (len(faults) == 0) != c.keys {
+			t.Errorf("%s: %v, faults %v", c.spec, got.Spec.String(), faults)
+		}
+	}
+}

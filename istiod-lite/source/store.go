@@ -94,7 +94,8 @@ func (o *Objects) successor() *Objects {
 	return &Objects{
 		Namespaces: o.Namespaces, Nodes: o.Nodes, Pods: o.Pods, Services: o.Services, ServiceAccounts: o.ServiceAccounts,
 		EndpointSlices: o.EndpointSlices, AuthorizationPolicies: o.AuthorizationPolicies, PeerAuthentications: o.PeerAuthentications,
-		ServiceEntries: o.ServiceEntries, WorkloadEntries: o.WorkloadEntries, Gateways: o.Gateways, GatewayClasses: o.GatewayClasses,
+		RequestAuthentications: o.RequestAuthentications,
+		ServiceEntries:         o.ServiceEntries, WorkloadEntries: o.WorkloadEntries, Gateways: o.Gateways, GatewayClasses: o.GatewayClasses,
 		HTTPRoutes: o.HTTPRoutes, GRPCRoutes: o.GRPCRoutes, TCPRoutes: o.TCPRoutes, TLSRoutes: o.TLSRoutes, ReferenceGrants: o.ReferenceGrants,
 		placement: o.placement, history: o.history, serial: o.serial + 1,
 	}

@@ -8,7 +8,7 @@ import (
 
 // kindNames are the kinds of Objects.
 var kindNames = []string{
-	"Namespace", "Node", "Pod", "Service", "ServiceAccount", "EndpointSlice", "AuthorizationPolicy", "PeerAuthentication",
+	"Namespace", "Node", "Pod", "Service", "ServiceAccount", "EndpointSlice", "AuthorizationPolicy", "PeerAuthentication", "RequestAuthentication",
 	"ServiceEntry", "WorkloadEntry", "Gateway", "GatewayClass", "HTTPRoute", "GRPCRoute",
 	"TCPRoute", "TLSRoute", "ReferenceGrant",
 }
@@ -46,6 +46,8 @@ func (o *Objects) table(kind string) table {
 		return tableOf(&o.AuthorizationPolicies)
 	case "PeerAuthentication":
 		return tableOf(&o.PeerAuthentications)
+	case "RequestAuthentication":
+		return tableOf(&o.RequestAuthentications)
 	case "ServiceEntry":
 		return tableOf(&o.ServiceEntries)
 	case "WorkloadEntry":

@@ -10,6 +10,7 @@ import (
 
 const policy = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: p, namespace: shop}\nspec: %s\n"
 const peer = "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: p, namespace: shop}\nspec: %s\n"
+const request = "apiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: {name: p, namespace: shop}\nspec: %s\n"
 const entry = "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: e, namespace: shop}\nspec: %s\n"
 const (
 	gateway = "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: g, namespace: shop}\nspec: %s\n"
@@ -122,6 +123,12 @@ func TestMistakesNameObjectAndField(t *testing.T) {
 		{"condition without values", rule("{when: [{key: source.ip}]}"), "AuthorizationPolicy shop/p", "spec.rules[0].when[0]", "needs a condition"},
 		{"dry-run", "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: p, namespace: shop, annotations: {istio.io/dry-run: ja}}\nspec: {}\n", "AuthorizationPolicy shop/p", "metadata.annotations[istio.io/dry-run]", "true"},
 		{"mTLS mode", fmt.Sprintf(peer, "{mtls: {mode: STRIKT}}"), "PeerAuthentication shop/p", "spec.mtls.mode", "STRICT"},
+		{"a rule for nobody's tokens", fmt.Sprintf(request, "{jwtRules: [{jwksUri: 'https://a.b/keys'}]}"), "RequestAuthentication shop/p", "spec.jwtRules[0].issuer", ""},
+		{"a rule without keys", fmt.Sprintf(request, "{jwtRules: [{issuer: a}]}"), "RequestAuthentication shop/p", "spec.jwtRules[0].jwksUri", "by which keys"},
+		{"keys that are none", fmt.Sprintf(request, "{jwtRules: [{issuer: a, jwks: '{'}]}"), "RequestAuthentication shop/p", "spec.jwtRules[0].jwks", "RFC 7517"},
+		{"keys of no scheme", fmt.Sprintf(request, "{jwtRules: [{issuer: a, jwksUri: 'file:///etc/keys'}]}"), "RequestAuthentication shop/p", "spec.jwtRules[0].jwksUri", "https"},
+		{"a header of a token", fmt.Sprintf(request, "{jwtRules: [{issuer: a, jwks: '{}', fromHeaders: [{name: 'a b'}]}]}"), "RequestAuthentication shop/p", "spec.jwtRules[0].fromHeaders[0].name", "HTTP header"},
+		{"a misspelt rule", fmt.Sprintf(request, "{jwtRule: []}"), "RequestAuthentication shop/p", "spec.jwtRule", "unknown field"},
 		{"ports without selector", fmt.Sprintf(peer, "{portLevelMtls: {80: {mode: STRICT}}}"), "PeerAuthentication shop/p", "spec.portLevelMtls", "selector"},
 		{"mTLS port", fmt.Sprintf(peer, "{selector: {matchLabels: {a: b}}, portLevelMtls: {0: {mode: STRICT}}}"), "PeerAuthentication shop/p", "spec.portLevelMtls[0]", "65535"},
 		{"selector", fmt.Sprintf(peer, "{selector: {matchLabel: {a: b}}}"), "PeerAuthentication shop/p", "spec.selector.matchLabel", "unknown field"},

@@ -37,6 +37,11 @@ func decode(obj runtime.Object, kind string, check source.Checker) (metav1.Objec
 		faults := check.Decode(raw, ap)
 		trimCustom(&ap.ObjectMeta)
 		return source.RestrictAuthorization(ap, faults), problemsOfFaults(name, faults, "the policy is enforced more strictly than it says: what is not understood in an ALLOW rule allows nothing, in a DENY rule it counts as met")
+	case "RequestAuthentication":
+		ra := &securityv1.RequestAuthentication{}
+		faults := check.Decode(raw, ra)
+		trimCustom(&ra.ObjectMeta)
+		return source.RestrictRequest(ra, faults), problemsOfFaults(name, faults, "no token is accepted by any of its rules")
 	case "PeerAuthentication":
 		pa := &securityv1.PeerAuthentication{}
 		faults := check.Decode(raw, pa)

@@ -99,6 +99,7 @@ func customKinds(c dynamic.Interface, check source.Checker) []*kind {
 	}{
 		{"security.istio.io", "authorizationpolicies", "AuthorizationPolicy", true},
 		{"security.istio.io", "peerauthentications", "PeerAuthentication", true},
+		{"security.istio.io", "requestauthentications", "RequestAuthentication", true},
 		{"networking.istio.io", "serviceentries", "ServiceEntry", true},
 		{"networking.istio.io", "workloadentries", "WorkloadEntry", true},
 		{"gateway.networking.k8s.io", "gateways", "Gateway", false},

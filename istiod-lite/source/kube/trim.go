@@ -166,6 +166,9 @@ func same(a, b metav1.Object) bool {
 	case *securityv1.PeerAuthentication:
 		b := b.(*securityv1.PeerAuthentication)
 		return sameMeta(&a.ObjectMeta, &b.ObjectMeta) && proto.Equal(&a.Spec, &b.Spec) && proto.Equal(&a.Status, &b.Status)
+	case *securityv1.RequestAuthentication:
+		b := b.(*securityv1.RequestAuthentication)
+		return sameMeta(&a.ObjectMeta, &b.ObjectMeta) && proto.Equal(&a.Spec, &b.Spec) && proto.Equal(&a.Status, &b.Status)
 	case *networkingv1.ServiceEntry:
 		b := b.(*networkingv1.ServiceEntry)
 		return sameMeta(&a.ObjectMeta, &b.ObjectMeta) && proto.Equal(&a.Spec, &b.Spec) && proto.Equal(&a.Status, &b.Status)
