@@ -11,18 +11,21 @@ const (
 	AddressType       = "type.googleapis.com/istio.workload.Address"
 	AuthorizationType = "type.googleapis.com/istio.security.Authorization"
 	// Those of waypoints, of which each subscribes to what has its alias.
-	WaypointServiceType = "type.googleapis.com/tulle.waypoint.Service"
-	WaypointPolicyType  = "type.googleapis.com/tulle.waypoint.Policy"
+	WaypointServiceType        = "type.googleapis.com/tulle.waypoint.Service"
+	WaypointPolicyType         = "type.googleapis.com/tulle.waypoint.Policy"
+	WaypointAuthenticationType = "type.googleapis.com/tulle.waypoint.Authentication"
 )
 
 // Types lists them.
 func Types() []string {
-	return []string{AddressType, AuthorizationType, WaypointServiceType, WaypointPolicyType}
+	return []string{AddressType, AuthorizationType, WaypointServiceType, WaypointPolicyType, WaypointAuthenticationType}
 }
 
 // Scoped reports whether the resources of a type belong to some subscribers and to
 // no others, who know them by an alias of theirs: nobody can ask for all.
-func Scoped(url string) bool { return url == WaypointServiceType || url == WaypointPolicyType }
+func Scoped(url string) bool {
+	return url == WaypointServiceType || url == WaypointPolicyType || url == WaypointAuthenticationType
+}
 
 // Snapshot is the whole mesh at one moment. It is immutable.
 type Snapshot struct {
@@ -67,10 +70,11 @@ func Next(prev *Snapshot, mesh *translate.Mesh) (*Snapshot, Change, error) {
 		names, known = changes(prev.mesh, mesh)
 	}
 	for url, resources := range map[string]map[string]*translate.Resource{
-		AddressType:         mesh.Addresses,
-		AuthorizationType:   mesh.Authorizations,
-		WaypointServiceType: mesh.WaypointServices,
-		WaypointPolicyType:  mesh.WaypointPolicies,
+		AddressType:                mesh.Addresses,
+		AuthorizationType:          mesh.Authorizations,
+		WaypointServiceType:        mesh.WaypointServices,
+		WaypointPolicyType:         mesh.WaypointPolicies,
+		WaypointAuthenticationType: mesh.WaypointAuthentications,
 	} {
 		before := &Set{Type: url, Entries: map[string]*Entry{}}
 		if prev != nil {
@@ -99,5 +103,6 @@ func changes(since, mesh *translate.Mesh) (map[string][]string, bool) {
 	return map[string][]string{
 		AddressType: changed.Addresses, AuthorizationType: changed.Authorizations,
 		WaypointServiceType: changed.WaypointServices, WaypointPolicyType: changed.WaypointPolicies,
+		WaypointAuthenticationType: changed.WaypointAuthentications,
 	}, ok
 }

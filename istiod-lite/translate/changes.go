@@ -7,6 +7,7 @@ type changes struct {
 	by                                            *Translator // nil while nobody knows
 	serial                                        uint64
 	addresses, authorizations, services, policies []string
+	authentications                               []string
 }
 
 // Changed are the names of the resources that may differ between two meshes: new
@@ -14,6 +15,7 @@ type changes struct {
 type Changed struct {
 	Addresses, Authorizations          []string
 	WaypointServices, WaypointPolicies []string
+	WaypointAuthentications            []string
 }
 
 // Changes returns what may differ between since and m. It is false when that is
@@ -26,5 +28,6 @@ func (m *Mesh) Changes(since *Mesh) (Changed, bool) {
 	return Changed{
 		Addresses: m.changes.addresses, Authorizations: m.changes.authorizations,
 		WaypointServices: m.changes.services, WaypointPolicies: m.changes.policies,
+		WaypointAuthentications: m.changes.authentications,
 	}, true
 }

@@ -99,15 +99,17 @@ type madeServices struct {
 type serviceUse struct {
 	waypoint         source.Name
 	enforced, unsure []string
+	requests         []string // RequestAuthentications
 }
 
 func (a serviceUse) equal(b serviceUse) bool {
-	return a.waypoint == b.waypoint && slices.Equal(a.enforced, b.enforced) && slices.Equal(a.unsure, b.unsure)
+	return a.waypoint == b.waypoint && slices.Equal(a.enforced, b.enforced) && slices.Equal(a.unsure, b.unsure) && slices.Equal(a.requests, b.requests)
 }
 
 // count adds to, or takes from, the counts of the policies that use names, and
 // marks those that another set of waypoints takes care of by now.
 func (t *Translator) count(u *update, use serviceUse, by int) {
+	t.countRequests(u, use, by)
 	for _, part := range []struct {
 		policies []string
 		counts   func(*policyUse) map[source.Name]int

@@ -83,7 +83,8 @@ func render(t testing.TB, mesh *translate.Mesh) string {
 	for _, section := range []struct {
 		name      string
 		resources map[string]*translate.Resource
-	}{{"address", mesh.Addresses}, {"authorization", mesh.Authorizations}, {"waypoint service", mesh.WaypointServices}, {"waypoint policy", mesh.WaypointPolicies}} {
+	}{{"address", mesh.Addresses}, {"authorization", mesh.Authorizations}, {"waypoint service", mesh.WaypointServices}, {"waypoint policy", mesh.WaypointPolicies},
+		{"waypoint authentication", mesh.WaypointAuthentications}} {
 		for _, name := range slices.Sorted(maps.Keys(section.resources)) {
 			r := section.resources[name]
 			body, err := protojson.Marshal(r.Body)

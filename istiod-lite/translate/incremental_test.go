@@ -52,7 +52,7 @@ func draw(t *rapid.T) metav1.Object {
 		labels[source.LabelUseWaypoint] = rapid.SampledFrom([]string{"x", "y", "none"}).Draw(t, "gateway")
 		labels[source.LabelUseWaypointNamespace] = rapid.SampledFrom(spaces).Draw(t, "gateway namespace")
 	}
-	switch rapid.IntRange(0, 15).Draw(t, "kind") {
+	switch rapid.IntRange(0, 16).Draw(t, "kind") {
 	case 9:
 		return drawGateway(t, ns, name)
 	case 11:
@@ -64,6 +64,18 @@ func draw(t *rapid.T) metav1.Object {
 		return &gatewayv1.ReferenceGrant{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name}, Spec: gatewayv1.ReferenceGrantSpec{
 			From: []gatewayv1.ReferenceGrantFrom{{Group: gatewayv1.GroupName, Kind: "HTTPRoute", Namespace: gatewayv1.Namespace(rapid.SampledFrom(spaces).Draw(t, "from"))}},
 			To:   []gatewayv1.ReferenceGrantTo{{Kind: "Service"}}}}
+	case 16:
+		ra := &securityv1.RequestAuthentication{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name}, Spec: security.RequestAuthentication{
+			JwtRules: []*security.JWTRule{{Issuer: "i", JwksUri: "https://" + selector["app"]}}}}
+		switch rapid.IntRange(0, 3).Draw(t, "where") {
+		case 0:
+			ra.Spec.Selector = &typev1beta1.WorkloadSelector{MatchLabels: selector}
+		case 1:
+			ra.Spec.TargetRefs = []*typev1beta1.PolicyTargetReference{{Kind: rapid.SampledFrom([]string{"Service", "Gateway"}).Draw(t, "target"), Name: name}}
+		case 2:
+			ra.Spec.TargetRefs = []*typev1beta1.PolicyTargetReference{{Kind: "GatewayClass", Name: "istio-waypoint"}}
+		}
+		return ra
 	case 15: // of the whole namespace or mesh
 		return &securityv1.AuthorizationPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name}, Spec: security.AuthorizationPolicy{
 			Action: rapid.SampledFrom([]security.AuthorizationPolicy_Action{0, 1, 2, 3}).Draw(t, "action"), Rules: []*security.Rule{{}}}}
@@ -239,6 +251,7 @@ func difference(t testing.TB, want, got *translate.Mesh) string {
 	}
 	if maps.EqualFunc(want.Addresses, got.Addresses, same) && maps.EqualFunc(want.Authorizations, got.Authorizations, same) &&
 		maps.EqualFunc(want.WaypointServices, got.WaypointServices, same) && maps.EqualFunc(want.WaypointPolicies, got.WaypointPolicies, same) &&
+		maps.EqualFunc(want.WaypointAuthentications, got.WaypointAuthentications, same) &&
 		slices.Equal(want.Warnings, got.Warnings) {
 		return ""
 	}
@@ -264,7 +277,8 @@ func checkChanges(t *rapid.T, before, mesh *translate.Mesh) {
 		was, is map[string]*translate.Resource
 		changed []string
 	}{{before.Addresses, mesh.Addresses, changed.Addresses}, {before.Authorizations, mesh.Authorizations, changed.Authorizations},
-		{before.WaypointServices, mesh.WaypointServices, changed.WaypointServices}, {before.WaypointPolicies, mesh.WaypointPolicies, changed.WaypointPolicies}} {
+		{before.WaypointServices, mesh.WaypointServices, changed.WaypointServices}, {before.WaypointPolicies, mesh.WaypointPolicies, changed.WaypointPolicies},
+		{before.WaypointAuthentications, mesh.WaypointAuthentications, changed.WaypointAuthentications}} {
 		for name := range set.is {
 			if set.was[name] != set.is[name] && !slices.Contains(set.changed, name) {
 				t.Fatalf("%s is another and not among the changes", name)

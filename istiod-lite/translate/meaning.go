@@ -29,6 +29,9 @@ func sameMeaning(a, b metav1.Object) bool {
 	case *securityv1.PeerAuthentication:
 		b, ok := b.(*securityv1.PeerAuthentication)
 		return ok && sameMeta(a, b) && proto.Equal(&a.Spec, &b.Spec)
+	case *securityv1.RequestAuthentication:
+		b, ok := b.(*securityv1.RequestAuthentication)
+		return ok && sameMeta(a, b) && proto.Equal(&a.Spec, &b.Spec)
 	case *gatewayv1.Gateway:
 		b, ok := b.(*gatewayv1.Gateway)
 		return ok && sameMeta(a, b) && reflect.DeepEqual(&a.Spec, &b.Spec) && reflect.DeepEqual(a.Status.Addresses, b.Status.Addresses) &&

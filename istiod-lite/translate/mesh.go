@@ -23,7 +23,7 @@ type Resource struct {
 	// Who asks for a service needs these workloads too.
 	Services []string
 	// Body is a *workload.Address or a *security.Authorization, or of a waypoint's
-	// resources a *waypoint.Service or a *waypoint.Policy.
+	// resources a *waypoint.Service, Policy or Authentication.
 	Body proto.Message
 }
 
@@ -31,11 +31,12 @@ type Resource struct {
 type Mesh struct {
 	Addresses      map[string]*Resource
 	Authorizations map[string]*Resource
-	// WaypointServices and WaypointPolicies are what waypoints do and enforce. There
-	// are some as soon as a Gateway is there, before a waypoint runs, for it must
+	// WaypointServices, WaypointPolicies and WaypointAuthentications are what
+	// waypoints do, enforce, and check tokens by. There are some as soon as a Gateway is there, before a waypoint runs, for it must
 	// know them before traffic comes.
-	WaypointServices map[string]*Resource
-	WaypointPolicies map[string]*Resource
+	WaypointServices        map[string]*Resource
+	WaypointPolicies        map[string]*Resource
+	WaypointAuthentications map[string]*Resource
 	// Warnings are about objects that are valid and do not do all they say.
 	Warnings []Warning
 

@@ -52,6 +52,7 @@ type group struct {
 	entries  []*networkingv1.ServiceEntry
 	policies []*securityv1.AuthorizationPolicy
 	peers    []*securityv1.PeerAuthentication
+	requests []*securityv1.RequestAuthentication
 }
 
 // updateNamespaces builds the namespaces anew of which something changed.
@@ -63,6 +64,7 @@ func (t *Translator) updateNamespaces(u *update) {
 			u.all = true
 		}
 		t.bindings, t.atWaypoints = next, atWaypoints
+		t.requestBindings = bindRequests(u.objects)
 	}
 	if !u.all && len(u.namespaces) == 0 {
 		return
@@ -155,6 +157,7 @@ func (t *Translator) collect(u *update) map[string]*group {
 	collect(objects.ServiceEntries, inNamespace, at, func(g *group, o *networkingv1.ServiceEntry) { g.entries = append(g.entries, o) })
 	collect(objects.AuthorizationPolicies, inNamespace, at, func(g *group, o *securityv1.AuthorizationPolicy) { g.policies = append(g.policies, o) })
 	collect(objects.PeerAuthentications, inNamespace, at, func(g *group, o *securityv1.PeerAuthentication) { g.peers = append(g.peers, o) })
+	collect(objects.RequestAuthentications, inNamespace, at, func(g *group, o *securityv1.RequestAuthentication) { g.requests = append(g.requests, o) })
 	for _, g := range groups {
 		sortByName(g.services)
 		slices.SortFunc(g.entries, func(a, b *networkingv1.ServiceEntry) int {
@@ -175,12 +178,13 @@ func (t *Translator) build(name string, g, root group) *namespace {
 		ns.warnWaypoint("Namespace "+name, g.object.Labels, asked)
 	}
 	policies := servicePolicies{bound: t.atWaypoints, own: g.policies, root: root.policies}
+	requests := serviceRequests{bound: t.requestBindings, own: g.requests, root: root.requests}
 	if name == t.options.RootNamespace {
-		policies.root = nil
+		policies.root, requests.root = nil, nil
 	}
 	for _, svc := range g.services {
 		if s := kubernetesService(t.options, svc, g.object); s != nil {
-			t.add(ns, s, svc, forService, policies)
+			t.add(ns, s, svc, forService, policies, requests)
 			if t.options.Kubernetes || t.slices.services[source.Name{Namespace: name, Name: svc.Name}] == 0 {
 				ns.selectors.add(len(ns.services), s.selector, s)
 			}
@@ -204,7 +208,7 @@ func (t *Translator) build(name string, g, root group) *namespace {
 			if !carried(se) {
 				kind = forNobody
 			}
-			t.add(ns, s, se, kind, policies)
+			t.add(ns, s, se, kind, policies, requests)
 			ns.selectors.add(len(ns.services), s.selector, s)
 			if n := len(entries); n > 0 && entries[n-1].object == se {
 				entries[n-1].services = append(entries[n-1].services, s)
@@ -241,7 +245,7 @@ func (t *Translator) build(name string, g, root group) *namespace {
 }
 
 // add takes in the service that obj defines.
-func (t *Translator) add(ns *namespace, s *service, obj metav1.Object, kind asker, policies servicePolicies) {
+func (t *Translator) add(ns *namespace, s *service, obj metav1.Object, kind asker, policies servicePolicies, requests serviceRequests) {
 	s.key = source.KeyOf(obj)
 	ns.services = append(ns.services, s)
 	ns.byKey[s.key] = append(ns.byKey[s.key], s)
@@ -256,6 +260,7 @@ func (t *Translator) add(ns *namespace, s *service, obj metav1.Object, kind aske
 	}
 	s.waypoint = asked.waypoint
 	s.enforced, s.unsure = policies.of(s)
+	s.requests = requests.of(s)
 	if asked.Bound {
 		s.proto.Waypoint = s.waypoint.address(t.options)
 		s.proto.IngressUseWaypoint = throughIngress(obj.GetLabels(), ns.object)

@@ -6,13 +6,14 @@ import "maps"
 type output struct {
 	addresses, authorizations outputSet
 	services, policies        outputSet // of waypoints
+	authentications           outputSet
 	warnings                  []Warning
 	warned                    bool // a part's warnings changed
 	serial                    uint64
 }
 
 func newOutput() output {
-	return output{addresses: newOutputSet(), authorizations: newOutputSet(), services: newOutputSet(), policies: newOutputSet()}
+	return output{addresses: newOutputSet(), authorizations: newOutputSet(), services: newOutputSet(), policies: newOutputSet(), authentications: newOutputSet()}
 }
 
 // mesh seals what there is.
@@ -26,6 +27,7 @@ func (o *output) mesh(t *Translator) *Mesh {
 	m.Authorizations, m.changes.authorizations = o.authorizations.seal()
 	m.WaypointServices, m.changes.services = o.services.seal()
 	m.WaypointPolicies, m.changes.policies = o.policies.seal()
+	m.WaypointAuthentications, m.changes.authentications = o.authentications.seal()
 	return m
 }
 

@@ -31,6 +31,8 @@ type service struct {
 	// unsure those that select some of its endpoints perhaps and perhaps not, which
 	// therefore the waypoint must leave to node proxies.
 	enforced, unsure []string
+	// requests names the RequestAuthentications by which the waypoint checks tokens.
+	requests []string
 }
 
 // servicePort is one TCP port of a service.

@@ -31,12 +31,16 @@ type Translator struct {
 	waypoints   *Waypoints
 	routes      routeIndex
 	uses        policyUses
-	made        map[source.Key]madeServices
-	admissions  map[string]bool // policies that allow waypoints
-	pods        podIndex
-	slices      sliceIndex
-	policies    map[source.Name]policyMemo
-	ready       readyEndpoints
+
+	requestBindings requestBindings
+	requestUses     map[source.Name]map[source.Name]int // RequestAuthentications, by waypoint
+	requests        map[source.Name]bool                // all of them
+	made            map[source.Key]madeServices
+	admissions      map[string]bool // policies that allow waypoints
+	pods            podIndex
+	slices          sliceIndex
+	policies        map[source.Name]policyMemo
+	ready           readyEndpoints
 
 	out output
 }
@@ -57,12 +61,15 @@ func New(options Options) *Translator {
 		waypoints:  newWaypoints(options.withDefaults(), &source.Objects{}),
 		routes:     newRouteIndex(),
 		uses:       policyUses{},
-		made:       map[source.Key]madeServices{},
-		pods:       newPodIndex(),
-		slices:     newSliceIndex(),
-		policies:   map[source.Name]policyMemo{},
-		ready:      newReadyEndpoints(),
-		out:        newOutput(),
+
+		requestUses: map[source.Name]map[source.Name]int{},
+		requests:    map[source.Name]bool{},
+		made:        map[source.Key]madeServices{},
+		pods:        newPodIndex(),
+		slices:      newSliceIndex(),
+		policies:    map[source.Name]policyMemo{},
+		ready:       newReadyEndpoints(),
+		out:         newOutput(),
 	}
 }
 
@@ -70,10 +77,10 @@ func New(options Options) *Translator {
 type update struct {
 	objects *source.Objects
 	// Objects that changed, by kind.
-	pods, slices, entries, policies, services []source.Name
-	routes                                    []source.Key
-	grants                                    map[string]bool // namespaces with other ReferenceGrants
-	nodes                                     map[source.Name]bool
+	pods, slices, entries, policies, services, requests []source.Name
+	routes                                              []source.Key
+	grants                                              map[string]bool // namespaces with other ReferenceGrants
+	nodes                                               map[source.Name]bool
 	// namespaces to build anew, or all of them.
 	namespaces map[string]bool
 	all        bool
@@ -84,6 +91,7 @@ type update struct {
 	dirtySlices map[*slice]bool
 	// dirtyPolicies are those of which another set of waypoints takes care.
 	dirtyPolicies map[source.Name]bool
+	dirtyRequests map[source.Name]bool
 }
 
 // Translate returns the mesh that objects describe. It does not keep time, so
@@ -104,6 +112,8 @@ func (t *Translator) Translate(objects *source.Objects) *Mesh {
 	t.translateEntries(u)
 	t.translateRetiring(u)
 	t.translatePolicies(u)
+	t.translateRequests(u)
+	t.out.warned = t.out.warned || u.all && len(t.requests) > 0 || len(u.dirtyRequests) > 0
 	strict := staticStrict(t.options)
 	if len(objects.PeerAuthentications) > 0 {
 		t.out.authorizations.set(strict.Name, strict)
@@ -118,6 +128,7 @@ func (t *Translator) survey(objects *source.Objects) *update {
 	u := &update{
 		objects: objects, nodes: map[source.Name]bool{}, namespaces: map[string]bool{}, grants: map[string]bool{},
 		dirtyPods: map[source.Name]bool{}, dirtySlices: map[*slice]bool{}, dirtyPolicies: map[source.Name]bool{},
+		dirtyRequests: map[source.Name]bool{},
 	}
 	for _, key := range objects.Changes(t.objects) {
 		was, is := t.objects.Object(key), objects.Object(key)
@@ -159,6 +170,23 @@ func (t *Translator) survey(objects *source.Objects) *update {
 				u.namespaces[key.Namespace] = true
 			}
 			u.rebind = u.rebind || bound(was) || bound(is)
+		case "RequestAuthentication":
+			if sameMeaning(was, is) {
+				break
+			}
+			t.out.warned = true
+			if delete(t.requests, key.Name); is != nil {
+				t.requests[key.Name] = true
+			}
+			u.requests = append(u.requests, key.Name)
+			if len(t.waypoints.byName) > 0 {
+				u.namespaces[key.Namespace] = true
+			}
+			was, _ := was.(*securityv1.RequestAuthentication)
+			is, _ := is.(*securityv1.RequestAuthentication)
+			if boundRequest(was) || boundRequest(is) {
+				u.rebind, u.all = true, u.all || len(t.waypoints.byName) > 0
+			}
 		case "PeerAuthentication":
 			if !sameMeaning(was, is) {
 				u.namespaces[key.Namespace] = true
@@ -171,7 +199,7 @@ func (t *Translator) survey(objects *source.Objects) *update {
 	}
 	// Policies of the root namespace reach into every other. So do changes of its
 	// other objects, which are few.
-	u.all = u.namespaces[t.options.RootNamespace]
+	u.all = u.all || u.namespaces[t.options.RootNamespace]
 	return u
 }
 
@@ -307,6 +335,7 @@ func (t *Translator) warnings() []Warning {
 	for _, memo := range t.policies {
 		all = append(all, memo.warnings...)
 	}
+	all = append(all, t.requestWarnings()...)
 	sortWarnings(all)
 	return all
 }

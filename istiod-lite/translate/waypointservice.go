@@ -190,7 +190,7 @@ func (t *Translator) translateService(u *update, key source.Key, backends *Backe
 		r := t.waypointService(s, backends)
 		t.out.services.set(r.Name, r)
 		is.names = append(is.names, r.Name)
-		is.uses = append(is.uses, serviceUse{waypoint: s.waypoint.name, enforced: s.enforced, unsure: s.unsure})
+		is.uses = append(is.uses, serviceUse{waypoint: s.waypoint.name, enforced: s.enforced, unsure: s.unsure, requests: s.requests})
 	}
 	for _, name := range was.names {
 		if !slices.Contains(is.names, name) && !t.elsewhere(key, name) {
@@ -223,7 +223,7 @@ func (t *Translator) elsewhere(key source.Key, resource string) bool {
 
 // waypointService is what the waypoint of s does with its traffic.
 func (t *Translator) waypointService(s *service, backends *Backends) *Resource {
-	out := &apiwaypoint.Service{Namespace: s.proto.GetNamespace(), Hostname: s.proto.GetHostname(), Name: s.proto.GetName(), Policies: s.enforced}
+	out := &apiwaypoint.Service{Namespace: s.proto.GetNamespace(), Hostname: s.proto.GetHostname(), Name: s.proto.GetName(), Policies: s.enforced, Authentications: s.requests}
 	routes := t.attached(s.key)
 	for _, port := range s.ports {
 		p := &apiwaypoint.Port{Port: port.number, Protocol: protocol(port)}

@@ -368,8 +368,8 @@ func (c *client) push() {
 		return // the first state is still to come; proxies wait for it
 	}
 	addresses, services := c.watches[snapshot.AddressType], c.watches[snapshot.WaypointServiceType]
-	c.pushBefore(snap, c.watches[snapshot.AuthorizationType], addresses)
-	c.pushBefore(snap, c.watches[snapshot.WaypointPolicyType], services)
+	c.pushBefore(snap, addresses, c.watches[snapshot.AuthorizationType])
+	c.pushBefore(snap, services, c.watches[snapshot.WaypointPolicyType], c.watches[snapshot.WaypointAuthenticationType])
 	if addresses != nil && !addresses.full || services != nil && !services.full {
 		c.started()
 	}
@@ -377,13 +377,18 @@ func (c *client) push() {
 
 // pushBefore sends policies before what lists them, and those that are gone after
 // that.
-func (c *client) pushBefore(snap *snapshot.Snapshot, policies, listing *watch) {
-	blocked := policies != nil && policies.nonce != "" && policies.due()
-	c.pushType(snap, policies, listing.due())
+func (c *client) pushBefore(snap *snapshot.Snapshot, listing *watch, policies ...*watch) {
+	blocked := false
+	for _, w := range policies {
+		blocked = blocked || w != nil && w.nonce != "" && w.due()
+		c.pushType(snap, w, listing.due())
+	}
 	if !blocked {
 		c.pushType(snap, listing, false)
 	}
-	c.pushType(snap, policies, listing.due())
+	for _, w := range policies {
+		c.pushType(snap, w, listing.due())
+	}
 }
 
 // pushType sends what the client lacks of one type, unless a response of it is

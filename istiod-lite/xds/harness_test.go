@@ -162,7 +162,7 @@ type mesh struct {
 	members  map[string]string // workload → service
 	policies []string          // further resources, of the other type
 	// waypoint services and policies with the alias that each has.
-	services, waypointPolicies map[string]string
+	services, waypointPolicies, authentications map[string]string
 }
 
 func newServer(t *testing.T, change func(*xds.Config)) (*xds.Server, *mesh) {
@@ -202,6 +202,10 @@ func (m *mesh) publish(workloads map[string]string) {
 	}
 	for name, alias := range m.waypointPolicies {
 		out.WaypointPolicies[name] = &translate.Resource{Name: name, Aliases: []string{alias}, Body: &apiwaypoint.Policy{Name: name}}
+	}
+	out.WaypointAuthentications = map[string]*translate.Resource{}
+	for name, alias := range m.authentications {
+		out.WaypointAuthentications[name] = &translate.Resource{Name: name, Aliases: []string{alias}, Body: &apiwaypoint.Authentication{Name: name}}
 	}
 	next, change, err := snapshot.Next(m.current, out)
 	if err != nil {

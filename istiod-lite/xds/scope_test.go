@@ -119,39 +119,36 @@ func TestANodeProxyHasNoWaypointsConfiguration(t *testing.T) {
 	})
 }
 
-// TestAWaypointsPoliciesComeBeforeTheServicesThatListThem and go after them: a
-// service whose policies are not all there is refused.
+// TestAWaypointsPoliciesComeBeforeTheServicesThatListThem and go after them, and so
+// do its checks of tokens: a service whose policies are not all there is refused.
 func TestAWaypointsPoliciesComeBeforeTheServicesThatListThem(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server, m := newScoped(t)
 		m.publish(nil)
 		c := connect(t, server)
 		defer c.close()
-		for _, url := range []string{snapshot.WaypointServiceType, snapshot.WaypointPolicyType} {
+		for _, url := range []string{snapshot.WaypointServiceType, snapshot.WaypointPolicyType, snapshot.WaypointAuthenticationType} {
 			c.send(&request{TypeUrl: url, ResourceNamesSubscribe: []string{wp}})
 			r := c.next()
 			expect(t, r, "-"+wp)
 			c.ack(r)
 			synctest.Wait()
 		}
-		m.services, m.waypointPolicies = map[string]string{"shop/web": wp}, map[string]string{"shop/p": wp}
+		expectInOrder := func(names ...string) {
+			t.Helper()
+			for _, name := range names {
+				r := c.next()
+				expect(t, r, name)
+				c.ack(r)
+				synctest.Wait()
+			}
+			c.nothing()
+		}
+		m.services, m.waypointPolicies, m.authentications = map[string]string{"shop/web": wp}, map[string]string{"shop/p": wp}, map[string]string{"shop/tokens": wp}
 		m.publish(nil)
-		first := c.next()
-		expect(t, first, "shop/p")
-		c.ack(first)
-		second := c.next()
-		expect(t, second, "shop/web")
-		c.ack(second)
-		synctest.Wait()
-
-		m.services, m.waypointPolicies = nil, nil
+		expectInOrder("shop/p", "shop/tokens", "shop/web")
+		m.services, m.waypointPolicies, m.authentications = nil, nil, nil
 		m.publish(nil)
-		first = c.next()
-		expect(t, first, "-shop/web")
-		c.ack(first)
-		second = c.next()
-		expect(t, second, "-shop/p")
-		c.ack(second)
-		c.nothing()
+		expectInOrder("-shop/web", "-shop/p", "-shop/tokens")
 	})
 }

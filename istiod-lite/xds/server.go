@@ -107,8 +107,9 @@ var shortTypes = map[string]string{
 	snapshot.AddressType:       "address",
 	snapshot.AuthorizationType: "authorization",
 
-	snapshot.WaypointServiceType: "waypoint_service",
-	snapshot.WaypointPolicyType:  "waypoint_policy",
+	snapshot.WaypointServiceType:        "waypoint_service",
+	snapshot.WaypointPolicyType:         "waypoint_policy",
+	snapshot.WaypointAuthenticationType: "waypoint_authentication",
 }
 
 // New checks cfg and returns a server that has nothing to serve: streams are
