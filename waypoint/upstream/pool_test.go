@@ -443,6 +443,9 @@ func TestFailureOf(t *testing.T) {
 		{t.Context(), &message.ResetError{Remote: true}, upstream.Reset},
 		{ended, context.Canceled, upstream.NoFailure},
 		{late, errClosed, upstream.TimedOut},
+		{late, &message.UnsentError{Err: context.DeadlineExceeded}, upstream.ConnectFailed},
+		{t.Context(), &message.UnsentError{Err: &upstream.ConnectError{Err: context.DeadlineExceeded}}, upstream.ConnectFailed},
+		{t.Context(), context.DeadlineExceeded, upstream.TimedOut},
 	} {
 		if got := upstream.FailureOf(c.ctx, c.err); got != c.want {
 			t.Errorf("%d: %v is %v, want %v", i, c.err, got, c.want)

@@ -95,21 +95,24 @@ func (x *Exchange) Close() error {
 // FailureOf says which failure an error of Send, or of an exchange before its
 // response, is for the target: NoFailure when the target has no part in it, that is
 // when ctx was cancelled, or a limit of ours was reached. A deadline of ctx is the
-// target's failure, since nothing else takes the time.
+// target's failure, since nothing else takes the time: ConnectFailed while nothing was
+// sent, else TimedOut.
 func FailureOf(ctx context.Context, err error) Failure {
 	var connect *ConnectError
 	var overflow *OverflowError
+	late := errors.Is(ctx.Err(), context.DeadlineExceeded)
 	switch {
 	case err == nil || errors.As(err, &overflow) || errors.Is(err, ErrNoEndpoints):
 		return NoFailure
-	case errors.Is(err, context.DeadlineExceeded) || errors.Is(ctx.Err(), context.DeadlineExceeded):
-		return TimedOut
-	case ctx.Err() != nil:
+	case ctx.Err() != nil && !late:
 		return NoFailure
-	case errors.As(err, &connect):
+	case late && message.Unsent(err) || errors.As(err, &connect):
+		// A dialer's own deadline is a failure to connect, too.
 		return ConnectFailed
 	case message.Unsent(err):
 		return Refused
+	case late || errors.Is(err, context.DeadlineExceeded):
+		return TimedOut
 	}
 	return Reset
 }
