@@ -351,11 +351,21 @@ func TestTheContextEndsAnExchange(t *testing.T) {
 			return err
 		},
 	} {
-		for _, timeout := range []time.Duration{0, time.Millisecond, time.Minute} {
-			t.Run(fmt.Sprint(name, timeout), func(t *testing.T) {
+		for _, timeout := range []time.Duration{0, time.Millisecond, time.Minute, -1} {
+			idle := timeout < 0
+			timeout := max(timeout, 0)
+			t.Run(fmt.Sprint(name, timeout, idle), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					a, b := net.Pipe()
 					client, _ := http1.NewClient(a, http1.ClientConfig{})
+					if idle {
+						// The watch reads when the exchange begins.
+						go answer(t, b, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+						if err := roundTrip(t.Context(), client, get("/"), make([]byte, 100)); err != nil {
+							t.Fatal(err)
+						}
+						time.Sleep(time.Minute)
+					}
 					if name != "write" {
 						go func() {
 							buf := make([]byte, 1000)

@@ -52,7 +52,7 @@ func (t *watch) set(w *wire, state int, who caller) (reading bool) {
 	defer t.mu.Unlock()
 	t.state, t.caller = state, who
 	t.times++
-	if state == watchNothing || t.ticking || t.stopped || t.reading {
+	if state == watchNothing || t.ticking || t.stopped || state == watchPeer && t.reading {
 		return t.reading
 	}
 	t.ticking = true
@@ -91,7 +91,7 @@ func (t *watch) stop() {
 func (t *watch) tick(w *wire) {
 	t.mu.Lock()
 	switch {
-	case t.state == watchNothing || t.stopped:
+	case t.state == watchNothing || t.stopped || t.state == watchPeer && t.reading:
 		t.ticking = false
 	case t.times != t.seen:
 		t.seen = t.times
