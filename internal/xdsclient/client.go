@@ -29,6 +29,9 @@ type Config struct {
 	// Names asks for resources of a type by name or alias; a type without any is
 	// subscribed to as a whole. What the server does not have it answers as removed.
 	Names map[string][]string
+	// OnDemand lists types of which nothing is wanted but what Subscribe asks for. Synced
+	// does not wait for them.
+	OnDemand []string
 	// MinBackoff and MaxBackoff space the attempts; zero means 10 ms and 15 s.
 	MinBackoff, MaxBackoff time.Duration
 	// Logger is required.
@@ -51,9 +54,14 @@ type Client struct {
 	// owned by the goroutine of Run.
 	accepted map[string]map[string]string
 
+	// wake says that names were added; it holds one at most.
+	wake chan struct{}
+
 	mu       sync.Mutex
 	status   Status
 	unsynced map[string]bool
+	names    map[string][]string        // what is asked for by name, in order
+	named    map[string]map[string]bool // the same as sets
 }
 
 // Status is a Client's state for people.
@@ -99,6 +107,11 @@ func New(cfg Config) (*Client, error) {
 			return nil, fmt.Errorf("xdsclient: Config.Names of %s, which has no handler", url)
 		}
 	}
+	for _, url := range cfg.OnDemand {
+		if cfg.Handlers[url] == nil {
+			return nil, fmt.Errorf("xdsclient: Config.OnDemand has %s, which has no handler", url)
+		}
+	}
 	if cfg.MinBackoff == 0 {
 		cfg.MinBackoff = defaultMinBackoff
 	}
@@ -120,7 +133,10 @@ func New(cfg Config) (*Client, error) {
 		backoff:  backoff.New(cfg.MinBackoff, cfg.MaxBackoff),
 		synced:   make(chan struct{}),
 		accepted: make(map[string]map[string]string, len(cfg.Handlers)),
+		wake:     make(chan struct{}, 1),
 		unsynced: make(map[string]bool, len(cfg.Handlers)),
+		names:    map[string][]string{},
+		named:    map[string]map[string]bool{},
 		status:   Status{Types: make(map[string]TypeStatus, len(cfg.Handlers))},
 	}
 	for _, url := range c.types {
@@ -128,10 +144,43 @@ func New(cfg Config) (*Client, error) {
 			return nil, fmt.Errorf("xdsclient: no handler for %s", url)
 		}
 		c.accepted[url] = map[string]string{}
-		c.unsynced[url] = true
+		c.named[url] = map[string]bool{}
+		if !slices.Contains(cfg.OnDemand, url) {
+			c.unsynced[url] = true
+		}
+		c.Subscribe(url, cfg.Names[url]...)
 		c.status.Types[url] = TypeStatus{}
 	}
 	return c, nil
+}
+
+// Subscribe asks for resources of a type by name or alias, now and after each
+// reconnect, besides those that were asked for before. It does not block.
+func (c *Client) Subscribe(url string, names ...string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	added := false
+	for _, name := range names {
+		if !c.named[url][name] {
+			c.named[url][name] = true
+			c.names[url] = append(c.names[url], name)
+			added = true
+		}
+	}
+	if !added {
+		return
+	}
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+// wanted returns the names of a type from the n-th on.
+func (c *Client) wanted(url string, n int) []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.names[url][n:])
 }
 
 // Synced is closed when the first response of every subscribed type has been

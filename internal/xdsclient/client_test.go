@@ -319,6 +319,54 @@ func TestSubscribesToNames(t *testing.T) {
 	}
 }
 
+// Of a type on demand nothing is asked for until somebody does, and then after each
+// reconnect too.
+func TestSubscribesOnDemand(t *testing.T) {
+	s := serve(t)
+	client, err := xdsclient.New(xdsclient.Config{
+		Dial: s.dial, Node: &core.Node{}, Handlers: map[string]xdsclient.Handler{address: newState(), authorization: newState()},
+		OnDemand: []string{address}, MinBackoff: time.Millisecond, Logger: zap.NewNop(),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- client.Run(ctx) }()
+	defer func() { cancel(); <-done }()
+	ses := s.accept()
+	if req := ses.next(); req.GetTypeUrl() != authorization {
+		t.Errorf("asked for %s", req.GetTypeUrl())
+	}
+	ses.send(&response{TypeUrl: authorization, Nonce: "1"})
+	if ack := ses.next(); ack.GetResponseNonce() != "1" {
+		t.Errorf("acknowledgement %v", ack)
+	}
+	select {
+	case <-client.Synced():
+	case <-time.After(bound):
+		t.Fatal("not synced")
+	}
+	client.Subscribe(address, "a", "b", "a")
+	if req := ses.next(); req.GetTypeUrl() != address || !slices.Equal(req.GetResourceNamesSubscribe(), []string{"a", "b"}) {
+		t.Errorf("asked for %v", req)
+	}
+	client.Subscribe(address, "b", "c")
+	if req := ses.next(); !slices.Equal(req.GetResourceNamesSubscribe(), []string{"c"}) {
+		t.Errorf("asked for %v", req)
+	}
+	ses.end <- errors.New("again")
+	ses = s.accept()
+	asked := map[string][]string{}
+	for range 2 {
+		req := ses.next()
+		asked[req.GetTypeUrl()] = req.GetResourceNamesSubscribe()
+	}
+	if !slices.Equal(asked[address], []string{"a", "b", "c"}) {
+		t.Errorf("after the reconnect: %v", asked)
+	}
+}
+
 func TestConfigIsChecked(t *testing.T) {
 	good := xdsclient.Config{Dial: serve(t).dial, Node: &core.Node{}, Handlers: map[string]xdsclient.Handler{address: newState()}, Logger: zap.NewNop()}
 	for name, spoil := range map[string]func(*xdsclient.Config){
@@ -327,6 +375,7 @@ func TestConfigIsChecked(t *testing.T) {
 		"no handlers":  func(c *xdsclient.Config) { c.Handlers = nil },
 		"nil handler":  func(c *xdsclient.Config) { c.Handlers = map[string]xdsclient.Handler{address: nil} },
 		"no logger":    func(c *xdsclient.Config) { c.Logger = nil },
+		"stray type":   func(c *xdsclient.Config) { c.OnDemand = []string{authorization} },
 		"stray names":  func(c *xdsclient.Config) { c.Names = map[string][]string{authorization: {"x"}} },
 		"bad back-off": func(c *xdsclient.Config) { c.MinBackoff, c.MaxBackoff = time.Second, time.Millisecond },
 	} {

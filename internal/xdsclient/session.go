@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"slices"
 	"strings"
+	"sync"
 
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"go.uber.org/zap"
@@ -39,15 +41,26 @@ func (c *Client) session(ctx context.Context) (answered bool, err error) {
 	if err != nil {
 		return false, &dialError{fmt.Errorf("open stream to %s: %w", conn.Target(), err)}
 	}
+	asked := map[string]int{}
 	for _, url := range c.types {
+		names := c.wanted(url, 0)
+		if len(names) == 0 && slices.Contains(c.cfg.OnDemand, url) {
+			continue
+		}
+		asked[url] = len(names)
 		req := &discovery.DeltaDiscoveryRequest{
-			Node: c.cfg.Node, TypeUrl: url, ResourceNamesSubscribe: c.cfg.Names[url], InitialResourceVersions: maps.Clone(c.accepted[url]),
+			Node: c.cfg.Node, TypeUrl: url, ResourceNamesSubscribe: names, InitialResourceVersions: maps.Clone(c.accepted[url]),
 		}
 		if err := s.Send(req); err != nil {
 			return false, c.streamError(s, "subscribe to "+url, err)
 		}
 	}
 	c.connected()
+	s = &sender{stream: s}
+	var subscribing sync.WaitGroup
+	defer subscribing.Wait()
+	defer cancel()
+	subscribing.Go(func() { c.subscribeMore(ctx, s, asked) })
 	c.log.Info("xds stream open", zap.String("target", conn.Target()))
 	for {
 		resp, err := s.Recv()
@@ -57,6 +70,41 @@ func (c *Client) session(ctx context.Context) (answered bool, err error) {
 		answered = true
 		if err := c.handle(s, resp); err != nil {
 			return answered, err
+		}
+	}
+}
+
+// sender is a stream on which several goroutines may send.
+type sender struct {
+	stream
+	mu sync.Mutex
+}
+
+func (s *sender) Send(r *discovery.DeltaDiscoveryRequest) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.stream.Send(r)
+}
+
+// subscribeMore asks for names as they are added, until ctx ends. asked is how many of
+// each type have been sent. That the stream is broken shows where it is read.
+func (c *Client) subscribeMore(ctx context.Context, s stream, asked map[string]int) {
+	for {
+		for _, url := range c.types {
+			names := c.wanted(url, asked[url])
+			if len(names) == 0 {
+				continue
+			}
+			req := &discovery.DeltaDiscoveryRequest{Node: c.cfg.Node, TypeUrl: url, ResourceNamesSubscribe: names}
+			asked[url] += len(names)
+			if s.Send(req) != nil {
+				return
+			}
+		}
+		select {
+		case <-c.wake:
+		case <-ctx.Done():
+			return
 		}
 	}
 }

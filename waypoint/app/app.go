@@ -107,9 +107,10 @@ func build(cfg config.Config, log *zap.Logger) (*waypoint, error) {
 	budget := hbone.NewBudget(windowBudgetBytes)
 	w.dialer = tunnel.NewDialer(tunnel.Config{SVID: w.lease, Bundles: w.lease, Budget: budget, ConnectTimeout: cfg.ConnectTimeout})
 	w.mesh = mesh.New(mesh.Config{
-		Store: w.store, Dialer: dialer{w.dialer}, Network: cfg.Network, Namespace: cfg.PodNamespace, Pod: cfg.PodName, Logger: log.Named("mesh"),
+		Store: w.store, Dialer: dialer{w.dialer}, Network: cfg.Network, Namespace: cfg.PodNamespace, Pod: cfg.PodName,
+		Want: func(names ...string) { w.xds.Subscribe(xdsclient.AddressType, names...) }, Logger: log.Named("mesh"),
 	})
-	reporter := newReporter(log.Named("access"), w.registry, w.mesh)
+	reporter := newReporter(log.Named("access"), w.registry)
 	w.forward = forward.New(forward.Config{Mesh: w.mesh, Identity: id, Report: reporter.report, Logger: log.Named("forward")})
 	w.http1 = &http1.Server{Handler: w.forward.Serve, Config: http1.ServerConfig{HeadTimeout: headTimeout}}
 	w.http2 = &http2.Server{Handler: w.forward.Serve}
@@ -145,8 +146,9 @@ func (w *waypoint) subscribe(roots mtls.Roots) (*xdsclient.Client, error) {
 			mesh.ServiceType:      w.mesh.ServiceHandler(),
 			mesh.PolicyType:       w.mesh.PolicyHandler(),
 		},
-		Names:  map[string][]string{mesh.ServiceType: own, mesh.PolicyType: own},
-		Logger: w.log.Named("xds"), Registerer: w.registry,
+		Names:    map[string][]string{mesh.ServiceType: own, mesh.PolicyType: own},
+		OnDemand: []string{xdsclient.AddressType},
+		Logger:   w.log.Named("xds"), Registerer: w.registry,
 	})
 }
 
@@ -190,6 +192,7 @@ func (w *waypoint) serveTunnels(ctx context.Context, background *lifecycle.Group
 	listening := w.ready.Pending("listener " + w.cfg.ListenAddr)
 	select {
 	case <-w.xds.Synced():
+		w.mesh.Await(ctx)
 		synced()
 	case <-ctx.Done():
 		return nil

@@ -8,13 +8,11 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/tulle-mesh/tulle/waypoint/forward"
-	"github.com/tulle-mesh/tulle/waypoint/mesh"
 )
 
 // reporter tells of requests when they are over.
 type reporter struct {
 	log      *zap.Logger
-	mesh     *mesh.Mesh
 	requests *prometheus.CounterVec
 	duration *prometheus.HistogramVec
 }
@@ -25,9 +23,9 @@ var labels = []string{
 	"request_protocol", "response_code", "grpc_response_status", "response_flags", "connection_security_policy",
 }
 
-func newReporter(log *zap.Logger, reg prometheus.Registerer, m *mesh.Mesh) *reporter {
+func newReporter(log *zap.Logger, reg prometheus.Registerer) *reporter {
 	r := &reporter{
-		log: log, mesh: m,
+		log: log,
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "istio_requests_total", Help: "Requests that were answered, or broken off.",
 		}, labels),
@@ -43,9 +41,9 @@ func newReporter(log *zap.Logger, reg prometheus.Registerer, m *mesh.Mesh) *repo
 // report is forward's Report.
 func (r *reporter) report(q *forward.Record) {
 	c := q.Client
-	source, sourceNamespace := "unknown", c.Peer.Namespace()
-	if w := r.mesh.Workload(c.Source.Addr()); w != nil {
-		source, sourceNamespace = w.WorkloadName, w.Namespace
+	source, sourceNamespace := c.Workload, c.Peer.Namespace()
+	if source == "" {
+		source = "unknown"
 	}
 	protocol, grpc := "http", ""
 	if q.Method == "" {

@@ -12,6 +12,7 @@ import (
 
 	api "github.com/tulle-mesh/tulle/api/waypoint"
 	"github.com/tulle-mesh/tulle/internal/authz/request"
+	"github.com/tulle-mesh/tulle/internal/baggage"
 	"github.com/tulle-mesh/tulle/waypoint/forward"
 	"github.com/tulle-mesh/tulle/waypoint/http1"
 	"github.com/tulle-mesh/tulle/waypoint/http2"
@@ -45,7 +46,8 @@ func (w *waypoint) serve(ctx context.Context, c *listener.Connection) {
 		return
 	}
 	destination, _ := netip.ParseAddrPort(c.Target)
-	client := &forward.Client{Identity: c.Peer, Peer: peer, Source: c.Source, Destination: destination, Service: svc.Key, Port: port}
+	told, _ := baggage.Parse(c.Request.Baggage) // without it the name is unknown
+	client := &forward.Client{Identity: c.Peer, Peer: peer, Source: c.Source, Workload: told.WorkloadName, Destination: destination, Service: svc.Key, Port: port}
 	switch target.Protocol {
 	case api.Protocol_HTTP1, api.Protocol_HTTP2, api.Protocol_GRPC:
 		w.serveHTTP(ctx, c, client)
@@ -150,6 +152,14 @@ func (c *replayed) Read(p []byte) (int, error) {
 func (c *replayed) CloseWrite() error {
 	if s, ok := c.Conn.(message.Stream); ok {
 		return s.CloseWrite()
+	}
+	return nil
+}
+
+// SetLinger passes on how the connection is to be closed.
+func (c *replayed) SetLinger(sec int) error {
+	if s, ok := c.Conn.(interface{ SetLinger(int) error }); ok {
+		return s.SetLinger(sec)
 	}
 	return nil
 }

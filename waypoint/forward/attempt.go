@@ -40,7 +40,7 @@ func (e *exchange) forward(ctx context.Context, permit request.Permit) {
 		}
 		service, port = key, e.b.Port
 	}
-	up, protocol, err := e.f.cfg.Mesh.Backend(service, port)
+	up, protocol, err := e.f.cfg.Mesh.Backend(ctx, service, port)
 	if err != nil {
 		e.rec.Err = err
 		e.reply(reply{status: 503, flag: flagNoRoute, text: "the backend is not known"})

@@ -87,7 +87,7 @@ func (b *Bytes) connect(ctx context.Context, f *Forwarder, svc *mesh.Service, co
 		}
 		number = to.Port
 	}
-	up, _, err := f.cfg.Mesh.Backend(key, number)
+	up, _, err := f.cfg.Mesh.Backend(ctx, key, number)
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package forward
 import (
 	"context"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -21,6 +22,8 @@ type Client struct {
 	// Peer is Identity as policies judge it.
 	Peer   request.Peer
 	Source netip.AddrPort
+	// Workload is what the client's node proxy calls it, for logs and metrics alone.
+	Workload string
 	// Destination is the address of the service that it dialled.
 	Destination netip.AddrPort
 	// Service and Port are what the client addressed.
@@ -135,6 +138,11 @@ func (e *exchange) serve(ctx context.Context) {
 		if e.answer(rule) {
 			return
 		}
+		if asks(rule.Filters) {
+			e.rec.Detail = noExternalAuth
+			e.reply(reply{status: 500, flag: flagNoRoute, text: "the route cannot be followed", grpc: grpcUnavailable})
+			return
+		}
 		e.b = rule.Pick(e.f.backends.Next())
 		if status, grpc, refused := e.b.Refusal(); refused {
 			if e.b != nil {
@@ -143,8 +151,21 @@ func (e *exchange) serve(ctx context.Context) {
 			e.reply(reply{status: status, flag: flagNoRoute, text: "the route has no backend for this request", grpc: grpc})
 			return
 		}
+		if asks(e.b.Filters) {
+			e.rec.Detail = noExternalAuth
+			e.reply(reply{status: 500, flag: flagNoRoute, text: "the route cannot be followed", grpc: grpcUnavailable})
+			return
+		}
 	}
 	e.forward(ctx, permit)
+}
+
+// noExternalAuth is why a rule that asks an authorizer is not followed: passing the
+// request unasked would let in whom its author wanted asked about.
+const noExternalAuth = "this waypoint asks no external authorizers"
+
+func asks(filters route.Filters) bool {
+	return slices.ContainsFunc(filters, func(f route.Filter) bool { return f.ExternalAuth != nil })
 }
 
 // answer gives the answers of the rule itself, and reports whether it did.

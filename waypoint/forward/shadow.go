@@ -77,7 +77,7 @@ func (e *exchange) mirror(rule *route.Rule) {
 
 // shadow sends one copy and reads the response to its end.
 func (f *Forwarder) shadow(ctx context.Context, service workload.ServiceKey, port uint16, r *message.Request, content []byte, trailer message.Header) error {
-	up, protocol, err := f.cfg.Mesh.Backend(service, port)
+	up, protocol, err := f.cfg.Mesh.Backend(ctx, service, port)
 	if err != nil {
 		return err
 	}

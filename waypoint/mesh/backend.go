@@ -1,6 +1,7 @@
 package mesh
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -34,8 +35,29 @@ type backend struct {
 }
 
 // Backend returns one port of a service as a destination, and what is spoken there. It
-// is made at the first call for it.
-func (m *Mesh) Backend(service workload.ServiceKey, port uint16) (*upstream.Backend, upstream.Protocol, error) {
+// is made at the first call for it; a service that was asked for and has not come yet
+// is waited for, shortly.
+func (m *Mesh) Backend(ctx context.Context, service workload.ServiceKey, port uint16) (*upstream.Backend, upstream.Protocol, error) {
+	if b := (*m.backends.Load())[backendKey{service, port}]; b != nil {
+		return b.Backend, b.protocol, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, arrival)
+	defer cancel()
+	for {
+		snap := m.cfg.Store.Snapshot()
+		b, p, err := m.backend(service, port)
+		if !errors.Is(err, ErrNoService) || m.cfg.Want == nil {
+			return b, p, err
+		}
+		select {
+		case <-snap.Changed():
+		case <-ctx.Done():
+			return nil, 0, err
+		}
+	}
+}
+
+func (m *Mesh) backend(service workload.ServiceKey, port uint16) (*upstream.Backend, upstream.Protocol, error) {
 	key := backendKey{service, port}
 	if b := (*m.backends.Load())[key]; b != nil {
 		return b.Backend, b.protocol, nil

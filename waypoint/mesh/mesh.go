@@ -27,7 +27,10 @@ type Config struct {
 	Dialer upstream.Dialer
 	// Network, Namespace and Pod are the waypoint's own.
 	Network, Namespace, Pod string
-	Logger                  *zap.Logger
+	// Want asks the control plane for services, "namespace/hostname", and their
+	// endpoints. It must not block; nil where the Store has all.
+	Want   func(names ...string)
+	Logger *zap.Logger
 }
 
 // Service is one that the waypoint stands before. It is immutable.
@@ -68,10 +71,26 @@ func (m *Mesh) Service(key workload.ServiceKey) *Service { return (*m.services.L
 // Services returns all that the waypoint stands before. Nobody may change it.
 func (m *Mesh) Services() map[workload.ServiceKey]*Service { return *m.services.Load() }
 
-// Workload returns who has the address in the waypoint's network, nil for nobody that
-// the mesh knows.
-func (m *Mesh) Workload(a netip.Addr) *workload.Workload {
-	return m.cfg.Store.Snapshot().WorkloadByAddr(m.cfg.Network, a)
+// Await waits until the services that the waypoint stands before have come, shortly: what
+// has not come by then is not there.
+func (m *Mesh) Await(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, arrival)
+	defer cancel()
+	for {
+		snap := m.cfg.Store.Snapshot()
+		missing := false
+		for key := range m.Services() {
+			missing = missing || snap.ServiceByHost(key) == nil
+		}
+		if !missing {
+			return
+		}
+		select {
+		case <-snap.Changed():
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // Resolve says which service and port a client means by the target of its CONNECT: a

@@ -74,7 +74,38 @@ func (m *Mesh) putService(r xdsclient.Resource, touched changed) error {
 		return err
 	}
 	m.routes[key], touched[key] = compiled, true
+	if m.cfg.Want != nil {
+		m.cfg.Want(append(destinations(&s), r.Name)...)
+	}
 	return nil
+}
+
+// destinations are the services that requests may be sent to.
+func destinations(s *api.Service) []string {
+	var names []string
+	add := func(b *api.Backend) {
+		if name := b.GetService(); name != "" && !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	filters := func(list []*api.Filter) {
+		for _, f := range list {
+			add(f.GetMirror().GetBackend())
+			add(f.GetExternalAuth().GetBackend())
+		}
+	}
+	for _, p := range s.GetPorts() {
+		for _, t := range p.GetRoutes() {
+			for _, rule := range t.GetRules() {
+				filters(rule.GetFilters())
+				for _, b := range rule.GetBackends() {
+					add(b)
+					filters(b.GetFilters())
+				}
+			}
+		}
+	}
+	return names
 }
 
 func (m *Mesh) removeService(name string, touched changed) {

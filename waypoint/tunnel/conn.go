@@ -19,6 +19,7 @@ type Conn struct {
 	mu          sync.Mutex
 	read, write *time.Timer
 	expired     bool
+	abort       bool
 }
 
 // NewConn returns stream as a connection between the two addresses, which it tells
@@ -58,10 +59,27 @@ func (c *Conn) explain(err error) error {
 	return err
 }
 
-// Close implements net.Conn.
+// Close implements net.Conn. What the peer still sends is refused by a reset.
 func (c *Conn) Close() error {
 	_ = c.SetDeadline(time.Time{})
+	c.mu.Lock()
+	abort := c.abort
+	c.mu.Unlock()
+	if abort {
+		c.Reset(hbone.CodeCancel)
+	} else {
+		_ = c.CloseWrite() // an end, as TCP's Close sends it, and no reset
+	}
 	return c.Stream.Close()
+}
+
+// SetLinger with 0 makes Close reset the stream, as it makes that of TCP reset a
+// connection.
+func (c *Conn) SetLinger(sec int) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.abort = sec == 0
+	return nil
 }
 
 // SetDeadline implements net.Conn.

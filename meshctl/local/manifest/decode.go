@@ -16,6 +16,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 	strictjson "sigs.k8s.io/json"
 )
 
@@ -38,6 +39,10 @@ var kinds = []kind{
 	{name: "Service", apiVersions: []string{"v1"}, value: func() any { return &corev1.Service{} }, check: checkService},
 	{name: "ServiceAccount", apiVersions: []string{"v1"}, value: func() any { return &corev1.ServiceAccount{} }},
 	{name: "EndpointSlice", apiVersions: []string{"discovery.k8s.io/v1"}, value: func() any { return &discoveryv1.EndpointSlice{} }},
+	{name: "Gateway", apiVersions: []string{"gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1beta1"}, value: func() any { return &gatewayv1.Gateway{} }},
+	{name: "HTTPRoute", apiVersions: []string{"gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1beta1"}, value: func() any { return &gatewayv1.HTTPRoute{} }},
+	{name: "GRPCRoute", apiVersions: []string{"gateway.networking.k8s.io/v1"}, value: func() any { return &gatewayv1.GRPCRoute{} }},
+	{name: "ReferenceGrant", apiVersions: []string{"gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1beta1"}, value: func() any { return &gatewayv1.ReferenceGrant{} }},
 	{name: "AuthorizationPolicy", apiVersions: []string{"security.istio.io/v1", "security.istio.io/v1beta1"}, value: func() any { return &securityv1.AuthorizationPolicy{} }},
 	{name: "PeerAuthentication", apiVersions: []string{"security.istio.io/v1", "security.istio.io/v1beta1"}, value: func() any { return &securityv1.PeerAuthentication{} }},
 	{name: "ServiceEntry", apiVersions: []string{"networking.istio.io/v1", "networking.istio.io/v1beta1", "networking.istio.io/v1alpha3"}, value: func() any { return &networkingv1.ServiceEntry{} }},

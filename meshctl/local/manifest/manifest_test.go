@@ -138,3 +138,56 @@ func FuzzLoad(f *testing.F) {
 		}
 	})
 }
+
+// A Gateway of the waypoints' class brings what runs it, but for what the user has
+// declared himself.
+func TestAWaypointBringsItsPods(t *testing.T) {
+	gateway := `
+apiVersion: v1
+kind: Namespace
+metadata: {name: shop}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: wp, namespace: shop, annotations: {gateway.istio.io/service-account: l7}}
+spec: {gatewayClassName: istio-waypoint, listeners: [{name: mesh, port: 15008, protocol: HBONE}]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: other, namespace: shop}
+spec: {gatewayClassName: somebody-elses, listeners: [{name: http, port: 80, protocol: HTTP}]}
+`
+	own := `---
+apiVersion: v1
+kind: Service
+metadata: {name: wp, namespace: shop}
+spec: {selector: {app: mine}, ports: [{port: 15008}]}
+`
+	for _, tt := range []struct {
+		name, text, selector string
+	}{
+		{"made", gateway, "gateway.networking.k8s.io/gateway-name"},
+		{"declared", gateway + own, "app"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "objects.yaml")
+			if err := os.WriteFile(path, []byte(tt.text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			set, err := manifest.Load([]string{path})
+			if err != nil {
+				t.Fatal(err)
+			}
+			spec, _ := manifest.PodSpec(set.Find("Deployment", "shop", "wp"))
+			if spec.ServiceAccountName != "l7" || spec.Containers[0].Command[0] != "waypoint" {
+				t.Errorf("pods %+v", spec)
+			}
+			if svc, ok := set.Find("Service", "shop", "wp").Value.(*corev1.Service); !ok || svc.Spec.Selector[tt.selector] == "" {
+				t.Errorf("service %+v", svc)
+			}
+			if set.Find("ServiceAccount", "shop", "l7") == nil || set.Find("Deployment", "shop", "other") != nil {
+				t.Errorf("objects %v", set.Objects())
+			}
+		})
+	}
+}

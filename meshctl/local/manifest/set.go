@@ -64,7 +64,7 @@ func Parse(docs []Document) (*Set, error) {
 	}
 	if len(errs) == 0 {
 		s.addDefaultNamespace()
-		errs = s.checkReferences()
+		errs = append(s.addWaypoints(), s.checkReferences()...)
 	}
 	return s, errors.Join(errs...)
 }

@@ -79,6 +79,11 @@ func (c *container) once(ctx context.Context) (process.Exit, time.Duration, erro
 		return process.Exit{}, 0, err
 	}
 	defer out.Close()
+	if isWaypoint(planned) && p.s.tokens != nil {
+		if err := p.s.tokens.writePod(planned, p.s.podToken(planned)); err != nil {
+			return process.Exit{}, 0, err
+		}
+	}
 	env := p.environment(c.spec.Env)
 	proc, err := p.s.reaper.Start(process.Spec{
 		Argv: expand(append(append([]string{}, c.spec.Command...), c.spec.Args...), env),

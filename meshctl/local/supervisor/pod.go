@@ -359,6 +359,9 @@ func (p *pod) status() control.Pod {
 // environment is what the pod's containers see.
 func (p *pod) environment(extra []corev1.EnvVar) []string {
 	env := append(p.s.baseEnv(), "HOSTNAME="+p.current().Hostname())
+	if isWaypoint(p.current()) {
+		env = append(env, p.s.waypointEnv(p.current())...)
+	}
 	for _, e := range extra {
 		value := e.Value
 		if e.ValueFrom != nil && e.ValueFrom.FieldRef != nil {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/tulle-mesh/tulle/internal/nodetoken"
 	"github.com/tulle-mesh/tulle/meshctl/local/control"
+	"github.com/tulle-mesh/tulle/meshctl/local/plan"
 )
 
 const (
@@ -58,6 +59,19 @@ func (t *tokens) write(node, path string) error {
 	return writeAtomic(path, []byte(token), 0o600)
 }
 
+// writePod puts a fresh token for a pod's own service account at path.
+func (t *tokens) writePod(p *plan.Pod, path string) error {
+	token, err := nodetoken.Mint(t.key, nodetoken.Claims{
+		Namespace: p.Namespace, ServiceAccount: p.ServiceAccount,
+		PodName: p.Name, PodUID: p.UID, Node: p.Node,
+		Audience: []string{tokenAudience},
+	}, tokenTTL)
+	if err != nil {
+		return fmt.Errorf("mint the token of pod %v: %w", p.PodKey, err)
+	}
+	return writeAtomic(path, []byte(token), 0o600)
+}
+
 func (s *Supervisor) renewTokens(ctx context.Context) {
 	tick := time.NewTicker(tokenRenew)
 	defer tick.Stop()
@@ -70,6 +84,19 @@ func (s *Supervisor) renewTokens(ctx context.Context) {
 		for _, n := range s.nodes {
 			if err := s.tokens.write(n.Name, s.dir.Node(n.Name, "token")); err != nil {
 				s.log.Error("cannot renew a node's token; its ztunnel will be refused when the old one expires", zap.String("node", n.Name), zap.Error(err))
+			}
+		}
+		s.mu.Lock()
+		var waypoints []*plan.Pod
+		for _, p := range s.pods {
+			if planned := p.current(); isWaypoint(planned) {
+				waypoints = append(waypoints, planned)
+			}
+		}
+		s.mu.Unlock()
+		for _, p := range waypoints {
+			if err := s.tokens.writePod(p, s.podToken(p)); err != nil {
+				s.log.Error("cannot renew a waypoint's token; it will be refused when the old one expires", zap.Stringer("pod", p.PodKey), zap.Error(err))
 			}
 		}
 	}
