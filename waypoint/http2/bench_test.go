@@ -5,7 +5,9 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"runtime"
 	"sync"
 	"testing"
 
@@ -184,5 +186,53 @@ func BenchmarkContent(b *testing.B) {
 		if _, err := io.ReadFull(x.Body(), buf); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// BenchmarkIdleConnection tells what a server's connection holds that has answered and
+// waits: memory of the heap and of stacks.
+func BenchmarkIdleConnection(b *testing.B) {
+	for name, via := range map[string]conns{"TCP": tcpConns, "Pipe": pipeConns} {
+		b.Run(name, func(b *testing.B) {
+			const n = 500
+			var before, after runtime.MemStats
+			hello := record(b, func(p *rawPeer) {
+				p.greet()
+				_ = p.request(1, true, "user-agent", "bench/1.0")
+			})
+			for range b.N {
+				var wg sync.WaitGroup
+				ctx, cancel := context.WithCancel(context.Background())
+				server := handled(answerKiB())
+				runtime.GC()
+				runtime.ReadMemStats(&before)
+				var clients []net.Conn
+				buf := make([]byte, 64<<10)
+				for range n {
+					c, s := via(b)
+					clients = append(clients, c)
+					wg.Go(func() { _ = server.Serve(ctx, s) })
+					wrote := make(chan bool)
+					go func() { _, _ = c.Write(hello); close(wrote) }()
+					for got := 0; got < 1<<10; {
+						m, err := c.Read(buf)
+						if err != nil {
+							b.Fatal(err)
+						}
+						got += m
+					}
+					<-wrote
+				}
+				runtime.GC()
+				runtime.GC() // empties pools
+				runtime.ReadMemStats(&after)
+				b.ReportMetric(float64(after.HeapInuse+after.StackInuse-before.HeapInuse-before.StackInuse)/n, "B/conn")
+				cancel()
+				for _, c := range clients {
+					_ = c.Close()
+				}
+				wg.Wait()
+			}
+		})
 	}
 }

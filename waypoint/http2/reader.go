@@ -3,6 +3,7 @@ package http2
 import (
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/tulle-mesh/tulle/waypoint/http2/hpack"
@@ -40,8 +41,7 @@ type reader struct {
 	block       []byte
 	blockFrames int
 
-	hdec   hpack.Decoder
-	fields []hpack.Field // of the head that is looked at
+	hdec hpack.Decoder
 
 	// What the octets looked at brought, which is told when all of them were: by then
 	// the content that came along is there, too.
@@ -445,11 +445,18 @@ func (r *reader) readContinuation(h frameHeader, p []byte) error {
 	return r.head(id, r.blockEnd, r.blockSelf, block)
 }
 
+// fieldLists hold the fields of the heads that are looked at.
+var fieldLists = sync.Pool{New: func() any { list := make([]hpack.Field, 0, maxFields); return &list }}
+
 // head takes a whole header block. It is decoded whatever becomes of it, since the
 // next ones refer to it.
 func (r *reader) head(id uint32, end, self bool, block []byte) error {
-	fields, err := r.hdec.Decode(block, r.fields[:0])
-	defer r.dropFields(fields)
+	list := fieldLists.Get().(*[]hpack.Field)
+	fields, err := r.hdec.Decode(block, *list)
+	defer func() {
+		clear(fields) // the texts may be large
+		fieldLists.Put(list)
+	}()
 	if errors.Is(err, hpack.ErrDecode) {
 		return fault(codeCompression, "%w", err)
 	}
@@ -477,15 +484,6 @@ func (r *reader) head(id uint32, end, self bool, block []byte) error {
 		return r.trailers(s, end, fields, tooLarge)
 	}
 	return r.response(s, end, fields, tooLarge)
-}
-
-// dropFields forgets the texts of a head, which may be large.
-func (r *reader) dropFields(fields []hpack.Field) {
-	clear(fields)
-	if cap(fields) > 32 {
-		fields = nil
-	}
-	r.fields = fields
 }
 
 // noteStream judges the number of a stream that HEADERS name and that is not open,

@@ -15,11 +15,13 @@ func hash(s string) uint64 { return maphash.String(seed, s) }
 func mix(name, value uint64) uint64 { return (name ^ value>>29 ^ value<<35) * 0x9e3779b97f4a7c15 }
 
 const (
-	// maxEntries is how many entries fit into a table.
-	maxEntries = TableSize / entryOverhead
-	// encoderSlots is how many pairs and names an Encoder finds again; where two share a
-	// slot, the younger one is found. A power of two.
-	encoderSlots = 2 * maxEntries
+	// firstEntries is how many entries an Encoder first has memory for; it doubles. More
+	// than TableSize/entryOverhead, which is 128, never are.
+	firstEntries = 16
+	// probes is how many slots a pair may be in.
+	probes = 4
+	// seenSlots is how many of the fields that it wrote lately an Encoder knows again.
+	seenSlots = 128
 )
 
 // Encoder compresses the header blocks of one direction of a connection, in their
@@ -32,17 +34,14 @@ type Encoder struct {
 	resized           bool // the largest size is to be told to the peer
 	shrunk            int  // how far it is below TableSize
 	size              int
-	inserted, evicted uint32 // how many ever were; entry number n is entries[n % maxEntries]
-	t                 *encoderTable
+	inserted, evicted uint32            // how many entries ever were
+	entries           []encoderEntry    // number n is at n modulo their length, a power of two
+	pairs             []uint32          // by mix: the number of an entry, counted from 1
+	names             []uint32          // by the name's hash: the same
+	seen              [seenSlots]uint16 // by mix: other bits of what was last seen there
 }
 
-type encoderTable struct {
-	entries [maxEntries]encoderEntry
-	pairs   [encoderSlots]uint32 // by mix: the number of an entry, counted from 1
-	names   [encoderSlots]uint32 // by the name's hash: the same
-	seen    [encoderSlots]uint32 // by mix: other bits of what was last seen there
-}
-
+// encoderEntry is a field of the table.
 type encoderEntry struct{ name, value string }
 
 func (e *encoderEntry) size() int { return len(e.name) + len(e.value) + entryOverhead }
@@ -82,38 +81,38 @@ func (e *Encoder) Append(dst []byte, name, value string) []byte {
 		}
 	}
 	index := static
-	var pair uint64
 	if secret(name) {
 		// Nobody may learn from the lengths of blocks whether a guess was right (7.1.3).
 		return appendLiteral(dst, 0x10, 4, index, name, value)
 	}
-	if e.t == nil {
-		e.t = &encoderTable{}
-	}
-	pair = mix(hn, hash(value))
-	if n, ok := e.live(e.t.pairs[pair%encoderSlots]); ok {
-		if f := &e.t.entries[n%maxEntries]; f.name == name && f.value == value {
-			return appendInteger(dst, 0x80, 7, e.index(n))
+	pair := mix(hn, hash(value))
+	nameOf := staticTable[static].name
+	if len(e.entries) > 0 {
+		for i := range uint64(probes) {
+			if n, ok := e.live(*slot(e.pairs, pair+i)); ok && *e.entry(n) == (encoderEntry{name, value}) {
+				return appendInteger(dst, 0x80, 7, e.index(n))
+			}
+		}
+		if n, ok := e.live(*slot(e.names, hn)); ok && static == 0 && e.entry(n).name == name {
+			index, nameOf = e.index(n), e.entry(n).name
 		}
 	}
-	nameOf := ""
-	if static == 0 {
-		if n, ok := e.live(e.t.names[hn%encoderSlots]); ok && e.t.entries[n%maxEntries].name == name {
-			index, nameOf = e.index(n), e.t.entries[n%maxEntries].name
-		}
-	} else {
-		nameOf = staticTable[static].name
-	}
-	mark := uint32(pair>>32) | 1
-	if seen := &e.t.seen[pair%encoderSlots]; *seen != mark || len(name)+len(value)+entryOverhead > TableSize-e.shrunk {
+	mark := uint16(pair>>48) | 1
+	if seen := &e.seen[pair>>32%seenSlots]; *seen != mark || len(name)+len(value)+entryOverhead > TableSize-e.shrunk {
 		*seen = mark
 		return appendLiteral(dst, 0, 4, index, name, value)
+	}
+	for n := e.evicted; n != e.inserted; n++ {
+		if *e.entry(n) == (encoderEntry{name, value}) { // others have all its slots
+			e.find(n)
+			return appendInteger(dst, 0x80, 7, e.index(n))
+		}
 	}
 	dst = appendLiteral(dst, 0x40, 6, index, name, value)
 	if nameOf == "" {
 		nameOf = strings.Clone(name)
 	}
-	e.insert(encoderEntry{nameOf, strings.Clone(value)}, pair, hn)
+	e.insert(encoderEntry{nameOf, strings.Clone(value)})
 	return dst
 }
 
@@ -135,20 +134,56 @@ func (e *Encoder) live(slot uint32) (n uint32, ok bool) {
 // index returns the index of entry number n.
 func (e *Encoder) index(n uint32) int { return len(staticTable) + int(e.inserted-1-n) }
 
-func (e *Encoder) insert(f encoderEntry, pair, hn uint64) {
+func (e *Encoder) entry(n uint32) *encoderEntry { return &e.entries[n&uint32(len(e.entries)-1)] }
+
+// slot returns the place of a hash; there is a power of two of them.
+func slot(slots []uint32, h uint64) *uint32 { return &slots[h&uint64(len(slots)-1)] }
+
+func (e *Encoder) insert(f encoderEntry) {
 	e.evict(f.size())
+	if int(e.inserted-e.evicted) == len(e.entries) {
+		e.grow()
+	}
 	n := e.inserted
 	e.inserted++
 	e.size += f.size()
-	e.t.entries[n%maxEntries] = f
-	e.t.pairs[pair%encoderSlots] = n + 1
-	e.t.names[hn%encoderSlots] = n + 1
+	*e.entry(n) = f
+	e.find(n)
+}
+
+// find makes entry number n be found by pair and by name.
+func (e *Encoder) find(n uint32) {
+	f := e.entry(n)
+	hn := hash(f.name)
+	*slot(e.names, hn) = n + 1
+	pair := mix(hn, hash(f.value))
+	free := slot(e.pairs, pair)
+	for i := range uint64(probes) {
+		s := slot(e.pairs, pair+i)
+		if _, ok := e.live(*s); !ok {
+			free = s
+			break
+		}
+	}
+	*free = n + 1
+}
+
+// grow makes memory for twice as many entries.
+func (e *Encoder) grow() {
+	old := e.entries
+	size := max(firstEntries, 2*len(old))
+	e.entries = make([]encoderEntry, size)
+	e.pairs, e.names = make([]uint32, 2*size), make([]uint32, 2*size)
+	for n := e.evicted; n != e.inserted; n++ {
+		*e.entry(n) = old[n&uint32(len(old)-1)]
+		e.find(n)
+	}
 }
 
 // evict makes room for an entry of that size.
 func (e *Encoder) evict(size int) {
 	for e.evicted != e.inserted && e.size+size > TableSize-e.shrunk {
-		f := &e.t.entries[e.evicted%maxEntries]
+		f := e.entry(e.evicted)
 		e.size -= f.size()
 		*f = encoderEntry{}
 		e.evicted++
