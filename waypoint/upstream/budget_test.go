@@ -103,3 +103,36 @@ func BenchmarkRequest(b *testing.B) {
 		p.Release()
 	}
 }
+
+// A backend that is down gets a fifth more than was asked for, whatever its clients'
+// routes say.
+func TestRetriesDoNotMakeAStorm(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBackend(t, upstream.Config{}, nil, endpoints(1))
+		policy := upstream.RetryPolicy{Attempts: 5, On: upstream.On5xx, Backoff: upstream.DefaultBackoff}
+		attempts := 0
+		const seconds, perSecond = 20, 1000
+		for range seconds * perSecond {
+			time.Sleep(time.Second / perSecond)
+			p, err := b.Request(upstream.Normal)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for number := 1; ; number++ {
+				attempts++
+				if !policy.Decide(get, upstream.Attempt{Number: number, Status: 503, Replayable: true}).Retry {
+					break
+				}
+				retry, err := b.Retry()
+				if err != nil {
+					break
+				}
+				retry.Release()
+			}
+			p.Release()
+		}
+		if most := float64(seconds*perSecond)*1.2 + 11*seconds*1.2; float64(attempts) > most {
+			t.Errorf("%d attempts for %d requests", attempts, seconds*perSecond)
+		}
+	})
+}
