@@ -30,6 +30,7 @@ import (
 	"github.com/tulle-mesh/tulle/waypoint/forward"
 	"github.com/tulle-mesh/tulle/waypoint/http1"
 	"github.com/tulle-mesh/tulle/waypoint/http2"
+	"github.com/tulle-mesh/tulle/waypoint/jwt"
 	"github.com/tulle-mesh/tulle/waypoint/listener"
 	"github.com/tulle-mesh/tulle/waypoint/mesh"
 	"github.com/tulle-mesh/tulle/waypoint/tunnel"
@@ -70,6 +71,7 @@ type waypoint struct {
 	ready    *readiness.Ready
 	registry *prometheus.Registry
 	store    *state.Store
+	keys     *jwt.Keys
 	mesh     *mesh.Mesh
 	xds      *xdsclient.Client
 	ca       *grpc.ClientConn
@@ -106,7 +108,9 @@ func build(cfg config.Config, log *zap.Logger) (*waypoint, error) {
 	w.lease = w.certs.Acquire(id)
 	budget := hbone.NewBudget(windowBudgetBytes)
 	w.dialer = tunnel.NewDialer(tunnel.Config{SVID: w.lease, Bundles: w.lease, Budget: budget, ConnectTimeout: cfg.ConnectTimeout})
+	w.keys = jwt.NewKeys(jwt.Config{Fetcher: jwt.NewHTTPFetcher(nil), Log: log.Named("jwt")})
 	w.mesh = mesh.New(mesh.Config{
+		Keys:  w.keys,
 		Store: w.store, Dialer: dialer{w.dialer}, Network: cfg.Network, Namespace: cfg.PodNamespace, Pod: cfg.PodName,
 		Want: func(names ...string) { w.xds.Subscribe(xdsclient.AddressType, names...) }, Logger: log.Named("mesh"),
 	})
@@ -145,8 +149,10 @@ func (w *waypoint) subscribe(roots mtls.Roots) (*xdsclient.Client, error) {
 			xdsclient.AddressType: w.store.AddressHandler(),
 			mesh.ServiceType:      w.mesh.ServiceHandler(),
 			mesh.PolicyType:       w.mesh.PolicyHandler(),
+
+			mesh.AuthenticationType: w.mesh.AuthenticationHandler(),
 		},
-		Names:    map[string][]string{mesh.ServiceType: own, mesh.PolicyType: own},
+		Names:    map[string][]string{mesh.ServiceType: own, mesh.PolicyType: own, mesh.AuthenticationType: own},
 		OnDemand: []string{xdsclient.AddressType},
 		Logger:   w.log.Named("xds"), Registerer: w.registry,
 	})
@@ -243,6 +249,7 @@ func (w *waypoint) drainAll() {
 // close releases what build made.
 func (w *waypoint) close() {
 	w.forward.Close()
+	w.keys.Close()
 	w.lease.Release()
 	w.certs.Close()
 	_ = w.ca.Close()

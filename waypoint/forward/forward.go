@@ -2,6 +2,7 @@ package forward
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"slices"
 	"time"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/tulle-mesh/tulle/internal/authz/request"
 	"github.com/tulle-mesh/tulle/internal/workload"
+	"github.com/tulle-mesh/tulle/waypoint/jwt"
 	"github.com/tulle-mesh/tulle/waypoint/mesh"
 	"github.com/tulle-mesh/tulle/waypoint/message"
 	"github.com/tulle-mesh/tulle/waypoint/route"
@@ -109,10 +111,10 @@ func (e *exchange) serve(ctx context.Context) {
 		return
 	}
 	e.rec.Service = svc.Name
-	permit, err := e.authorize(svc)
+	permit, err := e.authorize(ctx, svc)
 	if err != nil {
 		e.rec.Err = err
-		e.reply(reply{status: 403, flag: flagDenied, text: "access denied by policy"})
+		e.deny(err)
 		return
 	}
 	e.rec.Policy = permit.Policy()
@@ -208,8 +210,23 @@ func (e *exchange) reply(r reply) {
 	e.rec.fail(flagDownstream, r.send(e.x))
 }
 
-// authorize asks the service's policies. The error is a *request.Denial.
-func (e *exchange) authorize(svc *mesh.Service) (request.Permit, error) {
+// deny answers a request that may not pass.
+func (e *exchange) deny(err error) {
+	var refusal *jwt.Refusal
+	if !errors.As(err, &refusal) {
+		e.reply(reply{status: 403, flag: flagDenied, text: "access denied by policy"})
+		return
+	}
+	r := reply{status: refusal.Status, flag: flagDenied, text: "the request's token is not accepted"}
+	if challenge := refusal.Challenge(); challenge != "" {
+		r.header = message.Header{{Name: "www-authenticate", Value: challenge}}
+	}
+	e.reply(r)
+}
+
+// authorize checks the request's token and asks the service's policies. The error is a
+// *jwt.Refusal or a *request.Denial.
+func (e *exchange) authorize(ctx context.Context, svc *mesh.Service) (request.Permit, error) {
 	attributes := request.Attributes{
 		Source: e.c.Source.Addr(), Remote: e.c.Source.Addr(), Peer: e.c.Peer, Destination: e.c.Destination,
 		Request: &request.Request{
@@ -217,8 +234,18 @@ func (e *exchange) authorize(svc *mesh.Service) (request.Permit, error) {
 			Query: e.r.Query, HasQuery: e.r.HasQuery, Protocol: e.r.Protocol, Fields: &e.r.Header,
 		},
 	}
-	// Nobody is asked yet: CUSTOM policies deny what they fit.
-	permit, observed, err := svc.Policies.Authorize(&attributes, svc.Policies.Consult(&attributes))
+	// CUSTOM policies judge the request as it was sent. Nobody is asked yet: they deny
+	// what they fit.
+	consent := svc.Policies.Consult(&attributes)
+	if !svc.Tokens.Empty() {
+		token, err := svc.Tokens.Check(ctx, e.r)
+		if err != nil {
+			return request.Permit{}, err
+		}
+		attributes.Request.Token, attributes.Request.Fields = token, &e.r.Header
+		attributes.Request.Query, attributes.Request.HasQuery = e.r.Query, e.r.HasQuery
+	}
+	permit, observed, err := svc.Policies.Authorize(&attributes, consent)
 	for _, o := range observed {
 		if o.Matched || o.WouldDeny {
 			e.f.log.Info("policy that is not enforced fits", zap.String("policy", o.Policy), zap.Bool("would_deny", o.WouldDeny),

@@ -356,6 +356,40 @@ func TestPoliciesRefuse(t *testing.T) {
 	})
 }
 
+func TestTokensAreChecked(t *testing.T) {
+	w := newWorld(t)
+	var reached atomic.Int64
+	w.service("web", apiworkload.AppProtocol_HTTP11, app(t, func(http.ResponseWriter, *http.Request) { reached.Add(1) }))
+	w.serve(&api.Service{
+		Namespace: "shop", Hostname: key("web").Hostname, Name: "web", Authentications: []string{"shop/a"},
+		Ports: []*api.Port{{Port: 80, Protocol: api.Protocol_HTTP1}},
+	})
+	c := httpClient(t, false)
+	if r, _ := get(t, c, w.url); r.StatusCode != 503 {
+		t.Errorf("before the rules have come: %d", r.StatusCode)
+	}
+	w.taken(w.mesh.AuthenticationHandler().Apply(xdsclient.Delta{Resources: []xdsclient.Resource{packed(t, "shop/a", &api.Authentication{
+		Namespace: "shop", Name: "a", Rules: []*api.TokenRule{{Issuer: "https://issuer", Keys: &api.TokenRule_Jwks{Jwks: `{"keys":[]}`}}},
+	})}}))
+	if r, _ := get(t, c, w.url); r.StatusCode != 200 {
+		t.Errorf("without a token: %d", r.StatusCode)
+	}
+	q, _ := http.NewRequest("GET", w.url, nil)
+	// {"alg":"RS256"}, {"iss":"https://issuer"}, and no signature of anybody.
+	q.Header.Set("authorization", "Bearer eyJhbGciOiJSUzI1NiJ9.eyJpc3MiOiJodHRwczovL2lzc3VlciJ9.c2ln")
+	r, err := c.Do(q)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Body.Close()
+	if r.StatusCode != 401 || r.Header.Get("www-authenticate") == "" {
+		t.Errorf("with a forged token: %d %v", r.StatusCode, r.Header)
+	}
+	if reached.Load() != 1 {
+		t.Errorf("%d requests reached the application", reached.Load())
+	}
+}
+
 func TestMirror(t *testing.T) {
 	w := newWorld(t)
 	copies := make(chan string, 10)

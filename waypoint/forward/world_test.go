@@ -28,6 +28,7 @@ import (
 	"github.com/tulle-mesh/tulle/waypoint/forward"
 	"github.com/tulle-mesh/tulle/waypoint/http1"
 	"github.com/tulle-mesh/tulle/waypoint/http2"
+	"github.com/tulle-mesh/tulle/waypoint/jwt"
 	"github.com/tulle-mesh/tulle/waypoint/mesh"
 	"github.com/tulle-mesh/tulle/waypoint/message"
 	"github.com/tulle-mesh/tulle/waypoint/upstream"
@@ -72,7 +73,8 @@ func newWorld(t *testing.T) *world {
 	t.Helper()
 	w := &world{t: t}
 	store := state.New(state.Config{})
-	w.mesh = mesh.New(mesh.Config{Store: store, Dialer: plain{}, Namespace: "shop", Pod: "waypoint", Logger: zaptest.NewLogger(t)})
+	keys := jwt.NewKeys(jwt.Config{Fetcher: jwt.NewHTTPFetcher(nil)})
+	w.mesh = mesh.New(mesh.Config{Store: store, Dialer: plain{}, Namespace: "shop", Pod: "waypoint", Keys: keys, Logger: zaptest.NewLogger(t)})
 	w.addresses = store.AddressHandler()
 	w.forward = forward.New(forward.Config{
 		Mesh: w.mesh, Identity: spiffeid.RequireFromString("spiffe://cluster.local/ns/shop/sa/waypoint"), Logger: zaptest.NewLogger(t),
@@ -124,6 +126,7 @@ func newWorld(t *testing.T) *world {
 		w.forward.Close()
 		cancel()
 		wg.Wait()
+		keys.Close()
 	})
 	return w
 }

@@ -178,4 +178,7 @@ func (m *Mesh) close() {
 		b.Close()
 	}
 	m.backends.Store(&map[backendKey]*backend{})
+	for _, a := range m.authentications {
+		a.Close()
+	}
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/tulle-mesh/tulle/internal/authz/request"
 	"github.com/tulle-mesh/tulle/internal/state"
 	"github.com/tulle-mesh/tulle/internal/workload"
+	"github.com/tulle-mesh/tulle/waypoint/jwt"
 	"github.com/tulle-mesh/tulle/waypoint/route"
 	"github.com/tulle-mesh/tulle/waypoint/upstream"
 )
@@ -29,7 +30,9 @@ type Config struct {
 	Network, Namespace, Pod string
 	// Want asks the control plane for services, "namespace/hostname", and their
 	// endpoints. It must not block; nil where the Store has all.
-	Want   func(names ...string)
+	Want func(names ...string)
+	// Keys hold the keys of tokens' issuers. They outlive the Mesh.
+	Keys   *jwt.Keys
 	Logger *zap.Logger
 }
 
@@ -37,8 +40,9 @@ type Config struct {
 type Service struct {
 	*route.Service
 	Key workload.ServiceKey
-	// Policies apply to all of its requests.
+	// Policies apply to all of its requests, Tokens checks those that they carry.
 	Policies request.Policies
+	Tokens   *jwt.Checker
 }
 
 // Mesh is safe for concurrent use.
@@ -51,15 +55,19 @@ type Mesh struct {
 
 	// mu serialises changes of the two maps, which are replaced and never changed, and
 	// guards what services are made of.
-	mu       sync.Mutex
-	routes   map[workload.ServiceKey]*route.Service
-	policies map[string]*request.Policy
-	closed   bool
+	mu              sync.Mutex
+	routes          map[workload.ServiceKey]*route.Service
+	policies        map[string]*request.Policy
+	authentications map[string]*jwt.Authentication
+	closed          bool
 }
 
 // New returns a Mesh that knows nothing. Run keeps its backends in step.
 func New(cfg Config) *Mesh {
-	m := &Mesh{cfg: cfg, log: cfg.Logger, routes: map[workload.ServiceKey]*route.Service{}, policies: map[string]*request.Policy{}}
+	m := &Mesh{
+		cfg: cfg, log: cfg.Logger, routes: map[workload.ServiceKey]*route.Service{},
+		policies: map[string]*request.Policy{}, authentications: map[string]*jwt.Authentication{},
+	}
 	m.services.Store(&map[workload.ServiceKey]*Service{})
 	m.backends.Store(&map[backendKey]*backend{})
 	return m
@@ -160,16 +168,31 @@ func (m *Mesh) rebuild(keys map[workload.ServiceKey]bool) {
 			delete(next, key)
 			continue
 		}
-		next[key] = &Service{Service: r, Key: key, Policies: m.policiesOf(r)}
+		next[key] = &Service{Service: r, Key: key, Policies: m.policiesOf(r), Tokens: m.tokensOf(r)}
 	}
 	m.services.Store(&next)
 }
 
-// policiesOf puts the policies of a service together. What cannot be enforced denies.
-func (m *Mesh) policiesOf(r *route.Service) request.Policies {
-	if len(r.Authentications) > 0 {
-		return request.Closed("this waypoint verifies no tokens, and " + r.Authentications[0] + " asks for it")
+// tokensOf puts together what checks the tokens of a service's requests.
+func (m *Mesh) tokensOf(r *route.Service) *jwt.Checker {
+	var known []*jwt.Authentication
+	var missing []string
+	for _, name := range r.Authentications {
+		if a := m.authentications[name]; a != nil {
+			known = append(known, a)
+		} else {
+			missing = append(missing, name)
+		}
 	}
+	checker := jwt.NewChecker(known...)
+	for _, name := range missing {
+		checker = checker.WithMissing(name)
+	}
+	return checker
+}
+
+// policiesOf puts the policies of a service together.
+func (m *Mesh) policiesOf(r *route.Service) request.Policies {
 	var known []*request.Policy
 	var missing []string
 	for _, name := range r.Policies {

@@ -19,6 +19,8 @@ import (
 const (
 	ServiceType = "type.googleapis.com/tulle.waypoint.Service"
 	PolicyType  = "type.googleapis.com/tulle.waypoint.Policy"
+
+	AuthenticationType = "type.googleapis.com/tulle.waypoint.Authentication"
 )
 
 // Alias names what is for the waypoint of a Gateway.
@@ -37,6 +39,13 @@ func (m *Mesh) ServiceHandler() xdsclient.Handler {
 func (m *Mesh) PolicyHandler() xdsclient.Handler {
 	return xdsclient.HandlerFunc(func(d xdsclient.Delta) []xdsclient.Rejection {
 		return m.apply(d, m.putPolicy, m.removePolicy)
+	})
+}
+
+// AuthenticationHandler takes what checks tokens. One that cannot be named is rejected.
+func (m *Mesh) AuthenticationHandler() xdsclient.Handler {
+	return xdsclient.HandlerFunc(func(d xdsclient.Delta) []xdsclient.Rejection {
+		return m.apply(d, m.putAuthentication, m.removeAuthentication)
 	})
 }
 
@@ -146,6 +155,47 @@ func (m *Mesh) removePolicy(name string, touched changed) {
 func (m *Mesh) touch(policy string, touched changed) {
 	for key, r := range m.routes {
 		if slices.Contains(r.Policies, policy) {
+			touched[key] = true
+		}
+	}
+}
+
+func (m *Mesh) putAuthentication(r xdsclient.Resource, touched changed) error {
+	var a api.Authentication
+	if err := unpack(r, &a); err != nil {
+		return err
+	}
+	compiled, err := m.cfg.Keys.Compile(&a)
+	if err != nil {
+		return err
+	}
+	if compiled.Key() != r.Name {
+		compiled.Close()
+		return fmt.Errorf("it calls itself %s", compiled.Key())
+	}
+	if w := compiled.Warnings(); len(w) > 0 {
+		m.log.Warn("rules of tokens cannot be checked, and refuse them", zap.String("authentication", r.Name), zap.Strings("reasons", w))
+	}
+	// The new one first, so that keys that both need stay.
+	if old := m.authentications[r.Name]; old != nil {
+		old.Close()
+	}
+	m.authentications[r.Name] = compiled
+	m.touchAuthentication(r.Name, touched)
+	return nil
+}
+
+func (m *Mesh) removeAuthentication(name string, touched changed) {
+	if old := m.authentications[name]; old != nil {
+		old.Close()
+		delete(m.authentications, name)
+		m.touchAuthentication(name, touched)
+	}
+}
+
+func (m *Mesh) touchAuthentication(name string, touched changed) {
+	for key, r := range m.routes {
+		if slices.Contains(r.Authentications, name) {
 			touched[key] = true
 		}
 	}

@@ -45,6 +45,7 @@ var kinds = []kind{
 	{name: "ReferenceGrant", apiVersions: []string{"gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1beta1"}, value: func() any { return &gatewayv1.ReferenceGrant{} }},
 	{name: "AuthorizationPolicy", apiVersions: []string{"security.istio.io/v1", "security.istio.io/v1beta1"}, value: func() any { return &securityv1.AuthorizationPolicy{} }},
 	{name: "PeerAuthentication", apiVersions: []string{"security.istio.io/v1", "security.istio.io/v1beta1"}, value: func() any { return &securityv1.PeerAuthentication{} }},
+	{name: "RequestAuthentication", apiVersions: []string{"security.istio.io/v1", "security.istio.io/v1beta1"}, value: func() any { return &securityv1.RequestAuthentication{} }},
 	{name: "ServiceEntry", apiVersions: []string{"networking.istio.io/v1", "networking.istio.io/v1beta1", "networking.istio.io/v1alpha3"}, value: func() any { return &networkingv1.ServiceEntry{} }},
 	{name: "WorkloadEntry", apiVersions: []string{"networking.istio.io/v1", "networking.istio.io/v1beta1", "networking.istio.io/v1alpha3"}, value: func() any { return &networkingv1.WorkloadEntry{} }},
 }
