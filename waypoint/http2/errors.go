@@ -44,6 +44,7 @@ var (
 	errHeadTooLarge = errors.New("head is too large")
 	errNoSwitch     = errors.New("request asked for no change of protocol")
 	errStalled      = errors.New("client takes nothing of the response")
+	errAccepts      = errors.New("the response would accept a CONNECT or an upgrade that was not accepted")
 	errDone         = errors.New("exchange is over")
 )
 

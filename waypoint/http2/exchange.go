@@ -131,10 +131,15 @@ func (x *serverExchange) interim(r *message.Response, octets int) {
 }
 
 // Respond implements message.Exchange. Fields that frame a message are left out,
-// whoever put them there.
+// whoever put them there. A CONNECT, extended or not, cannot be answered with 2xx, as
+// an upgrade of HTTP/1.1 can that the server does not want: it would mean that what
+// follows is the other protocol. That is for Switch to say.
 func (x *serverExchange) Respond(r *message.Response, end bool) error {
-	if r.Status < 200 || r.Status > 599 {
+	switch {
+	case r.Status < 200 || r.Status > 599:
 		return fmt.Errorf("status %d is not that of a final response", r.Status)
+	case x.tunnel && r.Status < 300:
+		return errAccepts
 	}
 	return x.respond(r, end)
 }

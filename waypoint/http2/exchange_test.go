@@ -430,3 +430,31 @@ func TestUpgradesAndTunnels(t *testing.T) {
 		}
 	})
 }
+
+func TestUpgradeThatTheServerDoesNotWantIsNoSuccess(t *testing.T) {
+	client := connect(t, tcpConns, handled(func(_ context.Context, x message.Exchange) {
+		if err := x.Respond(&message.Response{Status: 200, Length: 4}, false); err == nil {
+			t.Error("200 was sent, which accepts")
+		}
+		_ = x.Respond(&message.Response{Status: 502, Length: 2}, false)
+		_, _ = x.Write([]byte("no"))
+		_ = x.Close(nil)
+	}))
+	r := get("/chat")
+	r.Protocol = "websocket"
+	x, err := client.Open(t.Context(), r, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = x.Close() }()
+	p, err := x.Response(t.Context())
+	if err != nil || p.Status != 502 {
+		t.Fatalf("%+v, %v", p, err)
+	}
+	if _, err := x.Stream(); err == nil {
+		t.Error("there is a stream")
+	}
+	if got, err := io.ReadAll(x.Body()); err != nil || string(got) != "no" {
+		t.Errorf("%q, %v", got, err)
+	}
+}

@@ -200,6 +200,9 @@ func (r *reader) request(id uint32, end bool, fields []hpack.Field, tooLarge boo
 	if err != nil && !ok {
 		return &streamFault{id, codeProtocol, err}
 	}
+	if refused != nil {
+		c.server.refused(&refused.ProtocolError)
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.err != nil {
@@ -213,7 +216,6 @@ func (r *reader) request(id uint32, end bool, fields []hpack.Field, tooLarge boo
 	x.remoteEnd, x.eof = end, end
 	c.streams[id] = &x.stream
 	if refused != nil {
-		c.server.refused(&refused.ProtocolError)
 		return r.refuse(x, refused.Status)
 	}
 	c.server.running++

@@ -179,11 +179,11 @@ func TestNormalFormOfRequests(t *testing.T) {
 					if diff := cmp.Diff(c.want, got); diff != "" {
 						t.Errorf("-want +got:\n%s", diff)
 					}
-					_ = x.Respond(&message.Response{Status: 204}, true)
+					_ = x.Respond(&message.Response{Status: 404}, true)
 				}), func(p *rawPeer) {
 					_ = p.headers(1, c.want.Length == 0, c.fields...)
 					synctest.Wait()
-					if got := p.statusOf(1); got != "204" {
+					if got := p.statusOf(1); got != "404" {
 						t.Errorf("status %q", got)
 					}
 				})
