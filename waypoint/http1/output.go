@@ -64,8 +64,14 @@ func (o *output) room() int {
 	return len(o.buf.b) - o.n
 }
 
-// put adds p to the buffer, which has room for it.
-func (o *output) put(p []byte) { o.n += copy(o.buf.b[o.n:], p) }
+// put adds p to the buffer, which must have room for it: what is cut short here would
+// be read as something else.
+func (o *output) put(p []byte) {
+	if o.room() < len(p) {
+		panic("http1: no room was reserved")
+	}
+	o.n += copy(o.buf.b[o.n:], p)
+}
 
 // pending reports whether something waits in the buffer.
 func (o *output) pending() bool { return o.n > 0 }
@@ -75,46 +81,57 @@ func (o *output) content(p []byte, chunked bool) error {
 	if o.failed != nil {
 		return o.failed
 	}
-	frame := 0
 	head := o.line[:0]
+	need := len(p)
 	if chunked {
 		head = append(strconv.AppendUint(head, uint64(len(p)), 16), '\r', '\n')
-		frame = len(head) + 2
+		need += len(head) + len(crlf)
 	}
-	if o.room() < len(p)+frame && o.n+len(p)+frame <= classSize[classMedium] {
-		o.reserve(len(p) + frame)
-	}
-	if o.room() >= len(p)+frame {
-		o.put(head)
-		o.put(p)
-		if chunked {
-			o.put(crlf)
-		}
+	if o.n+need <= classSize[classMedium] {
+		o.putContent(head, p, chunked)
 		return nil
 	}
 	if o.vector {
 		return o.gather(head, p, chunked)
 	}
-	// Without writev, what is small travels together with what is large.
-	if o.n+len(p)+frame <= classSize[classLarge] && (o.n > 0 || chunked) {
-		o.reserve(len(p) + frame)
-		return o.content(p, chunked)
+	// Without writev, what is small is copied to travel together with what is large.
+	if o.n+need > classSize[classLarge] {
+		if err := o.flush(); err != nil {
+			return err
+		}
 	}
-	if chunked {
-		o.reserve(len(head))
-		o.put(head)
+	switch {
+	case o.n+need <= classSize[classLarge] && (o.n > 0 || chunked):
+		o.putContent(head, p, chunked)
+		return o.flush()
+	case !chunked:
+		return o.write(p)
 	}
+	o.reserve(len(head))
+	o.put(head)
 	if err := o.flush(); err != nil {
 		return err
 	}
 	if err := o.write(p); err != nil {
 		return err
 	}
+	o.reserve(len(crlf))
+	o.put(crlf)
+	return nil
+}
+
+// putContent adds content to the buffer, which must be able to take it.
+func (o *output) putContent(head, p []byte, chunked bool) {
+	n := len(head) + len(p)
 	if chunked {
-		o.reserve(2)
+		n += len(crlf)
+	}
+	o.reserve(n)
+	o.put(head)
+	o.put(p)
+	if chunked {
 		o.put(crlf)
 	}
-	return nil
 }
 
 var crlf = []byte("\r\n")

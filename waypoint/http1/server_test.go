@@ -223,6 +223,44 @@ func TestContentOfAllSizes(t *testing.T) {
 	}
 }
 
+func TestContentInPiecesOfAllSizes(t *testing.T) {
+	const size = 300_000
+	want := bytes.Repeat([]byte("0123456789"), size/10)
+	for _, tcp := range []bool{true, false} {
+		for _, length := range []int64{size, -1} {
+			for _, piece := range []int{1, 3, 7, 4095, 16<<10 - 5, 16 << 10, 65_526, 65_527, 65_528, 65_536, 65_537, 100_000} {
+				client := start(t, tcp, func(_ context.Context, x message.Exchange) {
+					_ = x.Respond(&message.Response{Status: 200, Length: length}, false)
+					for rest := want; len(rest) > 0; {
+						n, err := x.Write(rest[:min(piece, len(rest))])
+						if err != nil {
+							t.Errorf("write: %v", err)
+							return
+						}
+						rest = rest[n:]
+					}
+					if err := x.Close(nil); err != nil {
+						t.Errorf("close: %v", err)
+					}
+				})
+				x, err := client.Open(t.Context(), get("/"), true)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := x.Response(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				got, err := io.ReadAll(readerOf(x.Body()))
+				if err != nil || !bytes.Equal(got, want) {
+					t.Errorf("pieces of %d, length %d, TCP %v: %d octets, %v", piece, length, tcp, len(got), err)
+				}
+				_ = x.Close()
+				_ = client.Close()
+			}
+		}
+	}
+}
+
 func TestContinue(t *testing.T) {
 	in := "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-Continue\r\nContent-Length: 3\r\n\r\n"
 	t.Run("is sent when the content is read", func(t *testing.T) {
