@@ -135,7 +135,11 @@ func (o *output) begin(h message.Header, n int, content int64) (lines, error) {
 
 // end takes over what l has added.
 func (o *output) end(l *lines) error {
-	if err := l.close(); err != nil {
+	err := l.close()
+	if len(l.b) > len(o.buf.b) {
+		panic("http1: frameSlack is too small")
+	}
+	if err != nil {
 		if o.n == 0 {
 			o.emptied()
 		}
