@@ -60,11 +60,12 @@ func TestRightsAreThoseThatTheBinariesUse(t *testing.T) {
 			expand("patch", "services/status", "gateway.networking.k8s.io/gateways/status", "gateway.networking.k8s.io/gatewayclasses/status",
 				"gateway.networking.k8s.io/httproutes/status", "gateway.networking.k8s.io/grpcroutes/status",
 				"gateway.networking.k8s.io/tcproutes/status", "gateway.networking.k8s.io/tlsroutes/status",
-				"security.istio.io/authorizationpolicies/status", "networking.istio.io/serviceentries/status", "networking.istio.io/workloadentries/status"),
+				"security.istio.io/authorizationpolicies/status", "security.istio.io/requestauthentications/status",
+				"networking.istio.io/serviceentries/status", "networking.istio.io/workloadentries/status"),
 			// Lists in a status that the API does not merge are read anew before they are written.
 			expand("get", "gateway.networking.k8s.io/httproutes", "gateway.networking.k8s.io/grpcroutes", "gateway.networking.k8s.io/tcproutes",
 				"gateway.networking.k8s.io/tlsroutes", "security.istio.io/authorizationpolicies",
-				"networking.istio.io/serviceentries", "networking.istio.io/workloadentries"),
+				"security.istio.io/requestauthentications", "networking.istio.io/serviceentries", "networking.istio.io/workloadentries"),
 			expand("create", "authentication.k8s.io/tokenreviews"),
 			expand("create,list,patch,watch", "configmaps istio-ca-root-cert"))},
 		{"Role", "istiod", slices.Concat(

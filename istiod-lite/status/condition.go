@@ -69,16 +69,17 @@ type Parent struct {
 // kinds are those whose status is written, with the types of conditions at the
 // top of the status that are ours to take away too.
 var kinds = map[string][]string{
-	"Service":             {WaypointBound},
-	"ServiceEntry":        {WaypointBound, WaypointMissing, VisibilityApplied},
-	"WorkloadEntry":       {WaypointBound},
-	"AuthorizationPolicy": {ZtunnelAccepted, WaypointAccepted},
-	"GatewayClass":        nil,
-	"Gateway":             nil,
-	"HTTPRoute":           nil,
-	"GRPCRoute":           nil,
-	"TCPRoute":            nil,
-	"TLSRoute":            nil,
+	"Service":               {WaypointBound},
+	"ServiceEntry":          {WaypointBound, WaypointMissing, VisibilityApplied},
+	"WorkloadEntry":         {WaypointBound},
+	"AuthorizationPolicy":   {ZtunnelAccepted, WaypointAccepted},
+	"RequestAuthentication": {WaypointAccepted},
+	"GatewayClass":          nil,
+	"Gateway":               nil,
+	"HTTPRoute":             nil,
+	"GRPCRoute":             nil,
+	"TCPRoute":              nil,
+	"TLSRoute":              nil,
 }
 
 // relevant are the kinds that decisions depend on, besides the pods of waypoints.
@@ -97,6 +98,8 @@ func present(obj metav1.Object) []metav1.Condition {
 	case *networkingv1.WorkloadEntry:
 		return fromIstio(o.Status.GetConditions())
 	case *securityv1.AuthorizationPolicy:
+		return fromIstio(o.Status.GetConditions())
+	case *securityv1.RequestAuthentication:
 		return fromIstio(o.Status.GetConditions())
 	case *gatewayv1.GatewayClass:
 		return o.Status.Conditions

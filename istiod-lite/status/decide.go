@@ -50,6 +50,8 @@ func (d Decider) decide(v *view, obj metav1.Object) (Wanted, bool) {
 		return Wanted{Conditions: append(v.waypointBound(o), serviceEntry(o)...)}, true
 	case *securityv1.AuthorizationPolicy:
 		return Wanted{Conditions: []Condition{d.policy(v, o)}}, true
+	case *securityv1.RequestAuthentication:
+		return Wanted{Conditions: []Condition{d.request(v, o)}}, true
 	case *gatewayv1.GatewayClass:
 		return v.gatewayClass(o)
 	case *gatewayv1.Gateway:
@@ -99,23 +101,17 @@ func serviceEntry(se *networkingv1.ServiceEntry) []Condition {
 
 // policy says who enforces a policy, and whether all of it.
 func (d Decider) policy(v *view, ap *securityv1.AuthorizationPolicy) Condition {
-	covered := v.waypoints.Covers(ap)
-	gaps := d.gaps(ap, covered)
 	targets := translate.Targets(ap)
+	covered := v.waypoints.Covers(targets)
+	gaps := d.gaps(ap, covered)
 	if len(targets) == 0 {
 		if len(gaps) > 0 {
 			return no(ZtunnelAccepted, "UnsupportedValue", strings.Join(gaps, ". ")+".")
 		}
 		return yes(ZtunnelAccepted, "Accepted", "Node proxies enforce it.")
 	}
-	var missing []string
-	for _, key := range targets {
-		if v.objects.Object(key) == nil {
-			missing = append(missing, key.String())
-		}
-	}
-	if len(missing) > 0 {
-		return no(WaypointAccepted, "TargetNotFound", fmt.Sprintf("It does not exist: %s.", strings.Join(missing, ", ")))
+	if c, missing := v.missing(targets); missing {
+		return c
 	}
 	if covered {
 		message := "Waypoints enforce it, and node proxies do on what does not come through them."
@@ -133,6 +129,41 @@ func (d Decider) policy(v *view, ap *securityv1.AuthorizationPolicy) Condition {
 		message += " " + strings.Join(gaps, ". ") + "."
 	}
 	return no(WaypointAccepted, "AncestorNotBound", message)
+}
+
+// missing tells of targets that do not exist.
+func (v *view) missing(targets []source.Key) (Condition, bool) {
+	var missing []string
+	for _, key := range targets {
+		if v.objects.Object(key) == nil {
+			missing = append(missing, key.String())
+		}
+	}
+	return no(WaypointAccepted, "TargetNotFound", fmt.Sprintf("It does not exist: %s.", strings.Join(missing, ", "))), len(missing) > 0
+}
+
+// request says whether anybody checks the tokens that a RequestAuthentication is
+// about; of one without targets it depends on the service.
+func (d Decider) request(v *view, ra *securityv1.RequestAuthentication) Condition {
+	var gaps []string
+	if d.Problems != nil {
+		for _, p := range d.Problems(source.Key{Kind: "RequestAuthentication", Name: source.Name{Namespace: ra.Namespace, Name: ra.Name}}) {
+			gaps = append(gaps, strings.TrimPrefix(p.Field+": ", ": ")+p.Message)
+		}
+	}
+	targets := translate.RequestTargets(ra)
+	c, missing := v.missing(targets)
+	switch {
+	case missing:
+		return c
+	case len(gaps) > 0:
+		return no(WaypointAccepted, "Invalid", strings.Join(gaps, ". ")+".")
+	case len(targets) == 0:
+		return yes(WaypointAccepted, "Accepted", "Waypoints check tokens of the requests to the services behind them; nobody else does.")
+	case !v.waypoints.Covers(targets):
+		return no(WaypointAccepted, "AncestorNotBound", "Only waypoints check tokens, and not all targets are behind one that is ready: requests with any token pass, and nobody has a request principal.")
+	}
+	return yes(WaypointAccepted, "Accepted", "Waypoints check tokens by it.")
 }
 
 // gaps returns sentences, without their stops, on what is not enforced as it is

@@ -72,6 +72,26 @@ kind: AuthorizationPolicy
 metadata: {name: at-class, namespace: istio-system}
 spec: {targetRefs: [{kind: GatewayClass, group: gateway.networking.k8s.io, name: istio-waypoint}], action: AUDIT, rules: [{}]}
 ---
+apiVersion: security.istio.io/v1
+kind: RequestAuthentication
+metadata: {name: tokens, namespace: shop}
+spec: {targetRefs: [{kind: Service, group: "", name: web}], jwtRules: [{issuer: i, jwksUri: https://keys.example.com}]}
+---
+apiVersion: security.istio.io/v1
+kind: RequestAuthentication
+metadata: {name: lost, namespace: shop}
+spec: {targetRefs: [{kind: Service, group: "", name: gone}], jwtRules: [{issuer: i, jwksUri: https://keys.example.com}]}
+---
+apiVersion: security.istio.io/v1
+kind: RequestAuthentication
+metadata: {name: wide, namespace: shop}
+spec: {jwtRules: [{issuer: i, jwksUri: https://keys.example.com}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: foreign, namespace: shop}
+spec: {type: ExternalName, externalName: example.com}
+---
 apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
 metadata: {name: good, namespace: shop}
@@ -162,6 +182,11 @@ func TestObjectsAreToldWhatAWaypointDoesForThem(t *testing.T) {
 		{"True", "", "AuthorizationPolicy shop/at-bare", []string{"WaypointAccepted False AncestorNotBound"}},
 		{"True", "", "AuthorizationPolicy shop/at-gateway", []string{"WaypointAccepted False PartiallyInvalid"}},
 		{"True", "", "AuthorizationPolicy istio-system/at-class", []string{"WaypointAccepted True Accepted"}},
+		{"True", "", "Service shop/foreign", []string{"istio.io/WaypointBound False UnsupportedTrafficType"}},
+		{"True", "", "RequestAuthentication shop/tokens", []string{"WaypointAccepted True Accepted"}},
+		{"False", "", "RequestAuthentication shop/tokens", []string{"WaypointAccepted False AncestorNotBound"}},
+		{"True", "", "RequestAuthentication shop/lost", []string{"WaypointAccepted False TargetNotFound"}},
+		{"False", "", "RequestAuthentication shop/wide", []string{"WaypointAccepted True Accepted"}},
 		{"True", "", "HTTPRoute shop/good", []string{
 			"0:web Accepted True Accepted", "0:web ResolvedWaypoints True ResolvedWaypoints", "0:web ResolvedRefs True ResolvedRefs",
 			"1:bare Accepted False Pending", "1:bare ResolvedWaypoints False NoWaypoint", "1:bare ResolvedRefs True ResolvedRefs",

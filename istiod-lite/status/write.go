@@ -40,16 +40,17 @@ type endpoint struct {
 }
 
 var endpoints = map[string]endpoint{
-	"Service":             {schema.GroupVersion{Version: "v1"}, "services", false},
-	"ServiceEntry":        {schema.GroupVersion{Group: "networking.istio.io", Version: "v1"}, "serviceentries", true},
-	"WorkloadEntry":       {schema.GroupVersion{Group: "networking.istio.io", Version: "v1"}, "workloadentries", true},
-	"AuthorizationPolicy": {schema.GroupVersion{Group: "security.istio.io", Version: "v1"}, "authorizationpolicies", true},
-	"GatewayClass":        {gatewayv1.SchemeGroupVersion, "gatewayclasses", false},
-	"Gateway":             {gatewayv1.SchemeGroupVersion, "gateways", false},
-	"HTTPRoute":           {gatewayv1.SchemeGroupVersion, "httproutes", true},
-	"GRPCRoute":           {gatewayv1.SchemeGroupVersion, "grpcroutes", true},
-	"TCPRoute":            {gatewayv1.SchemeGroupVersion, "tcproutes", true},
-	"TLSRoute":            {gatewayv1.SchemeGroupVersion, "tlsroutes", true},
+	"Service":               {schema.GroupVersion{Version: "v1"}, "services", false},
+	"ServiceEntry":          {schema.GroupVersion{Group: "networking.istio.io", Version: "v1"}, "serviceentries", true},
+	"WorkloadEntry":         {schema.GroupVersion{Group: "networking.istio.io", Version: "v1"}, "workloadentries", true},
+	"AuthorizationPolicy":   {schema.GroupVersion{Group: "security.istio.io", Version: "v1"}, "authorizationpolicies", true},
+	"RequestAuthentication": {schema.GroupVersion{Group: "security.istio.io", Version: "v1"}, "requestauthentications", true},
+	"GatewayClass":          {gatewayv1.SchemeGroupVersion, "gatewayclasses", false},
+	"Gateway":               {gatewayv1.SchemeGroupVersion, "gateways", false},
+	"HTTPRoute":             {gatewayv1.SchemeGroupVersion, "httproutes", true},
+	"GRPCRoute":             {gatewayv1.SchemeGroupVersion, "grpcroutes", true},
+	"TCPRoute":              {gatewayv1.SchemeGroupVersion, "tcproutes", true},
+	"TLSRoute":              {gatewayv1.SchemeGroupVersion, "tlsroutes", true},
 }
 
 // write reports whether it changed anything.

@@ -306,7 +306,7 @@ func (t *Translator) translatePolicies(u *update) {
 		}
 		t.out.policies.set(name.Namespace+"/"+name.Name, waypointPolicy(policy, t.uses[name].aliases()))
 		memo := policyMemo{policy: policy}
-		a, warnings := authorization(t.options, policy, t.trusted(name), t.waypoints.Covers(policy))
+		a, warnings := authorization(t.options, policy, t.trusted(name), t.waypoints.Covers(Targets(policy)))
 		if memo.warnings = warnings; a != nil {
 			memo.resource = policyResource(a)
 			for _, r := range t.classPolicies(policy, a) {

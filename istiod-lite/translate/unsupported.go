@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	security "istio.io/api/security/v1beta1"
+	typev1beta1 "istio.io/api/type/v1beta1"
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
 
 	"github.com/tulle-mesh/tulle/istiod-lite/source"
@@ -23,9 +24,18 @@ func Unsupported(o Options, ap *securityv1.AuthorizationPolicy) []string {
 // Targets returns what a policy is bound to by targetRefs; none when it is one
 // of workloads.
 func Targets(ap *securityv1.AuthorizationPolicy) []source.Key {
+	return targetKeys(ap.Namespace, targets(&ap.Spec))
+}
+
+// RequestTargets returns what a RequestAuthentication is bound to.
+func RequestTargets(ra *securityv1.RequestAuthentication) []source.Key {
+	return targetKeys(ra.Namespace, requestTargets(&ra.Spec))
+}
+
+func targetKeys(namespace string, refs []*typev1beta1.PolicyTargetReference) []source.Key {
 	var keys []source.Key
-	for _, ref := range targets(&ap.Spec) {
-		key := source.Key{Kind: ref.GetKind(), Name: source.Name{Namespace: ap.Namespace, Name: ref.GetName()}}
+	for _, ref := range refs {
+		key := source.Key{Kind: ref.GetKind(), Name: source.Name{Namespace: namespace, Name: ref.GetName()}}
 		if key.Kind == "GatewayClass" {
 			key.Namespace = ""
 		}

@@ -8,7 +8,6 @@ import (
 
 	networking "istio.io/api/networking/v1alpha3"
 	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
-	securityv1 "istio.io/client-go/pkg/apis/security/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -276,10 +275,9 @@ func (x *Waypoints) In(namespace string) bool {
 	return false
 }
 
-// Covers reports whether all that a policy is bound to is behind a waypoint that is
-// ready. It is false for a policy of workloads.
-func (x *Waypoints) Covers(ap *securityv1.AuthorizationPolicy) bool {
-	targets := Targets(ap)
+// Covers reports whether all that a policy is bound to, its targets, is behind a
+// waypoint that is ready. It is false for a policy of workloads, which has none.
+func (x *Waypoints) Covers(targets []source.Key) bool {
 	for _, key := range targets {
 		switch key.Kind {
 		case "Gateway":
@@ -353,6 +351,9 @@ func (x *Waypoints) Of(obj metav1.Object) (WaypointBinding, bool) {
 		if x.own(source.Name{Namespace: o.Namespace, Name: o.Name}) {
 			return WaypointBinding{}, false
 		}
+		if o.Spec.Type == corev1.ServiceTypeExternalName {
+			kind = forNobody
+		}
 	}
 	b, ok := x.bind(obj.GetLabels(), obj.GetNamespace(), namespace, kind)
 	if b.Bound && throughIngress(obj.GetLabels(), namespace) {
@@ -424,7 +425,7 @@ func (x *Waypoints) bind(own map[string]string, namespace string, object *corev1
 	case w == nil:
 		return refuse(WaypointIsNotReady, "Gateway %s is of the class %s, which is not that of a waypoint; traffic goes on without a waypoint", name, gw.Spec.GatewayClassName)
 	case kind == forNobody:
-		return refuse(UnsupportedTrafficType, "Gateway %s cannot carry the traffic of a ServiceEntry with wildcard hosts or the resolution NONE", name)
+		return refuse(UnsupportedTrafficType, "Gateway %s cannot carry the traffic of what does not say where it goes: a ServiceEntry with wildcard hosts or the resolution NONE, or a Service that stands for a foreign name", name)
 	case kind == forWorkload && w.ready:
 		return refuse(UnsupportedTrafficType, "Gateway %s: waypoints carry the traffic of services; what is addressed to a workload's own address goes on without", name)
 	case !w.ready && kind == forWorkload:
