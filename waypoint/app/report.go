@@ -68,10 +68,14 @@ func (r *reporter) report(q *forward.Record) {
 	fields := []zap.Field{
 		zap.Stringer("src.addr", c.Source), zap.String("src.workload", source), zap.String("src.namespace", sourceNamespace),
 		zap.Stringer("src.identity", c.Identity), zap.Stringer("dst.addr", c.Destination), zap.String("dst.service", c.Service.Hostname),
-		zap.String("method", q.Method), zap.String("authority", q.Authority), zap.String("path", q.Path),
-		zap.Int("status", q.Status), zap.String("flags", flag),
+		zap.String("flags", flag),
 		zap.String("backend", q.Backend), zap.String("endpoint", q.Endpoint), zap.Int("attempts", q.Attempts),
 		zap.Int64("bytes_recv", q.Received), zap.Int64("bytes_sent", q.Sent), zap.Duration("duration", q.Duration),
+	}
+	what := "connection"
+	if protocol != "tcp" {
+		what = "request"
+		fields = append(fields, zap.String("method", q.Method), zap.String("authority", q.Authority), zap.String("path", q.Path), zap.Int("status", q.Status))
 	}
 	if q.Route != "" {
 		fields = append(fields, zap.String("route", q.Route))
@@ -83,8 +87,8 @@ func (r *reporter) report(q *forward.Record) {
 		fields = append(fields, zap.String("detail", q.Detail))
 	}
 	if q.Err != nil {
-		r.log.Warn("request failed", append(fields, zap.Error(q.Err))...)
+		r.log.Warn(what+" failed", append(fields, zap.Error(q.Err))...)
 		return
 	}
-	r.log.Info("request complete", fields...)
+	r.log.Info(what+" complete", fields...)
 }

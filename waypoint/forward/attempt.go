@@ -31,6 +31,7 @@ func (e *exchange) forward(ctx context.Context, permit request.Permit) {
 	if !permit.Valid() {
 		panic("forward: without a permit")
 	}
+	e.bind(ctx)
 	service, port := e.c.Service, e.c.Port
 	if e.b != nil {
 		key, ok := workload.ParseServiceKey(e.b.Service)
@@ -70,6 +71,33 @@ func (e *exchange) forward(ctx context.Context, permit request.Permit) {
 	}
 	e.outgoing(e.r)
 	e.attempts(ctx, up, protocol, e.r)
+}
+
+// bind finds what the rule binds the client to: the endpoint, and of several backends
+// the one that has it.
+func (e *exchange) bind(ctx context.Context) {
+	if e.d.Rule == nil || e.d.Rule.Affinity == nil {
+		return
+	}
+	rule := e.d.Rule.Affinity
+	e.affinity = &upstream.Affinity{
+		Cookie: rule.Cookie, Header: rule.Header, Permanent: rule.Permanent,
+		SessionPolicy: upstream.SessionPolicy{Absolute: rule.AbsoluteTimeout, Idle: rule.IdleTimeout},
+	}
+	if e.session = e.affinity.Read(e.r, e.rec.Start); e.session.Target == 0 {
+		return
+	}
+	for i := range e.d.Rule.Backends {
+		b := &e.d.Rule.Backends[i]
+		key, ok := workload.ParseServiceKey(b.Service)
+		if _, _, refused := b.Refusal(); refused || !ok || b.Weight == 0 || asks(b.Filters) {
+			continue
+		}
+		if up, _, err := e.f.cfg.Mesh.Backend(ctx, key, b.Port); err == nil && up.Holds(e.session.Target) {
+			e.b = b
+			return
+		}
+	}
 }
 
 // timeout is the least of what the rule and a gRPC client allow for the whole; 0 is
@@ -128,7 +156,7 @@ func (e *exchange) attempts(ctx context.Context, up *upstream.Backend, protocol 
 	free := 0
 	for number := 1; ; number++ {
 		a := &attempt{e: e, number: number}
-		decision := a.run(ctx, up, protocol, upstream.Options{Avoid: tried}, r, policy, free)
+		decision := a.run(ctx, up, protocol, upstream.Options{Avoid: tried, Session: e.session.Target}, r, policy, free)
 		e.rec.Attempts = number
 		if target := a.x.Target(); target != nil {
 			e.rec.Endpoint = target.Endpoint().String()
@@ -159,13 +187,16 @@ func (e *exchange) attempts(ctx context.Context, up *upstream.Backend, protocol 
 	}
 }
 
+// defaultRetry is for requests whose rule says nothing; nobody changes it.
+var defaultRetry = upstream.DefaultRetry()
+
 // retryPolicy is the rule's, else the default.
 func (e *exchange) retryPolicy() *upstream.RetryPolicy {
-	p := upstream.DefaultRetry()
 	rule := e.d.Rule
-	if rule == nil {
-		return p
+	if rule == nil || rule.Retry == nil && rule.BackendTimeout == 0 {
+		return defaultRetry
 	}
+	p := upstream.DefaultRetry()
 	p.PerTry = rule.BackendTimeout
 	if rule.Retry != nil {
 		p.Attempts = rule.Retry.Attempts
@@ -288,6 +319,10 @@ func (a *attempt) finish(ctx context.Context) {
 			cors.Apply(e.origin, r)
 		}
 	}
+	if e.affinity != nil {
+		path, _ := e.d.Prefix()
+		e.affinity.Write(r, a.x.Target(), e.session, path, e.rec.Start)
+	}
 	empty := e.r.Method == "HEAD" || r.Status == 204 || r.Status == 304 || r.Length == 0
 	if err := e.x.Respond(r, empty); err != nil {
 		e.rec.fail(flagDownstream, err)
@@ -302,6 +337,7 @@ func (a *attempt) finish(ctx context.Context) {
 			flag := flagDownstream
 			if errors.As(err, &broken) {
 				flag = flagUpstreamReset
+				a.x.Report(upstream.Outcome{Status: r.Status, GRPC: -1, Failure: upstream.Reset})
 				if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
 					flag, err = flagTimeout, cause
 				}
@@ -314,6 +350,7 @@ func (a *attempt) finish(ctx context.Context) {
 	}
 	if v := trailer.Get("grpc-status"); v != "" {
 		e.rec.GRPC, _ = strconv.Atoi(v)
+		a.x.Report(upstream.Outcome{Status: r.Status, GRPC: e.rec.GRPC})
 	} else if v := r.Header.Get("grpc-status"); v != "" {
 		e.rec.GRPC, _ = strconv.Atoi(v)
 	}

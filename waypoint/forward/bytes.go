@@ -92,7 +92,7 @@ func (b *Bytes) connect(ctx context.Context, f *Forwarder, svc *mesh.Service, co
 		return err
 	}
 	b.rec.Backend = up.Name()
-	if b.place, err = up.Request(upstream.Normal); err != nil {
+	if b.place, err = up.Connection(); err != nil {
 		b.rec.Flag = flagOverflow
 		return err
 	}

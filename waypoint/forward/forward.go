@@ -16,6 +16,7 @@ import (
 	"github.com/tulle-mesh/tulle/waypoint/mesh"
 	"github.com/tulle-mesh/tulle/waypoint/message"
 	"github.com/tulle-mesh/tulle/waypoint/route"
+	"github.com/tulle-mesh/tulle/waypoint/upstream"
 )
 
 // Client is who sends the requests of one connection.
@@ -98,6 +99,9 @@ type exchange struct {
 	// itself.
 	d route.Decision
 	b *route.Backend
+	// affinity and session are what binds the client to an endpoint, nil without.
+	affinity *upstream.Affinity
+	session  upstream.Session
 	// body is the request's content.
 	body content
 	// origin is what a browser's script asked from, as the client sent it.

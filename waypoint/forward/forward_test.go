@@ -390,6 +390,51 @@ func TestTokensAreChecked(t *testing.T) {
 	}
 }
 
+// A client stays at its endpoint, also when weights change, and others are spread.
+func TestSessionsStay(t *testing.T) {
+	w := newWorld(t)
+	for _, name := range []string{"v1", "v2"} {
+		w.service(name, apiworkload.AppProtocol_HTTP11,
+			app(t, func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, name, "-0") }),
+			app(t, func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, name, "-1") }))
+	}
+	w.service("web", apiworkload.AppProtocol_HTTP11)
+	weigh := func(v1, v2 uint32) {
+		w.routes(rule(&api.Rule{Backends: []*api.Backend{backend("v1", v1), backend("v2", v2)}, SessionAffinity: &api.SessionAffinity{Kind: &api.SessionAffinity_Cookie{Cookie: "sid"}}}))
+	}
+	weigh(1, 1)
+	c := httpClient(t, false)
+	first, at := get(t, c, w.url)
+	cookies := first.Cookies()
+	if len(cookies) != 1 || cookies[0].Name != "sid" {
+		t.Fatalf("cookies %v", cookies)
+	}
+	for i := range 50 {
+		if i == 25 {
+			weigh(1, 99)
+		}
+		q, _ := http.NewRequest("GET", w.url, nil)
+		q.AddCookie(cookies[0])
+		r, err := c.Do(q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, _ := io.ReadAll(r.Body)
+		r.Body.Close()
+		if string(body) != at {
+			t.Fatalf("request %d went to %s, the first to %s", i, body, at)
+		}
+	}
+	seen := map[string]bool{}
+	for range 100 {
+		_, body := get(t, c, w.url)
+		seen[body] = true
+	}
+	if len(seen) < 3 {
+		t.Errorf("others went to %v", seen)
+	}
+}
+
 func TestMirror(t *testing.T) {
 	w := newWorld(t)
 	copies := make(chan string, 10)
