@@ -102,7 +102,7 @@ func (b *body) bufferedChunks(have []byte) (n int, whole bool) {
 			}
 			state = chunkEnd
 		case chunkEnd:
-			if len(have) < 2 {
+			if !bytes.HasPrefix(have, crlf) {
 				return n, false
 			}
 			have, state = have[2:], chunkSize
@@ -112,7 +112,7 @@ func (b *body) bufferedChunks(have []byte) (n int, whole bool) {
 			for ; i < len(have) && i < maxChunkDigits && unhex[have[i]] <= 15; i++ {
 				left = left<<4 | int64(unhex[have[i]])
 			}
-			if i == 0 || i+1 >= len(have) || have[i] != '\r' {
+			if i == 0 || !bytes.HasPrefix(have[i:], crlf) {
 				return n, false
 			}
 			have, state = have[i+2:], chunkData

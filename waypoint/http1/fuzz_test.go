@@ -136,7 +136,11 @@ func FuzzClient(f *testing.F) {
 				}
 				continue
 			}
+			buffered, whole := x.Body().(message.BufferedBody).Buffered()
 			content, err := io.ReadAll(readerOf(x.Body()))
+			if buffered > len(content) || err == nil && whole && buffered != len(content) {
+				t.Errorf("%d octets are told to be there (whole: %v) of %d, %v", buffered, whole, len(content), err)
+			}
 			if err != nil || otherErr != nil {
 				return
 			}
