@@ -328,15 +328,9 @@ type WaypointBinding struct {
 	waypoint *waypoint
 }
 
-// Waypoint finds the waypoint that obj, a Service, ServiceEntry or
-// WorkloadEntry, asks for with its own labels or its namespace's, and whether it
-// is bound to it. It is false when the object asks for none. It is a function of
-// the objects alone; WaypointsOf serves many questions about one state.
-func Waypoint(objects *source.Objects, obj metav1.Object) (WaypointBinding, bool) {
-	return WaypointsOf(objects, Options{}).Of(obj)
-}
-
-// Of answers as Waypoint does.
+// Of finds the waypoint that obj, a Service, ServiceEntry or WorkloadEntry of the
+// mesh, asks for with its own labels or its namespace's, and whether it is bound to
+// it. It is false when the object asks for none.
 func (x *Waypoints) Of(obj metav1.Object) (WaypointBinding, bool) {
 	namespace := x.objects.Namespaces[source.Name{Name: obj.GetNamespace()}]
 	kind := forService

@@ -86,7 +86,7 @@ func TestWhyAnObjectHasNoWaypoint(t *testing.T) {
 			if c.workload {
 				obj = &networkingv1.WorkloadEntry{ObjectMeta: meta, Spec: networking.WorkloadEntry{Address: "10.0.0.1"}}
 			}
-			got, asked := translate.Waypoint(store.Objects(), obj)
+			got, asked := translate.WaypointsOf(store.Objects(), translate.Options{}).Of(obj)
 			if asked != (c.reason != "") || got.Bound != c.bound || got.Reason != c.reason || (asked && got.Gateway.String() != c.at) {
 				t.Errorf("got %+v, asked %v; want %q at %s", got, asked, c.reason, c.at)
 			}
