@@ -18,11 +18,12 @@ type clientExchange struct {
 	connect bool // the request is a CONNECT, extended or not
 	upgrade bool // the request is an extended CONNECT
 
-	// Guarded by rmu.
+	// Guarded by rmu; bare and final do not change once Response has returned final.
 	interim   []*message.Response
 	interims  int
 	hasFinal  bool
 	finalSeen bool
+	bare      bool // END_STREAM came with final
 	final     message.Response
 	fields    [16]message.Field // what final.Header usually lies in
 }
@@ -74,8 +75,14 @@ func (q *clientExchange) Response(ctx context.Context) (*message.Response, error
 	}
 }
 
-// Body implements message.ClientExchange.
-func (q *clientExchange) Body() message.Body { return (*responseBody)(q) }
+// Body implements message.ClientExchange. It is message.NoBody when the head was known
+// to be all before Response returned it.
+func (q *clientExchange) Body() message.Body {
+	if q.bare {
+		return message.NoBody
+	}
+	return (*responseBody)(q)
+}
 
 // responseBody is the content of a response.
 type responseBody clientExchange
@@ -145,7 +152,7 @@ func (r *reader) response(s *stream, end bool, fields []hpack.Field, tooLarge bo
 	}
 	s.headDone = true
 	s.rmu.Lock()
-	q.final, q.hasFinal = p, true
+	q.final, q.hasFinal, q.bare = p, true, end
 	s.rmu.Unlock()
 	r.touch(s)
 	if end {

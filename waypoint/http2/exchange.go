@@ -18,6 +18,7 @@ type serverExchange struct {
 	fields  [16]message.Field // what request.Header usually lies in
 	ctx     requestContext
 	begun   time.Time
+	bare    bool // END_STREAM came with the head
 
 	responded bool // the final head was put into out; guarded by c.mu
 	continued bool // 100 was sent, or is not wanted any more; guarded by c.mu
@@ -51,7 +52,7 @@ func (x *serverExchange) Request() *message.Request { return &x.request }
 
 // Body implements message.Exchange.
 func (x *serverExchange) Body() message.Body {
-	if x.request.Length == 0 {
+	if x.bare {
 		return message.NoBody
 	}
 	return (*requestBody)(x)
@@ -178,7 +179,7 @@ func (x *serverExchange) head(r *message.Response, octets int, end bool) {
 	case r.Status == http.StatusNoContent:
 		length, x.sendLeft = -1, 0
 	case end:
-		length, x.sendLeft = min(length, 0), 0
+		length, x.sendLeft = -1, 0 // END_STREAM says it; gRPC takes fields for metadata
 	default:
 		x.sendLeft = length
 	}

@@ -41,7 +41,7 @@ func relay(client message.Client) message.Handler {
 			x.Abort(err)
 			return
 		}
-		if err := x.Respond(p, false); err != nil {
+		if err := x.Respond(p, q.Body() == message.NoBody); err != nil {
 			return
 		}
 		if err := pass(x, q.Body()); err != nil {

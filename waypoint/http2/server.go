@@ -213,7 +213,7 @@ func (r *reader) request(id uint32, end bool, fields []hpack.Field, tooLarge boo
 	if x.request.Length >= 0 && !x.tunnel {
 		x.recvLen = x.request.Length
 	}
-	x.remoteEnd, x.eof = end, end
+	x.bare, x.remoteEnd, x.eof = end, end, end
 	c.streams[id] = &x.stream
 	if refused != nil {
 		return r.refuse(x, refused.Status)
