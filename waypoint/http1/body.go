@@ -53,6 +53,7 @@ type body struct {
 	// left is what is missing of the content, or of the chunk.
 	left       int64
 	extensions int
+	empty      search // for the end of the trailers
 	trailer    message.Header
 	// err is what Read returns from now on; io.EOF after the end.
 	err error
@@ -61,7 +62,7 @@ type body struct {
 // start makes b the content that follows a head. A content without octets has ended.
 func (b *body) start(from source, f framing, length int64) {
 	b.from, b.framing, b.left = from, f, length
-	b.state, b.extensions, b.trailer, b.err = chunkSize, 0, nil, nil
+	b.state, b.extensions, b.empty, b.trailer, b.err = chunkSize, 0, search{}, nil, nil
 	if f == framedNone || f == framedLength && length == 0 {
 		b.framing, b.err = framedNone, io.EOF
 	}
@@ -312,9 +313,9 @@ func (b *body) readTrailer(w *wire) (bool, error) {
 		w.skip(2)
 		return false, io.EOF
 	}
-	end := bytes.Index(have, headEnd)
-	if end < 0 {
-		if bareLineFeed(have) {
+	end, bare := b.empty.find(have)
+	if end == 0 {
+		if bare {
 			return false, message.Malformed("bare line feed in the trailers")
 		}
 		if len(have) >= maxTrailer {
@@ -327,10 +328,11 @@ func (b *body) readTrailer(w *wire) (bool, error) {
 	}
 	s := sections.Get().(*section)
 	defer sections.Put(s)
-	if err := s.scan(have[:end+2]); err != nil {
+	lines := have[:end-len(crlf)]
+	if err := s.scan(lines); err != nil {
 		return false, err
 	}
-	text := string(have[:end+2])
+	text := string(lines)
 	b.trailer = make(message.Header, 0, s.n)
 	for i := range s.n {
 		f := s.field(text, i)
@@ -339,7 +341,7 @@ func (b *body) readTrailer(w *wire) (bool, error) {
 		}
 		b.trailer = append(b.trailer, f)
 	}
-	w.skip(end + 4)
+	w.skip(end)
 	return false, io.EOF
 }
 

@@ -1,7 +1,6 @@
 package http1
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/base64"
@@ -399,10 +398,10 @@ func (x *clientExchange) readResponse() (*message.Response, error) {
 	}
 	// Another error of writing is no reason not to read: a server may answer and close
 	// before it has read the whole request.
-	for searched := 0; ; {
+	for empty := (search{}); ; {
 		have := x.c.in.buffered()
-		if end := bytes.Index(have[searched:], headEnd); end >= 0 {
-			end += searched + len(headEnd)
+		end, bare := empty.find(have)
+		if end > 0 {
 			r, err := x.parse(have[:end])
 			x.c.in.skip(end)
 			if err != nil {
@@ -416,10 +415,9 @@ func (x *clientExchange) readResponse() (*message.Response, error) {
 			}
 			return r, nil
 		}
-		if bareLineFeed(have) {
+		if bare {
 			return nil, x.unusable(message.Malformed("bare line feed in the head of a response"))
 		}
-		searched = max(0, len(have)-len(headEnd)+1)
 		room, err := x.fill()
 		switch {
 		case !room:

@@ -54,16 +54,25 @@ func validOctets(b []byte) bool {
 	return true
 }
 
-// bareLineFeed reports whether b has a line feed without carriage return before it. A
-// section whose end is not found is not waited for if so.
-func bareLineFeed(b []byte) bool {
-	for i := 0; ; i++ {
+// search looks for the empty line that ends a section, in text that grows. It looks at
+// each octet once, so that who sends them one by one causes no more work than others.
+type search struct{ seen int }
+
+// find returns the place after the empty line, 0 while there is none. It tells of a
+// bare line feed on the way, with which no end would ever come.
+func (s *search) find(b []byte) (end int, bare bool) {
+	from := max(0, s.seen-len(headEnd)+1)
+	if i := bytes.Index(b[from:], headEnd); i >= 0 {
+		return from + i + len(headEnd), false
+	}
+	for i := s.seen; ; i++ {
 		n := bytes.IndexByte(b[i:], '\n')
 		if n < 0 {
-			return false
+			s.seen = len(b)
+			return 0, false
 		}
 		if i += n; i == 0 || b[i-1] != '\r' {
-			return true
+			return 0, true
 		}
 	}
 }

@@ -180,28 +180,27 @@ func (c *serverConn) ring() {
 // readHead reads the head of the request that has begun into x.
 func (c *serverConn) readHead(x *exchange) error {
 	limited := false
-	for searched := 0; ; {
+	for empty := (search{}); ; {
 		have := c.in.buffered()
-		if end := bytes.Index(have[searched:], headEnd); end >= 0 {
+		end, bare := empty.find(have)
+		if end > 0 {
 			if limited {
 				c.inHead.Store(false)
 				if !c.alarm.set(alarmRead, time.Time{}) {
 					return errHeadTime
 				}
 			}
-			end += searched + len(headEnd)
 			err := x.parse(have[:end])
 			c.in.skip(end)
 			return err
 		}
 		// Only what is slow or too large gets here.
-		if bareLineFeed(have) {
+		if bare {
 			return message.Malformed("bare line feed in the head")
 		}
 		if len(have) > maxTarget && bytes.IndexByte(have[:maxTarget], '\n') < 0 {
 			return &message.ProtocolError{Status: 414, Reason: "too long a request line"}
 		}
-		searched = max(0, len(have)-len(headEnd)+1)
 		if t := c.server.Config.HeadTimeout; t > 0 && !limited {
 			limited = true
 			c.inHead.Store(true)
