@@ -15,6 +15,10 @@ const (
 	// maxFields is the number of fields in a head or a trailer section; Envoy's default.
 	maxFields = 100
 
+	// maxOptions is how many fields Connection may name: each is looked for among all.
+	// Senders name one or two.
+	maxOptions = 32
+
 	// maxMethod bounds the name of a method in octets; the longest that is registered
 	// has 16 (RFC 9110, 9.1).
 	maxMethod = 32

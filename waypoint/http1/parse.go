@@ -154,9 +154,10 @@ type framed struct {
 	// length is the content's, -1 without a content-length.
 	length  int64
 	chunked bool
-	// close and keepAlive are the options of Connection; options tells that there are
-	// others, which name fields.
-	close, keepAlive, options bool
+	// close and keepAlive are options of Connection; options counts others, which name
+	// fields.
+	close, keepAlive bool
+	options          int
 	// upgrade tells that Connection has this option, protocol what Upgrade says, in
 	// lower case. upgrades counts those fields.
 	upgrade  bool
@@ -218,7 +219,10 @@ func (m *framed) collect(s *section, text string, h message.Header) (message.Hea
 	if m.chunked && m.length >= 0 {
 		return nil, message.Malformed("both content-length and transfer-encoding")
 	}
-	if m.options {
+	if m.options > maxOptions {
+		return nil, message.Malformed("too many options of the connection")
+	}
+	if m.options > 0 {
 		h = m.withoutOptions(s, text, h)
 	}
 	return h, nil
@@ -240,7 +244,7 @@ func (m *framed) connection(value string) {
 		case strings.EqualFold(option, "te"):
 			// Judged by its value.
 		default:
-			m.options = true
+			m.options++
 		}
 	}
 }

@@ -147,6 +147,7 @@ var badRequests = []struct {
 	{"DEL in a value", "GET / HTTP/1.1\r\nHost: a\r\nX: a\x7f\r\n\r\n", 400},
 	{"empty lines first", "\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", 400},
 	{"line feed first", "\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", 400},
+	{"too many options", "GET / HTTP/1.1\r\nHost: a\r\nConnection: " + strings.Repeat("x,", 33) + "\r\n\r\n", 400},
 	{"too many fields", "GET / HTTP/1.1\r\nHost: a\r\n" + manyFields(100) + "\r\n", 431},
 	{"too large a head", "GET / HTTP/1.1\r\nHost: a\r\nX: " + strings.Repeat("y", 70<<10) + "\r\n\r\n", 431},
 
