@@ -8,8 +8,10 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/status"
 
 	"github.com/tulle-mesh/tulle/api/auth"
 	"github.com/tulle-mesh/tulle/certs"
@@ -117,7 +119,11 @@ func (a *App) authorize(ctx context.Context) (string, error) {
 	if !ok {
 		return "", errors.New("the caller is not authenticated")
 	}
-	if scope := a.scope(caller.Account()); !scope.Everything && len(scope.Aliases) == 0 {
+	scope := a.scope(caller.Account())
+	if !scope.Everything && a.backend.source.Objects() == nil {
+		return caller.Account(), status.Error(codes.Unavailable, "the configuration is not read yet")
+	}
+	if !scope.Everything && len(scope.Aliases) == 0 {
 		return caller.Account(), fmt.Errorf("%s is neither one of the node accounts nor that of a waypoint", caller.Account())
 	}
 	return caller.Account(), nil

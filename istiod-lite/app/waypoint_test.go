@@ -37,6 +37,7 @@ func TestAWaypointSubscribesWithItsOwnAccount(t *testing.T) {
 	p := newPlane(t)
 	p.write("mesh.yaml", namespaceYAML+"---\n"+waypointYAML)
 	p.start()
+	p.connect("ztunnel").synced() // the objects have been read
 	ask := func(namespace, account, key string) (*discovery.DeltaDiscoveryResponse, error) {
 		dial := p.dialConfig(account)
 		dial.TokenFile = p.tokenOf(nodetoken.Claims{Namespace: namespace, ServiceAccount: account, PodName: account + "-1", PodUID: "u2", Node: "n1"})
