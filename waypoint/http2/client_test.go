@@ -178,6 +178,60 @@ func TestBrokenRequestsAreNotUnsent(t *testing.T) {
 	}
 }
 
+// TestRequestsThatNeverLeftAreUnsent breaks a connection on which one request is being
+// written and another one waits.
+func TestRequestsThatNeverLeftAreUnsent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, s := net.Pipe()
+		client, _ := http2.NewClient(c, http2.ClientConfig{})
+		first, err := client.Open(t.Context(), get("/"), true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait() // it hangs in the write
+		second, err := client.Open(t.Context(), get("/"), true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = s.Close()
+		if _, err := first.Response(t.Context()); err == nil || message.Unsent(err) {
+			t.Errorf("the first request: %v", err)
+		}
+		if _, err := second.Response(t.Context()); !message.Unsent(err) {
+			t.Errorf("the second request: %v", err)
+		}
+		<-client.Done()
+	})
+}
+
+// TestServersThatDoNotReadHoldNobody has a server that takes nothing: calls wait for
+// no longer than their contexts.
+func TestServersThatDoNotReadHoldNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, s := net.Pipe()
+		client, _ := http2.NewClient(c, http2.ClientConfig{})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		start := time.Now()
+		x, err := client.Open(ctx, post("/"), false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := x.Write(make([]byte, 1<<20)); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Write: %v", err)
+		}
+		if _, err := x.Response(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Response: %v", err)
+		}
+		_ = x.Close()
+		if waited := time.Since(start); waited != time.Second {
+			t.Errorf("it took %v", waited)
+		}
+		_ = client.Close()
+		_ = s.Close()
+	})
+}
+
 func TestGoAwayLetsTheRestFinish(t *testing.T) {
 	answerBy(t, get("/"), func(p *rawPeer) {
 		_ = p.WriteGoAway(1, xhttp2.ErrCodeNo, nil)

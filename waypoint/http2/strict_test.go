@@ -365,6 +365,7 @@ func TestClientsThatTakeNothingAreGivenUp(t *testing.T) {
 func TestSmallResponseIsOneWrite(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		attack(t, handled(answerKiB()), func(p *rawPeer) {
+			synctest.Wait() // nothing else is being written
 			_ = p.request(1, true)
 			synctest.Wait()
 			p.mu.Lock()
