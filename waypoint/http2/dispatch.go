@@ -47,6 +47,8 @@ func (r *reader) settings(h frameHeader, p []byte) error {
 		return r.countControl()
 	case len(p)%6 != 0:
 		return fault(codeFrameSize, "SETTINGS of %d octets", len(p))
+	case len(p)/6 > maxSettings:
+		return fault(codeEnhanceCalm, "SETTINGS with %d parameters", len(p)/6)
 	}
 	if err := r.countControl(); err != nil {
 		return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -32,6 +33,9 @@ func TestFloodsEndTheConnection(t *testing.T) {
 	floods := map[string]func(p *rawPeer, i int) error{
 		"ping":     func(p *rawPeer, i int) error { return p.WritePing(false, [8]byte{byte(i)}) },
 		"settings": func(p *rawPeer, i int) error { return p.WriteSettings() },
+		"many settings": func(p *rawPeer, i int) error {
+			return p.WriteSettings(slices.Repeat([]xhttp2.Setting{{ID: xhttp2.SettingInitialWindowSize, Val: uint32(i)}}, 100)...)
+		},
 		"ack":      func(p *rawPeer, i int) error { return p.WriteSettingsAck() },
 		"priority": func(p *rawPeer, i int) error { return p.WritePriority(uint32(2*i+1), xhttp2.PriorityParam{Weight: 1}) },
 		"unknown":  func(p *rawPeer, i int) error { return p.WriteRawFrame(0x77, 0, 0, []byte("x")) },

@@ -44,9 +44,9 @@ const (
 	// 103 may come more than once; nothing sends dozens.
 	maxInterim = 16
 
-	// maxControlFrame bounds SETTINGS, GOAWAY and the like in octets. SETTINGS knows
-	// nine parameters of 6 octets; GOAWAY carries free text.
-	maxControlFrame = 16 << 10
+	// maxSettings is the number of parameters in one SETTINGS. Nine are registered; a
+	// new window size costs as much as there are streams.
+	maxSettings = 32
 
 	// maxControlQueue bounds the octets of answers (acknowledgements, resets) waiting
 	// for a peer that asks and does not read (CVE-2019-9512, 9514, 9515).
