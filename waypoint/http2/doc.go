@@ -22,8 +22,9 @@
 //	…
 //	err = x.Close()
 //
-// How it is cut: conn.go has the connection's life; input.go, reader.go and
-// dispatch.go what comes in; output.go what goes out, and who writes it; stream.go and
-// receive.go the two halves of a stream; head.go what makes a head a message; server.go
-// with exchange.go, and client.go with clientexchange.go, the two roles.
+// How it is cut: conn.go has the connection's life; input.go, reader.go, data.go,
+// headers.go and dispatch.go what comes in; output.go what goes out, and who writes
+// it; stream.go and receive.go the two halves of a stream; head.go what makes a head a
+// message; server.go with exchange.go, and client.go with clientexchange.go, the two
+// roles.
 package http2
