@@ -101,15 +101,23 @@ func concurrently(b *testing.B, goroutines int, f func(buf []byte) error) {
 }
 
 // BenchmarkRequests is requests of a client of ours to a server of ours over the
-// loopback, with so many at once on one connection; ns and allocations are of both.
+// loopback, and in a tunnel without TLS, with so many at once on one connection; ns and allocations are of both.
 func BenchmarkRequests(b *testing.B) {
 	for _, c := range []struct {
 		name       string
+		via        conns
 		concurrent int
 		content    []byte
-	}{{"get-1", 1, nil}, {"get-64", 64, nil}, {"post-1", 1, make([]byte, 1<<10)}, {"post-64", 64, make([]byte, 1<<10)}} {
+	}{
+		{"get-1", tcpConns, 1, nil},
+		{"get-64", tcpConns, 64, nil},
+		{"post-1", tcpConns, 1, make([]byte, 1<<10)},
+		{"post-64", tcpConns, 64, make([]byte, 1<<10)},
+		{"tunnel-get-1", tunnelConns, 1, nil},
+		{"tunnel-get-64", tunnelConns, 64, nil},
+	} {
 		b.Run(c.name, func(b *testing.B) {
-			client := connect(b, tcpConns, handled(answerKiB()))
+			client := connect(b, c.via, handled(answerKiB()))
 			r := benchRequest()
 			if c.content != nil {
 				r.Method, r.Length = "POST", int64(len(c.content))
