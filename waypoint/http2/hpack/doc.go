@@ -6,6 +6,10 @@
 // long as anybody likes and pins nothing of the connection, and nothing is allocated
 // for what the peer puts into the table.
 //
+// The mark of a literal that must never go to a table (RFC 7541, 6.2.3) is not carried
+// from a Decoder to an Encoder: messages have no place for it. The fields that are
+// known to hold secrets are always sent with it.
+//
 // An Encoder puts into the table what it sees for the second time. What differs from
 // message to message (identifiers, paths, dates) never gets there and drives out
 // nothing that repeats.
