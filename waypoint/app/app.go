@@ -116,8 +116,12 @@ func build(cfg config.Config, log *zap.Logger) (*waypoint, error) {
 	})
 	reporter := newReporter(log.Named("access"), w.registry)
 	w.forward = forward.New(forward.Config{Mesh: w.mesh, Identity: id, Report: reporter.report, Logger: log.Named("forward")})
-	w.http1 = &http1.Server{Handler: w.forward.Serve, Config: http1.ServerConfig{HeadTimeout: headTimeout}}
-	w.http2 = &http2.Server{Handler: w.forward.Serve}
+	w.http1 = &http1.Server{Handler: w.forward.Serve, Config: http1.ServerConfig{
+		HeadTimeout: headTimeout, IdleTimeout: idleTimeout, StallTimeout: stallTimeout, OnError: reporter.refused,
+	}}
+	w.http2 = &http2.Server{Handler: w.forward.Serve, Config: http2.ServerConfig{
+		HeadTimeout: headTimeout, IdleTimeout: idleTimeout, StallTimeout: stallTimeout, OnError: reporter.refused,
+	}}
 	w.listener = listener.New(listener.Config{
 		Gate:    handshake.NewGate(handshake.Config{TLS: mtls.Server(w.lease, w.lease), Certificate: w.lease, Timeout: cfg.HandshakeTimeout}),
 		Handler: w.serve, Drain: w.drain, Budget: budget, Logger: log.Named("listener"),

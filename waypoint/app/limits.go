@@ -9,6 +9,13 @@ const (
 	// headTimeout is how long the head of a request may take from its first byte on:
 	// slow enough for any honest client, and no hold for one that trickles.
 	headTimeout = 30 * time.Second
+	// idleTimeout is how long a client's connection may wait for a request. Clients close
+	// theirs long before; this is for those that are gone without a word.
+	idleTimeout = time.Hour
+	// stallTimeout is how long a client may take nothing of a response, or send nothing of
+	// the content that it announced over HTTP/1.1: nobody honest is so slow, and streams
+	// without end go on as long as anything moves.
+	stallTimeout = 5 * time.Minute
 	// sniffBytes is read at first of a connection: most heads of requests fit.
 	sniffBytes = 1 << 10
 )

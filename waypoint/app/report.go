@@ -8,6 +8,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/tulle-mesh/tulle/waypoint/forward"
+	"github.com/tulle-mesh/tulle/waypoint/message"
 )
 
 // reporter tells of requests when they are over.
@@ -36,6 +37,11 @@ func newReporter(log *zap.Logger, reg prometheus.Registerer) *reporter {
 	}
 	reg.MustRegister(r.requests, r.duration)
 	return r
+}
+
+// refused tells of requests that the codecs answered themselves.
+func (r *reporter) refused(err *message.ProtocolError) {
+	r.log.Warn("request refused", zap.Int("status", err.Status), zap.String("reason", err.Reason))
 }
 
 // report is forward's Report.
