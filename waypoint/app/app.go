@@ -247,6 +247,9 @@ func (w *waypoint) drainAll() {
 	if left := w.drain.Wait(deadline); left > 0 {
 		w.log.Warn("requests were broken off at the drain's deadline", zap.Int("connections", left))
 	}
+	// Connections that are kept for later requests would hold the tunnels open.
+	w.forward.Close()
+	w.mesh.CloseBackends()
 	_ = w.dialer.Drain(deadline)
 }
 

@@ -45,7 +45,11 @@ func (w *waypoint) serve(ctx context.Context, c *listener.Connection) {
 		refuse(503, errors.New("service "+svc.Key.String()+" has no such port"))
 		return
 	}
-	destination, _ := netip.ParseAddrPort(c.Target)
+	destination, err := netip.ParseAddrPort(c.Target)
+	if err != nil {
+		// By its name: no address is known, and the port is.
+		destination = netip.AddrPortFrom(netip.Addr{}, port)
+	}
 	told, _ := baggage.Parse(c.Request.Baggage) // without it the name is unknown
 	client := &forward.Client{Identity: c.Peer, Peer: peer, Source: c.Source, Workload: told.WorkloadName, Destination: destination, Service: svc.Key, Port: port}
 	switch target.Protocol {

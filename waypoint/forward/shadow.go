@@ -20,7 +20,9 @@ type shadows struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	places chan struct{}
-	wg     sync.WaitGroup
+
+	mu sync.Mutex // held while one starts, so that none does once they are closed
+	wg sync.WaitGroup
 }
 
 func (s *shadows) init() {
@@ -28,17 +30,25 @@ func (s *shadows) init() {
 	s.places = make(chan struct{}, maxShadows)
 }
 
-// close breaks off what is under way.
+// close breaks off what is under way, and lets no more begin.
 func (s *shadows) close() {
+	s.mu.Lock()
 	s.cancel()
+	s.mu.Unlock()
 	s.wg.Wait()
 }
 
-// run starts f, unless too many are under way.
+// run starts f, unless too many are under way or they are closed.
 func (s *shadows) run(f func(ctx context.Context)) bool {
 	select {
 	case s.places <- struct{}{}:
 	default:
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ctx.Err() != nil {
+		<-s.places
 		return false
 	}
 	s.wg.Go(func() {

@@ -169,15 +169,25 @@ func (m *Mesh) update(b *backend, snap *state.Snapshot, svc *workload.Service, p
 	}
 }
 
-// close ends all backends.
-func (m *Mesh) close() {
+// CloseBackends closes the idle connections to all backends, those in use when they are
+// no more, and makes no new ones: what they pass through can then be drained. It may be
+// called more than once, and Run does at its end.
+func (m *Mesh) CloseBackends() {
 	m.mu.Lock()
-	defer m.mu.Unlock()
 	m.closed = true
-	for _, b := range *m.backends.Load() {
+	backends := *m.backends.Load()
+	m.backends.Store(&map[backendKey]*backend{})
+	m.mu.Unlock()
+	for _, b := range backends {
 		b.Close()
 	}
-	m.backends.Store(&map[backendKey]*backend{})
+}
+
+// close ends all that the mesh has.
+func (m *Mesh) close() {
+	m.CloseBackends()
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	for _, a := range m.authentications {
 		a.Close()
 	}
