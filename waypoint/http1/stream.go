@@ -53,6 +53,15 @@ func (s *stream) CloseWrite() error {
 // Close implements message.Stream.
 func (s *stream) Close() error { return s.in.conn.Close() }
 
+// SetLinger with 0 makes Close reset the connection, where that can be, so that the
+// peer does not take what it has for the whole.
+func (s *stream) SetLinger(sec int) error {
+	if c, ok := s.in.conn.(interface{ SetLinger(sec int) error }); ok {
+		return c.SetLinger(sec)
+	}
+	return nil
+}
+
 var (
 	_ message.Stream = (*stream)(nil)
 	_ io.Closer      = (*stream)(nil)
