@@ -3,7 +3,6 @@ package forward
 import (
 	"context"
 	"errors"
-	"io"
 	"strconv"
 	"strings"
 	"sync"
@@ -15,14 +14,8 @@ import (
 	"github.com/tulle-mesh/tulle/internal/authz/request"
 	"github.com/tulle-mesh/tulle/internal/workload"
 	"github.com/tulle-mesh/tulle/waypoint/message"
+	"github.com/tulle-mesh/tulle/waypoint/route"
 	"github.com/tulle-mesh/tulle/waypoint/upstream"
-)
-
-// errRequestTimeout is the cause of an end by the rule's request timeout or the
-// client's own deadline, errAttemptTimeout that of one attempt.
-var (
-	errRequestTimeout = errors.New("no whole response in time")
-	errAttemptTimeout = errors.New("no response of the backend in time")
 )
 
 // forward sends the request to its backend and the response back. It takes the permit
@@ -51,25 +44,23 @@ func (e *exchange) forward(ctx context.Context, permit request.Permit) {
 	if isGRPC(e.r.Header) {
 		protocol = upstream.HTTP2
 	}
-	if timeout := e.timeout(); timeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, timeout, errRequestTimeout)
-		defer cancel()
-	}
-	place, err := up.Request(upstream.Normal)
-	if err != nil {
-		e.replyTo(err)
-		return
-	}
-	defer place.Release()
+	ctx, e.limit = within(ctx, e.timeout(), errRequestTimeout, switches(e.r))
+	defer e.limit.end()
+	// A client that is slow to send its content takes no place at the backend meanwhile.
 	if err := e.body.take(e.r, e.x); err != nil {
 		e.refuseContent(err)
 		return
 	}
+	place, err := up.Request(upstream.Normal)
+	if err != nil {
+		e.replyTo(ctx, err)
+		return
+	}
+	defer place.Release()
 	if e.d.Rule != nil {
 		e.mirror(e.d.Rule)
 	}
-	e.outgoing(e.r)
+	e.outgoing(e.b, e.r)
 	e.attempts(ctx, up, protocol, e.r)
 }
 
@@ -100,41 +91,18 @@ func (e *exchange) bind(ctx context.Context) {
 	}
 }
 
-// timeout is the least of what the rule and a gRPC client allow for the whole; 0 is
-// without end.
-func (e *exchange) timeout() time.Duration {
-	var limit time.Duration
-	if e.d.Rule != nil {
-		limit = e.d.Rule.RequestTimeout
-	}
-	if t, ok := grpcTimeout(e.r.Header.Get("grpc-timeout")); ok && (limit == 0 || t < limit) {
-		limit = t
-	}
-	return limit
-}
-
-// grpcTimeout reads the deadline of a call (gRPC over HTTP/2, "Timeout").
-func grpcTimeout(v string) (time.Duration, bool) {
-	if len(v) < 2 || len(v) > 9 {
-		return 0, false
-	}
-	n, err := strconv.ParseUint(v[:len(v)-1], 10, 32)
-	if err != nil {
-		return 0, false
-	}
-	unit := map[byte]time.Duration{'H': time.Hour, 'M': time.Minute, 'S': time.Second, 'm': time.Millisecond, 'u': time.Microsecond, 'n': time.Nanosecond}[v[len(v)-1]]
-	return time.Duration(n) * unit, unit != 0
-}
-
 // outgoing makes of the client's request what the application gets.
-func (e *exchange) outgoing(r *message.Request) {
+func (e *exchange) outgoing(b *route.Backend, r *message.Request) {
 	if e.d.Rule != nil {
-		e.d.Apply(e.b, r)
+		e.d.Apply(b, r)
 	}
 	// Who the client is says the tunnel, and nobody else.
 	r.Header.Set("x-forwarded-client-cert", e.clientCert())
 	if !r.Header.Has("x-request-id") {
-		r.Header.Add("x-request-id", newRequestID())
+		if e.id == "" {
+			e.id = newRequestID()
+		}
+		r.Header.Add("x-request-id", e.id)
 	}
 	r.Header.Set("x-forwarded-proto", r.Scheme)
 }
@@ -181,7 +149,7 @@ func (e *exchange) attempts(ctx context.Context, up *upstream.Backend, protocol 
 			free++
 		}
 		if !sleep(ctx, decision.After) {
-			e.replyTo(context.Cause(ctx))
+			e.replyTo(ctx, context.Cause(ctx))
 			return
 		}
 	}
@@ -218,7 +186,7 @@ type attempt struct {
 	number int
 
 	x        upstream.Exchange
-	cancel   context.CancelFunc
+	limit    limit
 	upload   sync.WaitGroup
 	uploaded atomic.Bool
 	// response is the final head, nil when err says why there is none.
@@ -231,11 +199,7 @@ type attempt struct {
 // is another attempt.
 func (a *attempt) run(ctx context.Context, up *upstream.Backend, protocol upstream.Protocol, o upstream.Options, r *message.Request, policy *upstream.RetryPolicy, free int) upstream.Decision {
 	whole := ctx
-	if policy.PerTry > 0 {
-		ctx, a.cancel = context.WithTimeoutCause(ctx, policy.PerTry, errAttemptTimeout)
-	} else {
-		ctx, a.cancel = context.WithCancel(ctx)
-	}
+	ctx, a.limit = within(ctx, policy.PerTry, errAttemptTimeout, a.e.body.kind == switching)
 	sent := false
 	a.x, a.err = up.Send(ctx, protocol, o, r, a.e.body.kind == noContent)
 	if a.err == nil {
@@ -251,7 +215,7 @@ func (a *attempt) run(ctx context.Context, up *upstream.Backend, protocol upstre
 	}
 	report := upstream.Outcome{GRPC: -1}
 	if a.err != nil {
-		if cause := context.Cause(ctx); cause != nil {
+		if cause := a.limit.cause(); cause != nil {
 			defer func() { a.err = cause }()
 		}
 		outcome.Failure = upstream.FailureOf(ctx, a.err)
@@ -304,7 +268,7 @@ func (a *attempt) finish(ctx context.Context) {
 			e.refuseContent(failed)
 			return
 		}
-		e.replyTo(a.err)
+		e.replyTo(ctx, a.err)
 		return
 	}
 	r := a.response
@@ -333,14 +297,20 @@ func (a *attempt) finish(ctx context.Context) {
 		sent, err := pump(e.x, a.x.Body())
 		e.rec.Sent = sent
 		if err != nil {
+			flag, failure := flagDownstream, upstream.NoFailure
 			var broken readError
-			flag := flagDownstream
 			if errors.As(err, &broken) {
-				flag = flagUpstreamReset
-				a.x.Report(upstream.Outcome{Status: r.Status, GRPC: -1, Failure: upstream.Reset})
-				if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
-					flag, err = flagTimeout, cause
+				switch cause := a.limit.cause(); {
+				case cause == nil:
+					flag, failure = flagUpstreamReset, upstream.Reset
+				case errors.Is(cause, errRequestTimeout), errors.Is(cause, errAttemptTimeout):
+					flag, failure, err = flagTimeout, upstream.TimedOut, cause
+				default: // the client is gone, which is not held against the endpoint
+					err = cause
 				}
+			}
+			if failure != upstream.NoFailure {
+				a.x.Report(upstream.Outcome{Status: r.Status, GRPC: -1, Failure: failure})
 			}
 			e.rec.fail(flag, err)
 			e.x.Abort(err)
@@ -369,55 +339,35 @@ func (a *attempt) join(ctx context.Context) {
 	if err == nil {
 		var client message.Stream
 		if client, err = e.x.Switch(a.response); err == nil {
+			// Answered in time; how long the conversation is then is nobody's concern.
+			a.limit.lift()
+			e.limit.lift()
 			e.body.received, e.rec.Sent, err = splice(ctx, client, server)
 		}
 	}
 	e.rec.fail(flagUpstreamReset, err)
 }
 
-// splice carries bytes between both until both directions have ended.
-func splice(ctx context.Context, client, server message.Stream) (received, sent int64, err error) {
-	stop := context.AfterFunc(ctx, func() {
-		_ = client.Close()
-		_ = server.Close()
-	})
-	defer stop()
-	var up error
-	var wg sync.WaitGroup
-	wg.Go(func() { received, up = oneWay(server, client) })
-	sent, err = oneWay(client, server)
-	wg.Wait()
-	_ = client.Close()
-	_ = server.Close()
-	return received, sent, errors.Join(up, err)
-}
-
-func oneWay(to, from message.Stream) (int64, error) {
-	buf := buffers.Get().(*[bufferBytes]byte)
-	defer buffers.Put(buf)
-	n, err := io.CopyBuffer(struct{ io.Writer }{to}, struct{ io.Reader }{from}, buf[:])
-	if err != nil {
-		_ = to.Close()
-		_ = from.Close()
-		return n, err
-	}
-	return n, to.CloseWrite()
-}
-
 // close releases the attempt's connection, after the upload: the client's exchange has
 // ended by now, so that nothing more comes of it.
 func (a *attempt) close() {
 	if a.e.body.kind == streamed && !a.uploaded.Load() {
-		a.cancel() // the application has answered without the rest
+		a.limit.end() // the application has answered without the rest
 	}
 	a.upload.Wait()
 	_ = a.x.Close()
-	a.cancel()
+	a.limit.end()
 }
 
-// replyTo answers what kept the request from its backend.
-func (e *exchange) replyTo(err error) {
+// replyTo answers what kept the request from its backend. ctx is the request's.
+func (e *exchange) replyTo(ctx context.Context, err error) {
 	e.rec.Err = err
+	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, errRequestTimeout) {
+		// The client is gone.
+		e.rec.fail(flagDownstream, cause)
+		e.x.Abort(cause)
+		return
+	}
 	var overflow *upstream.OverflowError
 	var connect *upstream.ConnectError
 	var bad *message.ProtocolError
@@ -432,9 +382,6 @@ func (e *exchange) replyTo(err error) {
 		e.reply(reply{status: 503, flag: flagUpstreamConnect, text: "no connection to the upstream"})
 	case errors.As(err, &bad):
 		e.reply(reply{status: 502, flag: flagUpstreamProtocol, text: "the upstream's answer breaks the protocol"})
-	case errors.Is(err, context.Canceled):
-		e.rec.fail(flagDownstream, err)
-		e.x.Abort(err)
 	default:
 		e.reply(reply{status: 503, flag: flagUpstreamReset, text: "the upstream broke the connection before it answered"})
 	}

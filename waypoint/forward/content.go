@@ -36,11 +36,14 @@ type content struct {
 	failed  error // what the client did wrong
 }
 
+// switches reports whether a request asks for bytes instead of messages.
+func switches(r *message.Request) bool { return r.Protocol != "" || r.Method == "CONNECT" }
+
 // take looks at the content and reads it whole where it is short, which lets it be sent
 // again. The error is the client's body's.
 func (c *content) take(r *message.Request, x message.Exchange) error {
 	switch {
-	case r.Protocol != "" || r.Method == "CONNECT":
+	case switches(r):
 		c.kind = switching
 		return nil
 	case r.Length == 0:
@@ -117,7 +120,7 @@ func (c *content) stream(a *attempt) {
 		c.failed = broken.error
 		c.mu.Unlock()
 		// The application must not take what it has for the whole.
-		a.cancel()
+		a.limit.end()
 	}
 }
 

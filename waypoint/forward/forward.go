@@ -104,6 +104,10 @@ type exchange struct {
 	session  upstream.Session
 	// body is the request's content.
 	body content
+	// limit is that of its time, set by forward.
+	limit limit
+	// id is the x-request-id, where the client sent none.
+	id string
 	// origin is what a browser's script asked from, as the client sent it.
 	origin string
 }

@@ -425,6 +425,7 @@ func TestSessionsStay(t *testing.T) {
 			t.Fatalf("request %d went to %s, the first to %s", i, body, at)
 		}
 	}
+	weigh(1, 1)
 	seen := map[string]bool{}
 	for range 100 {
 		_, body := get(t, c, w.url)

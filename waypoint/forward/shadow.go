@@ -73,7 +73,7 @@ func (e *exchange) mirror(rule *route.Rule) {
 			continue
 		}
 		r := e.r.Clone()
-		e.d.Apply(&m.Backend, r)
+		e.outgoing(&m.Backend, r)
 		bytes, trailer, log := e.body.bytes, e.body.trailer, e.f.log
 		if !e.f.shadows.run(func(ctx context.Context) {
 			if err := e.f.shadow(ctx, key, m.Backend.Port, r, bytes, trailer); err != nil {

@@ -146,6 +146,9 @@ func (c *started) Read(p []byte) (int, error) {
 	return c.Conn.Read(p)
 }
 
+// SetLinger passes on that a connection is to be reset.
+func (c *started) SetLinger(sec int) error { return c.Conn.(*net.TCPConn).SetLinger(sec) }
+
 func key(name string) workload.ServiceKey {
 	return workload.ServiceKey{Namespace: "shop", Hostname: name + ".shop.svc"}
 }

@@ -1,0 +1,101 @@
+package forward
+
+import (
+	"context"
+	"errors"
+	"math"
+	"strconv"
+	"time"
+)
+
+// errRequestTimeout is the cause of an end by the rule's request timeout or the
+// client's own deadline, errAttemptTimeout that of one attempt.
+var (
+	errRequestTimeout = errors.New("no whole response in time")
+	errAttemptTimeout = errors.New("no response of the backend in time")
+)
+
+// limit bounds a request or an attempt in time. within makes it.
+type limit struct {
+	// cause says what ended it, nil while nothing has.
+	cause  func() error
+	cancel context.CancelFunc
+	timer  *time.Timer // of what may become bytes
+}
+
+// within returns a context that ends with the cause after d, 0 being without end. What
+// may become bytes can lift the limit: its context has no deadline.
+func within(ctx context.Context, d time.Duration, cause error, bytes bool) (context.Context, limit) {
+	var l limit
+	switch {
+	case d <= 0:
+		ctx, l.cancel = context.WithCancel(ctx)
+	case !bytes:
+		ctx, l.cancel = context.WithTimeoutCause(ctx, d, cause)
+	default:
+		bounded, cancel := context.WithCancelCause(ctx)
+		ctx, l.cancel = bounded, func() { cancel(nil) }
+		l.timer = time.AfterFunc(d, func() { cancel(cause) })
+	}
+	l.cause = func() error { return context.Cause(ctx) }
+	return ctx, l
+}
+
+// lift takes the limit of time away.
+func (l *limit) lift() {
+	if l.timer != nil {
+		l.timer.Stop()
+	}
+}
+
+// end ends it.
+func (l *limit) end() {
+	l.lift()
+	l.cancel()
+}
+
+// timeout is the least of what the rule and a gRPC client allow for the whole; 0 is
+// without end.
+func (e *exchange) timeout() time.Duration {
+	var limit time.Duration
+	if e.d.Rule != nil {
+		limit = e.d.Rule.RequestTimeout
+	}
+	if t, ok := grpcTimeout(e.r.Header.Get("grpc-timeout")); ok && (limit == 0 || t < limit) {
+		limit = t
+	}
+	return limit
+}
+
+// grpcTimeout reads the deadline of a call (gRPC over HTTP/2, "Timeout"). One that has
+// passed already is the least there is, and no missing one.
+func grpcTimeout(v string) (time.Duration, bool) {
+	if len(v) < 2 || len(v) > 9 {
+		return 0, false
+	}
+	n, err := strconv.ParseUint(v[:len(v)-1], 10, 32)
+	if err != nil {
+		return 0, false
+	}
+	var unit time.Duration
+	switch v[len(v)-1] {
+	case 'H':
+		unit = time.Hour
+	case 'M':
+		unit = time.Minute
+	case 'S':
+		unit = time.Second
+	case 'm':
+		unit = time.Millisecond
+	case 'u':
+		unit = time.Microsecond
+	case 'n':
+		unit = time.Nanosecond
+	default:
+		return 0, false
+	}
+	if n > uint64(math.MaxInt64/unit) {
+		return math.MaxInt64, true
+	}
+	return max(time.Duration(n)*unit, 1), true
+}
