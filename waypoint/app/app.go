@@ -111,7 +111,7 @@ func build(cfg config.Config, log *zap.Logger) (*waypoint, error) {
 	w.keys = jwt.NewKeys(jwt.Config{Fetcher: jwt.NewHTTPFetcher(nil), Log: log.Named("jwt")})
 	w.mesh = mesh.New(mesh.Config{
 		Keys:  w.keys,
-		Store: w.store, Dialer: dialer{w.dialer}, Network: cfg.Network, Namespace: cfg.PodNamespace, Pod: cfg.PodName,
+		Store: w.store, Dialer: dialer{w.dialer}, Network: cfg.Network, Namespace: cfg.PodNamespace, Pod: cfg.PodName, Own: cfg.InstanceIP != "",
 		Want: func(names ...string) { w.xds.Subscribe(xdsclient.AddressType, names...) }, Logger: log.Named("mesh"),
 	})
 	reporter := newReporter(log.Named("access"), w.registry)
@@ -143,7 +143,7 @@ func (w *waypoint) subscribe(roots mtls.Roots) (*xdsclient.Client, error) {
 		return nil, err
 	}
 	own := []string{mesh.Alias(w.cfg.PodNamespace, w.cfg.Gateway)}
-	return xdsclient.New(xdsclient.Config{
+	client, err := xdsclient.New(xdsclient.Config{
 		Dial: xdsclient.Dialer(xdsclient.DialConfig{
 			Address: w.cfg.XDSAddress, TokenFile: w.cfg.TokenFile, ClusterID: w.cfg.ClusterID,
 			TLS: func() (*tls.Config, error) { return mtls.ControlPlaneClient(roots, w.cfg.ServerName), nil },
@@ -160,6 +160,13 @@ func (w *waypoint) subscribe(roots mtls.Roots) (*xdsclient.Client, error) {
 		OnDemand: []string{xdsclient.AddressType},
 		Logger:   w.log.Named("xds"), Registerer: w.registry,
 	})
+	if err != nil {
+		return nil, err
+	}
+	if w.cfg.InstanceIP != "" {
+		client.Subscribe(xdsclient.AddressType, w.cfg.Network+"/"+w.cfg.InstanceIP)
+	}
+	return client, nil
 }
 
 // run runs everything until ctx ends, and ends it in order: first the requests, by a

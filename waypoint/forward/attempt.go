@@ -289,6 +289,11 @@ func (a *attempt) finish(ctx context.Context) {
 	}
 	empty := e.r.Method == "HEAD" || r.Status == 204 || r.Status == 304 || r.Length == 0
 	if err := e.x.Respond(r, empty); err != nil {
+		if e.r.Protocol != "" && r.Status/100 == 2 {
+			// Over HTTP/2 this would accept the change of protocol that was declined.
+			e.reply(reply{status: 502, flag: flagUpstreamProtocol, text: "the upstream did not change the protocol"})
+			return
+		}
 		e.rec.fail(flagDownstream, err)
 		return
 	}

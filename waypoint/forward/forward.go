@@ -3,6 +3,7 @@ package forward
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"time"
@@ -80,7 +81,7 @@ func (f *Forwarder) Serve(ctx context.Context, x message.Exchange) {
 	}
 	e := &exchange{f: f, c: c, x: x, r: x.Request(), rec: Record{Start: time.Now(), Client: c}}
 	e.rec.describe(e.r)
-	e.serve(ctx)
+	e.guarded(ctx)
 	e.rec.Received = e.body.total()
 	e.rec.Duration = time.Since(e.rec.Start)
 	if f.cfg.Report != nil {
@@ -110,6 +111,19 @@ type exchange struct {
 	id string
 	// origin is what a browser's script asked from, as the client sent it.
 	origin string
+}
+
+// guarded keeps a fault of ours in one request from ending all others.
+func (e *exchange) guarded(ctx context.Context) {
+	defer func() {
+		if fault := recover(); fault != nil {
+			err := fmt.Errorf("internal fault: %v", fault)
+			e.f.log.Error("request broken off", zap.Error(err), zap.Stack("stack"))
+			e.rec.fail(flagDownstream, err)
+			e.x.Abort(err)
+		}
+	}()
+	e.serve(ctx)
 }
 
 func (e *exchange) serve(ctx context.Context) {

@@ -28,6 +28,9 @@ type Config struct {
 	Dialer upstream.Dialer
 	// Network, Namespace and Pod are the waypoint's own.
 	Network, Namespace, Pod string
+	// Own tells that the waypoint's own pod was asked for: where it runs decides which
+	// endpoints are near.
+	Own bool
 	// Want asks the control plane for services, "namespace/hostname", and their
 	// endpoints. It must not block; nil where the Store has all.
 	Want func(names ...string)
@@ -79,14 +82,14 @@ func (m *Mesh) Service(key workload.ServiceKey) *Service { return (*m.services.L
 // Services returns all that the waypoint stands before. Nobody may change it.
 func (m *Mesh) Services() map[workload.ServiceKey]*Service { return *m.services.Load() }
 
-// Await waits until the services that the waypoint stands before have come, shortly: what
-// has not come by then is not there.
+// Await waits until the services that the waypoint stands before have come, and its own
+// pod, shortly: what has not come by then is not there.
 func (m *Mesh) Await(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, arrival)
 	defer cancel()
 	for {
 		snap := m.cfg.Store.Snapshot()
-		missing := false
+		missing := m.cfg.Own && snap.WorkloadByPod(m.cfg.Namespace, m.cfg.Pod) == nil
 		for key := range m.Services() {
 			missing = missing || snap.ServiceByHost(key) == nil
 		}
