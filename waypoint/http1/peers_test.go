@@ -49,7 +49,10 @@ func listen(t testing.TB, h message.Handler) string {
 // freePort returns a port of the loopback that nobody listens on.
 func freePort(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	// An address of our own among the loopback's keeps others from taking the port before
+	// the program that is given it.
+	pid := os.Getpid()
+	l, err := net.Listen("tcp", fmt.Sprintf("127.%d.%d.%d:0", 1+pid>>16&0x7f, pid>>8&0xff, pid&0xff))
 	if err != nil {
 		t.Fatal(err)
 	}
