@@ -89,6 +89,116 @@ func (Protocol) EnumDescriptor() ([]byte, []int) {
 	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{0}
 }
 
+type Balancer int32
+
+const (
+	Balancer_LEAST_REQUEST Balancer = 0
+	Balancer_ROUND_ROBIN   Balancer = 1
+	Balancer_RANDOM        Balancer = 2
+	Balancer_PEAK_EWMA     Balancer = 3
+	Balancer_RING_HASH     Balancer = 4
+	Balancer_MAGLEV        Balancer = 5
+)
+
+// Enum value maps for Balancer.
+var (
+	Balancer_name = map[int32]string{
+		0: "LEAST_REQUEST",
+		1: "ROUND_ROBIN",
+		2: "RANDOM",
+		3: "PEAK_EWMA",
+		4: "RING_HASH",
+		5: "MAGLEV",
+	}
+	Balancer_value = map[string]int32{
+		"LEAST_REQUEST": 0,
+		"ROUND_ROBIN":   1,
+		"RANDOM":        2,
+		"PEAK_EWMA":     3,
+		"RING_HASH":     4,
+		"MAGLEV":        5,
+	}
+)
+
+func (x Balancer) Enum() *Balancer {
+	p := new(Balancer)
+	*p = x
+	return p
+}
+
+func (x Balancer) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Balancer) Descriptor() protoreflect.EnumDescriptor {
+	return file_api_waypoint_waypoint_proto_enumTypes[1].Descriptor()
+}
+
+func (Balancer) Type() protoreflect.EnumType {
+	return &file_api_waypoint_waypoint_proto_enumTypes[1]
+}
+
+func (x Balancer) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Balancer.Descriptor instead.
+func (Balancer) EnumDescriptor() ([]byte, []int) {
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{1}
+}
+
+type Priority int32
+
+const (
+	Priority_NORMAL   Priority = 0
+	Priority_LOW      Priority = 1
+	Priority_HIGH     Priority = 2
+	Priority_CRITICAL Priority = 3
+)
+
+// Enum value maps for Priority.
+var (
+	Priority_name = map[int32]string{
+		0: "NORMAL",
+		1: "LOW",
+		2: "HIGH",
+		3: "CRITICAL",
+	}
+	Priority_value = map[string]int32{
+		"NORMAL":   0,
+		"LOW":      1,
+		"HIGH":     2,
+		"CRITICAL": 3,
+	}
+)
+
+func (x Priority) Enum() *Priority {
+	p := new(Priority)
+	*p = x
+	return p
+}
+
+func (x Priority) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Priority) Descriptor() protoreflect.EnumDescriptor {
+	return file_api_waypoint_waypoint_proto_enumTypes[2].Descriptor()
+}
+
+func (Priority) Type() protoreflect.EnumType {
+	return &file_api_waypoint_waypoint_proto_enumTypes[2]
+}
+
+func (x Priority) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Priority.Descriptor instead.
+func (Priority) EnumDescriptor() ([]byte, []int) {
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{2}
+}
+
 type Action int32
 
 const (
@@ -125,11 +235,11 @@ func (x Action) String() string {
 }
 
 func (Action) Descriptor() protoreflect.EnumDescriptor {
-	return file_api_waypoint_waypoint_proto_enumTypes[1].Descriptor()
+	return file_api_waypoint_waypoint_proto_enumTypes[3].Descriptor()
 }
 
 func (Action) Type() protoreflect.EnumType {
-	return &file_api_waypoint_waypoint_proto_enumTypes[1]
+	return &file_api_waypoint_waypoint_proto_enumTypes[3]
 }
 
 func (x Action) Number() protoreflect.EnumNumber {
@@ -138,7 +248,7 @@ func (x Action) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Action.Descriptor instead.
 func (Action) EnumDescriptor() ([]byte, []int) {
-	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{1}
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{3}
 }
 
 // Service is what one service's waypoints do with its traffic. It travels as
@@ -156,8 +266,15 @@ type Service struct {
 	Policies []string `protobuf:"bytes,5,rep,name=policies,proto3" json:"policies,omitempty"`
 	// authentications names the Authentication resources that do.
 	Authentications []string `protobuf:"bytes,6,rep,name=authentications,proto3" json:"authentications,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// rate_limits names the RateLimit resources that apply to all of its requests.
+	RateLimits []string `protobuf:"bytes,7,rep,name=rate_limits,json=rateLimits,proto3" json:"rate_limits,omitempty"`
+	// workload is the UID of the workload that this is about instead of a service, of
+	// what is addressed to its pod. The resource's name is that UID; hostname and name
+	// are empty, and ports are those that some service says a protocol of: all others
+	// are carried as bytes.
+	Workload      string `protobuf:"bytes,8,opt,name=workload,proto3" json:"workload,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Service) Reset() {
@@ -230,6 +347,20 @@ func (x *Service) GetAuthentications() []string {
 		return x.Authentications
 	}
 	return nil
+}
+
+func (x *Service) GetRateLimits() []string {
+	if x != nil {
+		return x.RateLimits
+	}
+	return nil
+}
+
+func (x *Service) GetWorkload() string {
+	if x != nil {
+		return x.Workload
+	}
+	return ""
 }
 
 // Port is one port of a service.
@@ -373,7 +504,9 @@ type Match struct {
 	Query   []*FieldMatch `protobuf:"bytes,5,rep,name=query,proto3" json:"query,omitempty"`
 	// server_names of a TLS connection, of which one must hold: exact, or "*." and the
 	// rest, for one or more labels.
-	ServerNames   []string `protobuf:"bytes,6,rep,name=server_names,json=serverNames,proto3" json:"server_names,omitempty"`
+	ServerNames []string `protobuf:"bytes,6,rep,name=server_names,json=serverNames,proto3" json:"server_names,omitempty"`
+	// ports of the service of which one must hold; none fits all.
+	Ports         []uint32 `protobuf:"varint,7,rep,packed,name=ports,proto3" json:"ports,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -450,6 +583,13 @@ func (x *Match) GetServerNames() []string {
 	return nil
 }
 
+func (x *Match) GetPorts() []uint32 {
+	if x != nil {
+		return x.Ports
+	}
+	return nil
+}
+
 type PathMatch struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Kind:
@@ -457,7 +597,10 @@ type PathMatch struct {
 	//	*PathMatch_Exact
 	//	*PathMatch_Prefix
 	//	*PathMatch_Regex
-	Kind          isPathMatch_Kind `protobuf_oneof:"kind"`
+	//	*PathMatch_TextPrefix
+	Kind isPathMatch_Kind `protobuf_oneof:"kind"`
+	// ignore_case compares without regard to case; a regex says so itself.
+	IgnoreCase    bool `protobuf:"varint,5,opt,name=ignore_case,json=ignoreCase,proto3" json:"ignore_case,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -526,6 +669,22 @@ func (x *PathMatch) GetRegex() string {
 	return ""
 }
 
+func (x *PathMatch) GetTextPrefix() string {
+	if x != nil {
+		if x, ok := x.Kind.(*PathMatch_TextPrefix); ok {
+			return x.TextPrefix
+		}
+	}
+	return ""
+}
+
+func (x *PathMatch) GetIgnoreCase() bool {
+	if x != nil {
+		return x.IgnoreCase
+	}
+	return false
+}
+
 type isPathMatch_Kind interface {
 	isPathMatch_Kind()
 }
@@ -545,24 +704,36 @@ type PathMatch_Regex struct {
 	Regex string `protobuf:"bytes,3,opt,name=regex,proto3,oneof"`
 }
 
+type PathMatch_TextPrefix struct {
+	// text_prefix of the path, wherever its segments end (VirtualService's prefix).
+	TextPrefix string `protobuf:"bytes,4,opt,name=text_prefix,json=textPrefix,proto3,oneof"`
+}
+
 func (*PathMatch_Exact) isPathMatch_Kind() {}
 
 func (*PathMatch_Prefix) isPathMatch_Kind() {}
 
 func (*PathMatch_Regex) isPathMatch_Kind() {}
 
+func (*PathMatch_TextPrefix) isPathMatch_Kind() {}
+
 // FieldMatch is a condition on a header field, whose values are joined by commas, or
 // on the first query parameter of that name, decoded. Of several on one name the
 // first counts.
 type FieldMatch struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// name of a header field in lower case, of a parameter as it is.
+	// name of a header field in lower case, or ":authority" or ":scheme" of the request;
+	// of a parameter as it is.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Types that are valid to be assigned to Kind:
 	//
 	//	*FieldMatch_Exact
 	//	*FieldMatch_Regex
-	Kind          isFieldMatch_Kind `protobuf_oneof:"kind"`
+	//	*FieldMatch_Prefix
+	//	*FieldMatch_Present
+	Kind isFieldMatch_Kind `protobuf_oneof:"kind"`
+	// invert holds when the rest does not.
+	Invert        bool `protobuf:"varint,6,opt,name=invert,proto3" json:"invert,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -629,6 +800,31 @@ func (x *FieldMatch) GetRegex() string {
 	return ""
 }
 
+func (x *FieldMatch) GetPrefix() string {
+	if x != nil {
+		if x, ok := x.Kind.(*FieldMatch_Prefix); ok {
+			return x.Prefix
+		}
+	}
+	return ""
+}
+
+func (x *FieldMatch) GetPresent() bool {
+	if x != nil {
+		if x, ok := x.Kind.(*FieldMatch_Present); ok {
+			return x.Present
+		}
+	}
+	return false
+}
+
+func (x *FieldMatch) GetInvert() bool {
+	if x != nil {
+		return x.Invert
+	}
+	return false
+}
+
 type isFieldMatch_Kind interface {
 	isFieldMatch_Kind()
 }
@@ -642,9 +838,23 @@ type FieldMatch_Regex struct {
 	Regex string `protobuf:"bytes,3,opt,name=regex,proto3,oneof"`
 }
 
+type FieldMatch_Prefix struct {
+	// prefix of the value.
+	Prefix string `protobuf:"bytes,4,opt,name=prefix,proto3,oneof"`
+}
+
+type FieldMatch_Present struct {
+	// present: it is there, whatever its value.
+	Present bool `protobuf:"varint,5,opt,name=present,proto3,oneof"`
+}
+
 func (*FieldMatch_Exact) isFieldMatch_Kind() {}
 
 func (*FieldMatch_Regex) isFieldMatch_Kind() {}
+
+func (*FieldMatch_Prefix) isFieldMatch_Kind() {}
+
+func (*FieldMatch_Present) isFieldMatch_Kind() {}
 
 // RouteRef names what decided, for logs, metrics and explanations.
 type RouteRef struct {
@@ -831,7 +1041,10 @@ type Backend struct {
 	Weight  uint32    `protobuf:"varint,3,opt,name=weight,proto3" json:"weight,omitempty"`
 	Filters []*Filter `protobuf:"bytes,4,rep,name=filters,proto3" json:"filters,omitempty"`
 	// fault says why its share of the requests gets 500.
-	Fault         string `protobuf:"bytes,5,opt,name=fault,proto3" json:"fault,omitempty"`
+	Fault string `protobuf:"bytes,5,opt,name=fault,proto3" json:"fault,omitempty"`
+	// subset of the service's endpoints by the name that its Destination has; empty is
+	// all of them. One that is not there answers 503.
+	Subset        string `protobuf:"bytes,6,opt,name=subset,proto3" json:"subset,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -901,6 +1114,13 @@ func (x *Backend) GetFault() string {
 	return ""
 }
 
+func (x *Backend) GetSubset() string {
+	if x != nil {
+		return x.Subset
+	}
+	return ""
+}
+
 // Filter of no kind that a waypoint knows makes the rule or the backend faulty.
 type Filter struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -913,6 +1133,7 @@ type Filter struct {
 	//	*Filter_Mirror
 	//	*Filter_Cors
 	//	*Filter_ExternalAuth
+	//	*Filter_Fault
 	Kind          isFilter_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1018,6 +1239,15 @@ func (x *Filter) GetExternalAuth() *ExternalAuth {
 	return nil
 }
 
+func (x *Filter) GetFault() *Fault {
+	if x != nil {
+		if x, ok := x.Kind.(*Filter_Fault); ok {
+			return x.Fault
+		}
+	}
+	return nil
+}
+
 type isFilter_Kind interface {
 	isFilter_Kind()
 }
@@ -1050,6 +1280,10 @@ type Filter_ExternalAuth struct {
 	ExternalAuth *ExternalAuth `protobuf:"bytes,7,opt,name=external_auth,json=externalAuth,proto3,oneof"`
 }
 
+type Filter_Fault struct {
+	Fault *Fault `protobuf:"bytes,8,opt,name=fault,proto3,oneof"`
+}
+
 func (*Filter_RequestHeaders) isFilter_Kind() {}
 
 func (*Filter_ResponseHeaders) isFilter_Kind() {}
@@ -1064,6 +1298,229 @@ func (*Filter_Cors) isFilter_Kind() {}
 
 func (*Filter_ExternalAuth) isFilter_Kind() {}
 
+func (*Filter_Fault) isFilter_Kind() {}
+
+// Fault delays or ends some requests before they go to a backend, to see what the
+// client makes of it. Both may apply to one request.
+type Fault struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Delay *FaultDelay            `protobuf:"bytes,1,opt,name=delay,proto3" json:"delay,omitempty"`
+	Abort *FaultAbort            `protobuf:"bytes,2,opt,name=abort,proto3" json:"abort,omitempty"`
+	// headers that a request must have for it; none hits all.
+	Headers []*FieldMatch `protobuf:"bytes,3,rep,name=headers,proto3" json:"headers,omitempty"`
+	// ref names the object that asked for it, for logs and metrics.
+	Ref           *RouteRef `protobuf:"bytes,4,opt,name=ref,proto3" json:"ref,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Fault) Reset() {
+	*x = Fault{}
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Fault) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Fault) ProtoMessage() {}
+
+func (x *Fault) ProtoReflect() protoreflect.Message {
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Fault.ProtoReflect.Descriptor instead.
+func (*Fault) Descriptor() ([]byte, []int) {
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *Fault) GetDelay() *FaultDelay {
+	if x != nil {
+		return x.Delay
+	}
+	return nil
+}
+
+func (x *Fault) GetAbort() *FaultAbort {
+	if x != nil {
+		return x.Abort
+	}
+	return nil
+}
+
+func (x *Fault) GetHeaders() []*FieldMatch {
+	if x != nil {
+		return x.Headers
+	}
+	return nil
+}
+
+func (x *Fault) GetRef() *RouteRef {
+	if x != nil {
+		return x.Ref
+	}
+	return nil
+}
+
+type FaultDelay struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Duration *durationpb.Duration   `protobuf:"bytes,1,opt,name=duration,proto3" json:"duration,omitempty"`
+	// of denominator requests, numerator are hit; denominator 0 hits all.
+	Numerator     uint32 `protobuf:"varint,2,opt,name=numerator,proto3" json:"numerator,omitempty"`
+	Denominator   uint32 `protobuf:"varint,3,opt,name=denominator,proto3" json:"denominator,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FaultDelay) Reset() {
+	*x = FaultDelay{}
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FaultDelay) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FaultDelay) ProtoMessage() {}
+
+func (x *FaultDelay) ProtoReflect() protoreflect.Message {
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FaultDelay.ProtoReflect.Descriptor instead.
+func (*FaultDelay) Descriptor() ([]byte, []int) {
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *FaultDelay) GetDuration() *durationpb.Duration {
+	if x != nil {
+		return x.Duration
+	}
+	return nil
+}
+
+func (x *FaultDelay) GetNumerator() uint32 {
+	if x != nil {
+		return x.Numerator
+	}
+	return 0
+}
+
+func (x *FaultDelay) GetDenominator() uint32 {
+	if x != nil {
+		return x.Denominator
+	}
+	return 0
+}
+
+type FaultAbort struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// status of HTTP, 200 to 599; 0 with a gRPC status, or with reset.
+	Status uint32 `protobuf:"varint,1,opt,name=status,proto3" json:"status,omitempty"`
+	// grpc_status, when has_grpc_status says so; a request that is not gRPC gets the HTTP
+	// status that stands for it.
+	GrpcStatus    uint32 `protobuf:"varint,2,opt,name=grpc_status,json=grpcStatus,proto3" json:"grpc_status,omitempty"`
+	HasGrpcStatus bool   `protobuf:"varint,3,opt,name=has_grpc_status,json=hasGrpcStatus,proto3" json:"has_grpc_status,omitempty"`
+	// reset breaks the request off without an answer.
+	Reset_        bool   `protobuf:"varint,4,opt,name=reset,proto3" json:"reset,omitempty"`
+	Numerator     uint32 `protobuf:"varint,5,opt,name=numerator,proto3" json:"numerator,omitempty"`
+	Denominator   uint32 `protobuf:"varint,6,opt,name=denominator,proto3" json:"denominator,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FaultAbort) Reset() {
+	*x = FaultAbort{}
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FaultAbort) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FaultAbort) ProtoMessage() {}
+
+func (x *FaultAbort) ProtoReflect() protoreflect.Message {
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FaultAbort.ProtoReflect.Descriptor instead.
+func (*FaultAbort) Descriptor() ([]byte, []int) {
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *FaultAbort) GetStatus() uint32 {
+	if x != nil {
+		return x.Status
+	}
+	return 0
+}
+
+func (x *FaultAbort) GetGrpcStatus() uint32 {
+	if x != nil {
+		return x.GrpcStatus
+	}
+	return 0
+}
+
+func (x *FaultAbort) GetHasGrpcStatus() bool {
+	if x != nil {
+		return x.HasGrpcStatus
+	}
+	return false
+}
+
+func (x *FaultAbort) GetReset_() bool {
+	if x != nil {
+		return x.Reset_
+	}
+	return false
+}
+
+func (x *FaultAbort) GetNumerator() uint32 {
+	if x != nil {
+		return x.Numerator
+	}
+	return 0
+}
+
+func (x *FaultAbort) GetDenominator() uint32 {
+	if x != nil {
+		return x.Denominator
+	}
+	return 0
+}
+
 // HeaderChange sets, then adds, then removes. What frames a message, belongs to one
 // connection or names the host is not changed by it.
 type HeaderChange struct {
@@ -1077,7 +1534,7 @@ type HeaderChange struct {
 
 func (x *HeaderChange) Reset() {
 	*x = HeaderChange{}
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[10]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1089,7 +1546,7 @@ func (x *HeaderChange) String() string {
 func (*HeaderChange) ProtoMessage() {}
 
 func (x *HeaderChange) ProtoReflect() protoreflect.Message {
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[10]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1102,7 +1559,7 @@ func (x *HeaderChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeaderChange.ProtoReflect.Descriptor instead.
 func (*HeaderChange) Descriptor() ([]byte, []int) {
-	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{10}
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *HeaderChange) GetSet() []*HeaderField {
@@ -1137,7 +1594,7 @@ type HeaderField struct {
 
 func (x *HeaderField) Reset() {
 	*x = HeaderField{}
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[11]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1149,7 +1606,7 @@ func (x *HeaderField) String() string {
 func (*HeaderField) ProtoMessage() {}
 
 func (x *HeaderField) ProtoReflect() protoreflect.Message {
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[11]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1162,7 +1619,7 @@ func (x *HeaderField) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeaderField.ProtoReflect.Descriptor instead.
 func (*HeaderField) Descriptor() ([]byte, []int) {
-	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{11}
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *HeaderField) GetName() string {
@@ -1197,7 +1654,7 @@ type Redirect struct {
 
 func (x *Redirect) Reset() {
 	*x = Redirect{}
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[12]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1209,7 +1666,7 @@ func (x *Redirect) String() string {
 func (*Redirect) ProtoMessage() {}
 
 func (x *Redirect) ProtoReflect() protoreflect.Message {
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[12]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1222,7 +1679,7 @@ func (x *Redirect) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Redirect.ProtoReflect.Descriptor instead.
 func (*Redirect) Descriptor() ([]byte, []int) {
-	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{12}
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Redirect) GetScheme() string {
@@ -1270,7 +1727,7 @@ type Rewrite struct {
 
 func (x *Rewrite) Reset() {
 	*x = Rewrite{}
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[13]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1282,7 +1739,7 @@ func (x *Rewrite) String() string {
 func (*Rewrite) ProtoMessage() {}
 
 func (x *Rewrite) ProtoReflect() protoreflect.Message {
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[13]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1295,7 +1752,7 @@ func (x *Rewrite) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rewrite.ProtoReflect.Descriptor instead.
 func (*Rewrite) Descriptor() ([]byte, []int) {
-	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{13}
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Rewrite) GetHostname() string {
@@ -1325,7 +1782,7 @@ type PathChange struct {
 
 func (x *PathChange) Reset() {
 	*x = PathChange{}
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[14]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1337,7 +1794,7 @@ func (x *PathChange) String() string {
 func (*PathChange) ProtoMessage() {}
 
 func (x *PathChange) ProtoReflect() protoreflect.Message {
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[14]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1350,7 +1807,7 @@ func (x *PathChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PathChange.ProtoReflect.Descriptor instead.
 func (*PathChange) Descriptor() ([]byte, []int) {
-	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{14}
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *PathChange) GetKind() isPathChange_Kind {
@@ -1410,7 +1867,7 @@ type Mirror struct {
 
 func (x *Mirror) Reset() {
 	*x = Mirror{}
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[15]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1422,7 +1879,7 @@ func (x *Mirror) String() string {
 func (*Mirror) ProtoMessage() {}
 
 func (x *Mirror) ProtoReflect() protoreflect.Message {
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[15]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1435,7 +1892,7 @@ func (x *Mirror) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mirror.ProtoReflect.Descriptor instead.
 func (*Mirror) Descriptor() ([]byte, []int) {
-	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{15}
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Mirror) GetBackend() *Backend {
@@ -1477,7 +1934,7 @@ type Cors struct {
 
 func (x *Cors) Reset() {
 	*x = Cors{}
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[16]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1489,7 +1946,7 @@ func (x *Cors) String() string {
 func (*Cors) ProtoMessage() {}
 
 func (x *Cors) ProtoReflect() protoreflect.Message {
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[16]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1502,7 +1959,7 @@ func (x *Cors) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cors.ProtoReflect.Descriptor instead.
 func (*Cors) Descriptor() ([]byte, []int) {
-	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{16}
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Cors) GetAllowOrigins() []string {
@@ -1561,14 +2018,33 @@ type ExternalAuth struct {
 	// allowed_response_headers of the answer that the request gets, in lower case.
 	AllowedResponseHeaders []string `protobuf:"bytes,5,rep,name=allowed_response_headers,json=allowedResponseHeaders,proto3" json:"allowed_response_headers,omitempty"`
 	// max_body_bytes of the body are sent along, and a longer one gets 413; 0 sends none.
-	MaxBodyBytes  uint32 `protobuf:"varint,6,opt,name=max_body_bytes,json=maxBodyBytes,proto3" json:"max_body_bytes,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	MaxBodyBytes uint32 `protobuf:"varint,6,opt,name=max_body_bytes,json=maxBodyBytes,proto3" json:"max_body_bytes,omitempty"`
+	// partial_body sends as much of a longer one instead.
+	PartialBody bool `protobuf:"varint,7,opt,name=partial_body,json=partialBody,proto3" json:"partial_body,omitempty"`
+	// timeout of one question; absent is 600 milliseconds, Istio's default.
+	Timeout *durationpb.Duration `protobuf:"bytes,8,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	// fail_open passes requests that could not be asked about.
+	FailOpen bool `protobuf:"varint,9,opt,name=fail_open,json=failOpen,proto3" json:"fail_open,omitempty"`
+	// status_on_error is the answer where one could not be asked; 0 is 403.
+	StatusOnError uint32 `protobuf:"varint,10,opt,name=status_on_error,json=statusOnError,proto3" json:"status_on_error,omitempty"`
+	// added_headers go with every question over HTTP.
+	AddedHeaders []*HeaderField `protobuf:"bytes,11,rep,name=added_headers,json=addedHeaders,proto3" json:"added_headers,omitempty"`
+	// allowed_denial_headers of a refusal that the client gets, in lower case; an
+	// element may end in "*". None gives it all but what frames the message.
+	AllowedDenialHeaders []string `protobuf:"bytes,12,rep,name=allowed_denial_headers,json=allowedDenialHeaders,proto3" json:"allowed_denial_headers,omitempty"`
+	// allowed_client_headers of a consent that go to the client with the response.
+	AllowedClientHeaders []string `protobuf:"bytes,13,rep,name=allowed_client_headers,json=allowedClientHeaders,proto3" json:"allowed_client_headers,omitempty"`
+	// name of the provider, for logs and metrics.
+	Name string `protobuf:"bytes,14,opt,name=name,proto3" json:"name,omitempty"`
+	// clear_route_cache: headers that the answer changed may lead to another rule.
+	ClearRouteCache bool `protobuf:"varint,15,opt,name=clear_route_cache,json=clearRouteCache,proto3" json:"clear_route_cache,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *ExternalAuth) Reset() {
 	*x = ExternalAuth{}
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[17]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1580,7 +2056,7 @@ func (x *ExternalAuth) String() string {
 func (*ExternalAuth) ProtoMessage() {}
 
 func (x *ExternalAuth) ProtoReflect() protoreflect.Message {
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[17]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1593,7 +2069,7 @@ func (x *ExternalAuth) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExternalAuth.ProtoReflect.Descriptor instead.
 func (*ExternalAuth) Descriptor() ([]byte, []int) {
-	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{17}
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ExternalAuth) GetBackend() *Backend {
@@ -1638,6 +2114,69 @@ func (x *ExternalAuth) GetMaxBodyBytes() uint32 {
 	return 0
 }
 
+func (x *ExternalAuth) GetPartialBody() bool {
+	if x != nil {
+		return x.PartialBody
+	}
+	return false
+}
+
+func (x *ExternalAuth) GetTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.Timeout
+	}
+	return nil
+}
+
+func (x *ExternalAuth) GetFailOpen() bool {
+	if x != nil {
+		return x.FailOpen
+	}
+	return false
+}
+
+func (x *ExternalAuth) GetStatusOnError() uint32 {
+	if x != nil {
+		return x.StatusOnError
+	}
+	return 0
+}
+
+func (x *ExternalAuth) GetAddedHeaders() []*HeaderField {
+	if x != nil {
+		return x.AddedHeaders
+	}
+	return nil
+}
+
+func (x *ExternalAuth) GetAllowedDenialHeaders() []string {
+	if x != nil {
+		return x.AllowedDenialHeaders
+	}
+	return nil
+}
+
+func (x *ExternalAuth) GetAllowedClientHeaders() []string {
+	if x != nil {
+		return x.AllowedClientHeaders
+	}
+	return nil
+}
+
+func (x *ExternalAuth) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ExternalAuth) GetClearRouteCache() bool {
+	if x != nil {
+		return x.ClearRouteCache
+	}
+	return false
+}
+
 // Timeouts absent or zero do not end anything.
 type Timeouts struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1651,7 +2190,7 @@ type Timeouts struct {
 
 func (x *Timeouts) Reset() {
 	*x = Timeouts{}
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[18]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1663,7 +2202,7 @@ func (x *Timeouts) String() string {
 func (*Timeouts) ProtoMessage() {}
 
 func (x *Timeouts) ProtoReflect() protoreflect.Message {
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[18]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1676,7 +2215,7 @@ func (x *Timeouts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Timeouts.ProtoReflect.Descriptor instead.
 func (*Timeouts) Descriptor() ([]byte, []int) {
-	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{18}
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Timeouts) GetRequest() *durationpb.Duration {
@@ -1699,15 +2238,27 @@ type Retry struct {
 	Attempts uint32                 `protobuf:"varint,1,opt,name=attempts,proto3" json:"attempts,omitempty"`
 	// codes are HTTP statuses that are tried again, besides what never reached an
 	// application.
-	Codes         []uint32             `protobuf:"varint,2,rep,packed,name=codes,proto3" json:"codes,omitempty"`
-	Backoff       *durationpb.Duration `protobuf:"bytes,3,opt,name=backoff,proto3" json:"backoff,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Codes   []uint32             `protobuf:"varint,2,rep,packed,name=codes,proto3" json:"codes,omitempty"`
+	Backoff *durationpb.Duration `protobuf:"bytes,3,opt,name=backoff,proto3" json:"backoff,omitempty"`
+	// conditions are Envoy's words for what is tried again (retry_on, retry_grpc_on):
+	// 5xx, gateway-error, reset, reset-before-request, connect-failure, envoy-ratelimited,
+	// retriable-4xx, refused-stream, retriable-status-codes, cancelled,
+	// deadline-exceeded, internal, resource-exhausted, unavailable. With one of them
+	// they are all, without any Gateway API's rules hold.
+	Conditions []string `protobuf:"bytes,4,rep,name=conditions,proto3" json:"conditions,omitempty"`
+	// per_try_timeout of VirtualServices; Timeouts.backend is Gateway API's.
+	PerTryTimeout *durationpb.Duration `protobuf:"bytes,5,opt,name=per_try_timeout,json=perTryTimeout,proto3" json:"per_try_timeout,omitempty"`
+	// same_endpoint does not avoid those that were tried.
+	SameEndpoint bool `protobuf:"varint,6,opt,name=same_endpoint,json=sameEndpoint,proto3" json:"same_endpoint,omitempty"`
+	// other_localities also tries endpoints farther away.
+	OtherLocalities bool `protobuf:"varint,7,opt,name=other_localities,json=otherLocalities,proto3" json:"other_localities,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Retry) Reset() {
 	*x = Retry{}
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[19]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1719,7 +2270,7 @@ func (x *Retry) String() string {
 func (*Retry) ProtoMessage() {}
 
 func (x *Retry) ProtoReflect() protoreflect.Message {
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[19]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1732,7 +2283,7 @@ func (x *Retry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Retry.ProtoReflect.Descriptor instead.
 func (*Retry) Descriptor() ([]byte, []int) {
-	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{19}
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Retry) GetAttempts() uint32 {
@@ -1756,6 +2307,34 @@ func (x *Retry) GetBackoff() *durationpb.Duration {
 	return nil
 }
 
+func (x *Retry) GetConditions() []string {
+	if x != nil {
+		return x.Conditions
+	}
+	return nil
+}
+
+func (x *Retry) GetPerTryTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.PerTryTimeout
+	}
+	return nil
+}
+
+func (x *Retry) GetSameEndpoint() bool {
+	if x != nil {
+		return x.SameEndpoint
+	}
+	return false
+}
+
+func (x *Retry) GetOtherLocalities() bool {
+	if x != nil {
+		return x.OtherLocalities
+	}
+	return false
+}
+
 type SessionAffinity struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Kind:
@@ -1773,7 +2352,7 @@ type SessionAffinity struct {
 
 func (x *SessionAffinity) Reset() {
 	*x = SessionAffinity{}
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[20]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1785,7 +2364,7 @@ func (x *SessionAffinity) String() string {
 func (*SessionAffinity) ProtoMessage() {}
 
 func (x *SessionAffinity) ProtoReflect() protoreflect.Message {
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[20]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1798,7 +2377,7 @@ func (x *SessionAffinity) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionAffinity.ProtoReflect.Descriptor instead.
 func (*SessionAffinity) Descriptor() ([]byte, []int) {
-	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{20}
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *SessionAffinity) GetKind() isSessionAffinity_Kind {
@@ -1864,6 +2443,3089 @@ func (*SessionAffinity_Cookie) isSessionAffinity_Kind() {}
 
 func (*SessionAffinity_Header) isSessionAffinity_Kind() {}
 
+// Destination is how requests are sent to one service, from the waypoints that send
+// some there. It travels as type.googleapis.com/tulle.waypoint.Destination, named
+// "namespace/hostname"; its aliases are those waypoints. Without one, and where it says
+// nothing, the defaults hold.
+type Destination struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Namespace string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	Hostname  string                 `protobuf:"bytes,2,opt,name=hostname,proto3" json:"hostname,omitempty"`
+	// settings of all ports and subsets that have none of their own.
+	Settings *DestinationSettings `protobuf:"bytes,3,opt,name=settings,proto3" json:"settings,omitempty"`
+	// ports replace settings as a whole.
+	Ports         []*DestinationPort `protobuf:"bytes,4,rep,name=ports,proto3" json:"ports,omitempty"`
+	Subsets       []*Subset          `protobuf:"bytes,5,rep,name=subsets,proto3" json:"subsets,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Destination) Reset() {
+	*x = Destination{}
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Destination) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Destination) ProtoMessage() {}
+
+func (x *Destination) ProtoReflect() protoreflect.Message {
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Destination.ProtoReflect.Descriptor instead.
+func (*Destination) Descriptor() ([]byte, []int) {
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *Destination) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *Destination) GetHostname() string {
+	if x != nil {
+		return x.Hostname
+	}
+	return ""
+}
+
+func (x *Destination) GetSettings() *DestinationSettings {
+	if x != nil {
+		return x.Settings
+	}
+	return nil
+}
+
+func (x *Destination) GetPorts() []*DestinationPort {
+	if x != nil {
+		return x.Ports
+	}
+	return nil
+}
+
+func (x *Destination) GetSubsets() []*Subset {
+	if x != nil {
+		return x.Subsets
+	}
+	return nil
+}
+
+type DestinationPort struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Port          uint32                 `protobuf:"varint,1,opt,name=port,proto3" json:"port,omitempty"`
+	Settings      *DestinationSettings   `protobuf:"bytes,2,opt,name=settings,proto3" json:"settings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DestinationPort) Reset() {
+	*x = DestinationPort{}
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DestinationPort) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DestinationPort) ProtoMessage() {}
+
+func (x *DestinationPort) ProtoReflect() protoreflect.Message {
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DestinationPort.ProtoReflect.Descriptor instead.
+func (*DestinationPort) Descriptor() ([]byte, []int) {
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *DestinationPort) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+func (x *DestinationPort) GetSettings() *DestinationSettings {
+	if x != nil {
+		return x.Settings
+	}
+	return nil
+}
+
+// Subset is a part of a service's endpoints.
+type Subset struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// workloads are the UIDs of its endpoints.
+	Workloads []string `protobuf:"bytes,2,rep,name=workloads,proto3" json:"workloads,omitempty"`
+	// settings in the place of the service's, absent for the same; ports in the place of
+	// these.
+	Settings      *DestinationSettings `protobuf:"bytes,3,opt,name=settings,proto3" json:"settings,omitempty"`
+	Ports         []*DestinationPort   `protobuf:"bytes,4,rep,name=ports,proto3" json:"ports,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Subset) Reset() {
+	*x = Subset{}
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Subset) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Subset) ProtoMessage() {}
+
+func (x *Subset) ProtoReflect() protoreflect.Message {
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Subset.ProtoReflect.Descriptor instead.
+func (*Subset) Descriptor() ([]byte, []int) {
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *Subset) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Subset) GetWorkloads() []string {
+	if x != nil {
+		return x.Workloads
+	}
+	return nil
+}
+
+func (x *Subset) GetSettings() *DestinationSettings {
+	if x != nil {
+		return x.Settings
+	}
+	return nil
+}
+
+func (x *Subset) GetPorts() []*DestinationPort {
+	if x != nil {
+		return x.Ports
+	}
+	return nil
+}
+
+// DestinationSettings say how one port of a service is reached. Absent parts are the
+// defaults of waypoint/upstream.
+type DestinationSettings struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Balancing *Balancing             `protobuf:"bytes,1,opt,name=balancing,proto3" json:"balancing,omitempty"`
+	Outlier   *Outlier               `protobuf:"bytes,2,opt,name=outlier,proto3" json:"outlier,omitempty"`
+	// panic_percent: with fewer than this part of the endpoints left by ejection and
+	// checks, all take part; 0 never.
+	PanicPercent uint32       `protobuf:"varint,3,opt,name=panic_percent,json=panicPercent,proto3" json:"panic_percent,omitempty"`
+	HealthCheck  *HealthCheck `protobuf:"bytes,4,opt,name=health_check,json=healthCheck,proto3" json:"health_check,omitempty"`
+	Circuit      *Circuit     `protobuf:"bytes,5,opt,name=circuit,proto3" json:"circuit,omitempty"`
+	Pool         *Pool        `protobuf:"bytes,6,opt,name=pool,proto3" json:"pool,omitempty"`
+	Budget       *Budget      `protobuf:"bytes,7,opt,name=budget,proto3" json:"budget,omitempty"`
+	Adaptive     *Adaptive    `protobuf:"bytes,8,opt,name=adaptive,proto3" json:"adaptive,omitempty"`
+	// tls that the application itself speaks; it runs inside the tunnel where there is
+	// one.
+	Tls *Tls `protobuf:"bytes,9,opt,name=tls,proto3" json:"tls,omitempty"`
+	// session_affinity for requests whose rule has none.
+	SessionAffinity *SessionAffinity `protobuf:"bytes,10,opt,name=session_affinity,json=sessionAffinity,proto3" json:"session_affinity,omitempty"`
+	// fault says why requests cannot be sent as their author wrote; all get 503.
+	Fault string `protobuf:"bytes,11,opt,name=fault,proto3" json:"fault,omitempty"`
+	// retry for requests whose rule says nothing of it.
+	Retry         *Retry `protobuf:"bytes,12,opt,name=retry,proto3" json:"retry,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DestinationSettings) Reset() {
+	*x = DestinationSettings{}
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DestinationSettings) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DestinationSettings) ProtoMessage() {}
+
+func (x *DestinationSettings) ProtoReflect() protoreflect.Message {
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DestinationSettings.ProtoReflect.Descriptor instead.
+func (*DestinationSettings) Descriptor() ([]byte, []int) {
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *DestinationSettings) GetBalancing() *Balancing {
+	if x != nil {
+		return x.Balancing
+	}
+	return nil
+}
+
+func (x *DestinationSettings) GetOutlier() *Outlier {
+	if x != nil {
+		return x.Outlier
+	}
+	return nil
+}
+
+func (x *DestinationSettings) GetPanicPercent() uint32 {
+	if x != nil {
+		return x.PanicPercent
+	}
+	return 0
+}
+
+func (x *DestinationSettings) GetHealthCheck() *HealthCheck {
+	if x != nil {
+		return x.HealthCheck
+	}
+	return nil
+}
+
+func (x *DestinationSettings) GetCircuit() *Circuit {
+	if x != nil {
+		return x.Circuit
+	}
+	return nil
+}
+
+func (x *DestinationSettings) GetPool() *Pool {
+	if x != nil {
+		return x.Pool
+	}
+	return nil
+}
+
+func (x *DestinationSettings) GetBudget() *Budget {
+	if x != nil {
+		return x.Budget
+	}
+	return nil
+}
+
+func (x *DestinationSettings) GetAdaptive() *Adaptive {
+	if x != nil {
+		return x.Adaptive
+	}
+	return nil
+}
+
+func (x *DestinationSettings) GetTls() *Tls {
+	if x != nil {
+		return x.Tls
+	}
+	return nil
+}
+
+func (x *DestinationSettings) GetSessionAffinity() *SessionAffinity {
+	if x != nil {
+		return x.SessionAffinity
+	}
+	return nil
+}
+
+func (x *DestinationSettings) GetFault() string {
+	if x != nil {
+		return x.Fault
+	}
+	return ""
+}
+
+func (x *DestinationSettings) GetRetry() *Retry {
+	if x != nil {
+		return x.Retry
+	}
+	return nil
+}
+
+type Balancing struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Balancer Balancer               `protobuf:"varint,1,opt,name=balancer,proto3,enum=tulle.waypoint.Balancer" json:"balancer,omitempty"`
+	// hash is what a ring or Maglev's table hashes, the first that the request has; a
+	// request without any goes anywhere.
+	Hash []*HashKey `protobuf:"bytes,2,rep,name=hash,proto3" json:"hash,omitempty"`
+	// slow_start is how long endpoints that are new get less than their share.
+	SlowStart *durationpb.Duration `protobuf:"bytes,3,opt,name=slow_start,json=slowStart,proto3" json:"slow_start,omitempty"`
+	// aggression of the slow start in thousandths; 0 is 1,000, a straight line.
+	SlowStartAggression uint32 `protobuf:"varint,4,opt,name=slow_start_aggression,json=slowStartAggression,proto3" json:"slow_start_aggression,omitempty"`
+	// slow_start_percent is the share at the beginning; 0 is 10.
+	SlowStartPercent uint32 `protobuf:"varint,5,opt,name=slow_start_percent,json=slowStartPercent,proto3" json:"slow_start_percent,omitempty"`
+	// ring_size is the least number of places on the ring; 0 is 1,024.
+	RingSize uint64 `protobuf:"varint,6,opt,name=ring_size,json=ringSize,proto3" json:"ring_size,omitempty"`
+	// table_size of Maglev's, a prime; 0 is 65,537.
+	TableSize uint64 `protobuf:"varint,7,opt,name=table_size,json=tableSize,proto3" json:"table_size,omitempty"`
+	// locality replaces what the service says of near endpoints; absent leaves it.
+	Locality      *LocalityChoice `protobuf:"bytes,8,opt,name=locality,proto3" json:"locality,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Balancing) Reset() {
+	*x = Balancing{}
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Balancing) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Balancing) ProtoMessage() {}
+
+func (x *Balancing) ProtoReflect() protoreflect.Message {
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Balancing.ProtoReflect.Descriptor instead.
+func (*Balancing) Descriptor() ([]byte, []int) {
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *Balancing) GetBalancer() Balancer {
+	if x != nil {
+		return x.Balancer
+	}
+	return Balancer_LEAST_REQUEST
+}
+
+func (x *Balancing) GetHash() []*HashKey {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
+
+func (x *Balancing) GetSlowStart() *durationpb.Duration {
+	if x != nil {
+		return x.SlowStart
+	}
+	return nil
+}
+
+func (x *Balancing) GetSlowStartAggression() uint32 {
+	if x != nil {
+		return x.SlowStartAggression
+	}
+	return 0
+}
+
+func (x *Balancing) GetSlowStartPercent() uint32 {
+	if x != nil {
+		return x.SlowStartPercent
+	}
+	return 0
+}
+
+func (x *Balancing) GetRingSize() uint64 {
+	if x != nil {
+		return x.RingSize
+	}
+	return 0
+}
+
+func (x *Balancing) GetTableSize() uint64 {
+	if x != nil {
+		return x.TableSize
+	}
+	return 0
+}
+
+func (x *Balancing) GetLocality() *LocalityChoice {
+	if x != nil {
+		return x.Locality
+	}
+	return nil
+}
+
+// LocalityChoice says which endpoints are near (DestinationRule's
+// localityLbSetting).
+type LocalityChoice struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// off takes no notice of localities.
+	Off bool `protobuf:"varint,1,opt,name=off,proto3" json:"off,omitempty"`
+	// failover from one region to another, where the own has no endpoint left.
+	Failover []*Failover `protobuf:"bytes,2,rep,name=failover,proto3" json:"failover,omitempty"`
+	// failover_priority are labels of the topology, the first counting most.
+	FailoverPriority []string `protobuf:"bytes,3,rep,name=failover_priority,json=failoverPriority,proto3" json:"failover_priority,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *LocalityChoice) Reset() {
+	*x = LocalityChoice{}
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LocalityChoice) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LocalityChoice) ProtoMessage() {}
+
+func (x *LocalityChoice) ProtoReflect() protoreflect.Message {
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LocalityChoice.ProtoReflect.Descriptor instead.
+func (*LocalityChoice) Descriptor() ([]byte, []int) {
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *LocalityChoice) GetOff() bool {
+	if x != nil {
+		return x.Off
+	}
+	return false
+}
+
+func (x *LocalityChoice) GetFailover() []*Failover {
+	if x != nil {
+		return x.Failover
+	}
+	return nil
+}
+
+func (x *LocalityChoice) GetFailoverPriority() []string {
+	if x != nil {
+		return x.FailoverPriority
+	}
+	return nil
+}
+
+type Failover struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	From          string                 `protobuf:"bytes,1,opt,name=from,proto3" json:"from,omitempty"`
+	To            string                 `protobuf:"bytes,2,opt,name=to,proto3" json:"to,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Failover) Reset() {
+	*x = Failover{}
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Failover) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Failover) ProtoMessage() {}
+
+func (x *Failover) ProtoReflect() protoreflect.Message {
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Failover.ProtoReflect.Descriptor instead.
+func (*Failover) Descriptor() ([]byte, []int) {
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *Failover) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *Failover) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+type HashKey struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Kind:
+	//
+	//	*HashKey_Header
+	//	*HashKey_Query
+	//	*HashKey_Cookie
+	//	*HashKey_SourceIp
+	Kind          isHashKey_Kind `protobuf_oneof:"kind"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HashKey) Reset() {
+	*x = HashKey{}
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HashKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HashKey) ProtoMessage() {}
+
+func (x *HashKey) ProtoReflect() protoreflect.Message {
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HashKey.ProtoReflect.Descriptor instead.
+func (*HashKey) Descriptor() ([]byte, []int) {
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *HashKey) GetKind() isHashKey_Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return nil
+}
+
+func (x *HashKey) GetHeader() string {
+	if x != nil {
+		if x, ok := x.Kind.(*HashKey_Header); ok {
+			return x.Header
+		}
+	}
+	return ""
+}
+
+func (x *HashKey) GetQuery() string {
+	if x != nil {
+		if x, ok := x.Kind.(*HashKey_Query); ok {
+			return x.Query
+		}
+	}
+	return ""
+}
+
+func (x *HashKey) GetCookie() *HashCookie {
+	if x != nil {
+		if x, ok := x.Kind.(*HashKey_Cookie); ok {
+			return x.Cookie
+		}
+	}
+	return nil
+}
+
+func (x *HashKey) GetSourceIp() bool {
+	if x != nil {
+		if x, ok := x.Kind.(*HashKey_SourceIp); ok {
+			return x.SourceIp
+		}
+	}
+	return false
+}
+
+type isHashKey_Kind interface {
+	isHashKey_Kind()
+}
+
+type HashKey_Header struct {
+	Header string `protobuf:"bytes,1,opt,name=header,proto3,oneof"`
+}
+
+type HashKey_Query struct {
+	Query string `protobuf:"bytes,2,opt,name=query,proto3,oneof"`
+}
+
+type HashKey_Cookie struct {
+	// cookie, which the waypoint sets when it has a lifetime and the request none.
+	Cookie *HashCookie `protobuf:"bytes,3,opt,name=cookie,proto3,oneof"`
+}
+
+type HashKey_SourceIp struct {
+	SourceIp bool `protobuf:"varint,4,opt,name=source_ip,json=sourceIp,proto3,oneof"`
+}
+
+func (*HashKey_Header) isHashKey_Kind() {}
+
+func (*HashKey_Query) isHashKey_Kind() {}
+
+func (*HashKey_Cookie) isHashKey_Kind() {}
+
+func (*HashKey_SourceIp) isHashKey_Kind() {}
+
+type HashCookie struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Path  string                 `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
+	Ttl   *durationpb.Duration   `protobuf:"bytes,3,opt,name=ttl,proto3" json:"ttl,omitempty"`
+	// has_ttl tells a lifetime of zero, the browser's session, from none.
+	HasTtl        bool `protobuf:"varint,4,opt,name=has_ttl,json=hasTtl,proto3" json:"has_ttl,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HashCookie) Reset() {
+	*x = HashCookie{}
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HashCookie) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HashCookie) ProtoMessage() {}
+
+func (x *HashCookie) ProtoReflect() protoreflect.Message {
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HashCookie.ProtoReflect.Descriptor instead.
+func (*HashCookie) Descriptor() ([]byte, []int) {
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *HashCookie) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *HashCookie) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *HashCookie) GetTtl() *durationpb.Duration {
+	if x != nil {
+		return x.Ttl
+	}
+	return nil
+}
+
+func (x *HashCookie) GetHasTtl() bool {
+	if x != nil {
+		return x.HasTtl
+	}
+	return false
+}
+
+// Outlier is whom to leave out for a while; figures of 0 detect nothing or are
+// Envoy's.
+type Outlier struct {
+	state              protoimpl.MessageState `protogen:"open.v1"`
+	Consecutive_5Xx    uint32                 `protobuf:"varint,1,opt,name=consecutive_5xx,json=consecutive5xx,proto3" json:"consecutive_5xx,omitempty"`
+	ConsecutiveGateway uint32                 `protobuf:"varint,2,opt,name=consecutive_gateway,json=consecutiveGateway,proto3" json:"consecutive_gateway,omitempty"`
+	ConsecutiveLocal   uint32                 `protobuf:"varint,3,opt,name=consecutive_local,json=consecutiveLocal,proto3" json:"consecutive_local,omitempty"`
+	SplitLocal         bool                   `protobuf:"varint,4,opt,name=split_local,json=splitLocal,proto3" json:"split_local,omitempty"`
+	Interval           *durationpb.Duration   `protobuf:"bytes,5,opt,name=interval,proto3" json:"interval,omitempty"`
+	BaseEjection       *durationpb.Duration   `protobuf:"bytes,6,opt,name=base_ejection,json=baseEjection,proto3" json:"base_ejection,omitempty"`
+	MaxEjection        *durationpb.Duration   `protobuf:"bytes,7,opt,name=max_ejection,json=maxEjection,proto3" json:"max_ejection,omitempty"`
+	MaxEjectedPercent  uint32                 `protobuf:"varint,8,opt,name=max_ejected_percent,json=maxEjectedPercent,proto3" json:"max_ejected_percent,omitempty"`
+	// success_rate_factor in thousandths of a standard deviation.
+	SuccessRateFactor      uint32 `protobuf:"varint,9,opt,name=success_rate_factor,json=successRateFactor,proto3" json:"success_rate_factor,omitempty"`
+	SuccessRateTargets     uint32 `protobuf:"varint,10,opt,name=success_rate_targets,json=successRateTargets,proto3" json:"success_rate_targets,omitempty"`
+	SuccessRateRequests    uint32 `protobuf:"varint,11,opt,name=success_rate_requests,json=successRateRequests,proto3" json:"success_rate_requests,omitempty"`
+	FailurePercent         uint32 `protobuf:"varint,12,opt,name=failure_percent,json=failurePercent,proto3" json:"failure_percent,omitempty"`
+	FailurePercentTargets  uint32 `protobuf:"varint,13,opt,name=failure_percent_targets,json=failurePercentTargets,proto3" json:"failure_percent_targets,omitempty"`
+	FailurePercentRequests uint32 `protobuf:"varint,14,opt,name=failure_percent_requests,json=failurePercentRequests,proto3" json:"failure_percent_requests,omitempty"`
+	unknownFields          protoimpl.UnknownFields
+	sizeCache              protoimpl.SizeCache
+}
+
+func (x *Outlier) Reset() {
+	*x = Outlier{}
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Outlier) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Outlier) ProtoMessage() {}
+
+func (x *Outlier) ProtoReflect() protoreflect.Message {
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Outlier.ProtoReflect.Descriptor instead.
+func (*Outlier) Descriptor() ([]byte, []int) {
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *Outlier) GetConsecutive_5Xx() uint32 {
+	if x != nil {
+		return x.Consecutive_5Xx
+	}
+	return 0
+}
+
+func (x *Outlier) GetConsecutiveGateway() uint32 {
+	if x != nil {
+		return x.ConsecutiveGateway
+	}
+	return 0
+}
+
+func (x *Outlier) GetConsecutiveLocal() uint32 {
+	if x != nil {
+		return x.ConsecutiveLocal
+	}
+	return 0
+}
+
+func (x *Outlier) GetSplitLocal() bool {
+	if x != nil {
+		return x.SplitLocal
+	}
+	return false
+}
+
+func (x *Outlier) GetInterval() *durationpb.Duration {
+	if x != nil {
+		return x.Interval
+	}
+	return nil
+}
+
+func (x *Outlier) GetBaseEjection() *durationpb.Duration {
+	if x != nil {
+		return x.BaseEjection
+	}
+	return nil
+}
+
+func (x *Outlier) GetMaxEjection() *durationpb.Duration {
+	if x != nil {
+		return x.MaxEjection
+	}
+	return nil
+}
+
+func (x *Outlier) GetMaxEjectedPercent() uint32 {
+	if x != nil {
+		return x.MaxEjectedPercent
+	}
+	return 0
+}
+
+func (x *Outlier) GetSuccessRateFactor() uint32 {
+	if x != nil {
+		return x.SuccessRateFactor
+	}
+	return 0
+}
+
+func (x *Outlier) GetSuccessRateTargets() uint32 {
+	if x != nil {
+		return x.SuccessRateTargets
+	}
+	return 0
+}
+
+func (x *Outlier) GetSuccessRateRequests() uint32 {
+	if x != nil {
+		return x.SuccessRateRequests
+	}
+	return 0
+}
+
+func (x *Outlier) GetFailurePercent() uint32 {
+	if x != nil {
+		return x.FailurePercent
+	}
+	return 0
+}
+
+func (x *Outlier) GetFailurePercentTargets() uint32 {
+	if x != nil {
+		return x.FailurePercentTargets
+	}
+	return 0
+}
+
+func (x *Outlier) GetFailurePercentRequests() uint32 {
+	if x != nil {
+		return x.FailurePercentRequests
+	}
+	return 0
+}
+
+type HealthCheck struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Kind:
+	//
+	//	*HealthCheck_Http
+	//	*HealthCheck_Grpc
+	//	*HealthCheck_Tcp
+	Kind               isHealthCheck_Kind   `protobuf_oneof:"kind"`
+	Interval           *durationpb.Duration `protobuf:"bytes,4,opt,name=interval,proto3" json:"interval,omitempty"`
+	Timeout            *durationpb.Duration `protobuf:"bytes,5,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	UnhealthyThreshold uint32               `protobuf:"varint,6,opt,name=unhealthy_threshold,json=unhealthyThreshold,proto3" json:"unhealthy_threshold,omitempty"`
+	HealthyThreshold   uint32               `protobuf:"varint,7,opt,name=healthy_threshold,json=healthyThreshold,proto3" json:"healthy_threshold,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
+}
+
+func (x *HealthCheck) Reset() {
+	*x = HealthCheck{}
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HealthCheck) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HealthCheck) ProtoMessage() {}
+
+func (x *HealthCheck) ProtoReflect() protoreflect.Message {
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HealthCheck.ProtoReflect.Descriptor instead.
+func (*HealthCheck) Descriptor() ([]byte, []int) {
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *HealthCheck) GetKind() isHealthCheck_Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return nil
+}
+
+func (x *HealthCheck) GetHttp() *HttpCheck {
+	if x != nil {
+		if x, ok := x.Kind.(*HealthCheck_Http); ok {
+			return x.Http
+		}
+	}
+	return nil
+}
+
+func (x *HealthCheck) GetGrpc() *GrpcCheck {
+	if x != nil {
+		if x, ok := x.Kind.(*HealthCheck_Grpc); ok {
+			return x.Grpc
+		}
+	}
+	return nil
+}
+
+func (x *HealthCheck) GetTcp() *TcpCheck {
+	if x != nil {
+		if x, ok := x.Kind.(*HealthCheck_Tcp); ok {
+			return x.Tcp
+		}
+	}
+	return nil
+}
+
+func (x *HealthCheck) GetInterval() *durationpb.Duration {
+	if x != nil {
+		return x.Interval
+	}
+	return nil
+}
+
+func (x *HealthCheck) GetTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.Timeout
+	}
+	return nil
+}
+
+func (x *HealthCheck) GetUnhealthyThreshold() uint32 {
+	if x != nil {
+		return x.UnhealthyThreshold
+	}
+	return 0
+}
+
+func (x *HealthCheck) GetHealthyThreshold() uint32 {
+	if x != nil {
+		return x.HealthyThreshold
+	}
+	return 0
+}
+
+type isHealthCheck_Kind interface {
+	isHealthCheck_Kind()
+}
+
+type HealthCheck_Http struct {
+	Http *HttpCheck `protobuf:"bytes,1,opt,name=http,proto3,oneof"`
+}
+
+type HealthCheck_Grpc struct {
+	// grpc service that is asked about (grpc.health.v1); may be empty.
+	Grpc *GrpcCheck `protobuf:"bytes,2,opt,name=grpc,proto3,oneof"`
+}
+
+type HealthCheck_Tcp struct {
+	Tcp *TcpCheck `protobuf:"bytes,3,opt,name=tcp,proto3,oneof"`
+}
+
+func (*HealthCheck_Http) isHealthCheck_Kind() {}
+
+func (*HealthCheck_Grpc) isHealthCheck_Kind() {}
+
+func (*HealthCheck_Tcp) isHealthCheck_Kind() {}
+
+type HttpCheck struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Path  string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	Host  string                 `protobuf:"bytes,2,opt,name=host,proto3" json:"host,omitempty"`
+	// codes that are healthy; none is 200 to 399.
+	Codes         []uint32 `protobuf:"varint,3,rep,packed,name=codes,proto3" json:"codes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HttpCheck) Reset() {
+	*x = HttpCheck{}
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HttpCheck) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HttpCheck) ProtoMessage() {}
+
+func (x *HttpCheck) ProtoReflect() protoreflect.Message {
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HttpCheck.ProtoReflect.Descriptor instead.
+func (*HttpCheck) Descriptor() ([]byte, []int) {
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *HttpCheck) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *HttpCheck) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *HttpCheck) GetCodes() []uint32 {
+	if x != nil {
+		return x.Codes
+	}
+	return nil
+}
+
+type GrpcCheck struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Service       string                 `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GrpcCheck) Reset() {
+	*x = GrpcCheck{}
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GrpcCheck) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GrpcCheck) ProtoMessage() {}
+
+func (x *GrpcCheck) ProtoReflect() protoreflect.Message {
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GrpcCheck.ProtoReflect.Descriptor instead.
+func (*GrpcCheck) Descriptor() ([]byte, []int) {
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *GrpcCheck) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+type TcpCheck struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TcpCheck) Reset() {
+	*x = TcpCheck{}
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TcpCheck) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TcpCheck) ProtoMessage() {}
+
+func (x *TcpCheck) ProtoReflect() protoreflect.Message {
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TcpCheck.ProtoReflect.Descriptor instead.
+func (*TcpCheck) Descriptor() ([]byte, []int) {
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{37}
+}
+
+// Circuit bounds what is under way; 0 is no bound.
+type Circuit struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Connections   uint32                 `protobuf:"varint,1,opt,name=connections,proto3" json:"connections,omitempty"`
+	Pending       uint32                 `protobuf:"varint,2,opt,name=pending,proto3" json:"pending,omitempty"`
+	Requests      uint32                 `protobuf:"varint,3,opt,name=requests,proto3" json:"requests,omitempty"`
+	Retries       uint32                 `protobuf:"varint,4,opt,name=retries,proto3" json:"retries,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Circuit) Reset() {
+	*x = Circuit{}
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Circuit) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Circuit) ProtoMessage() {}
+
+func (x *Circuit) ProtoReflect() protoreflect.Message {
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Circuit.ProtoReflect.Descriptor instead.
+func (*Circuit) Descriptor() ([]byte, []int) {
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *Circuit) GetConnections() uint32 {
+	if x != nil {
+		return x.Connections
+	}
+	return 0
+}
+
+func (x *Circuit) GetPending() uint32 {
+	if x != nil {
+		return x.Pending
+	}
+	return 0
+}
+
+func (x *Circuit) GetRequests() uint32 {
+	if x != nil {
+		return x.Requests
+	}
+	return 0
+}
+
+func (x *Circuit) GetRetries() uint32 {
+	if x != nil {
+		return x.Retries
+	}
+	return 0
+}
+
+type Pool struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// requests_per_connection; 0 is no limit.
+	RequestsPerConnection uint32               `protobuf:"varint,1,opt,name=requests_per_connection,json=requestsPerConnection,proto3" json:"requests_per_connection,omitempty"`
+	IdleTimeout           *durationpb.Duration `protobuf:"bytes,2,opt,name=idle_timeout,json=idleTimeout,proto3" json:"idle_timeout,omitempty"`
+	ConnectTimeout        *durationpb.Duration `protobuf:"bytes,3,opt,name=connect_timeout,json=connectTimeout,proto3" json:"connect_timeout,omitempty"`
+	MaxStreams            uint32               `protobuf:"varint,4,opt,name=max_streams,json=maxStreams,proto3" json:"max_streams,omitempty"`
+	// upgrade speaks HTTP/2 to endpoints of a port that says HTTP/1.1.
+	Upgrade               bool                 `protobuf:"varint,5,opt,name=upgrade,proto3" json:"upgrade,omitempty"`
+	MaxConnectionDuration *durationpb.Duration `protobuf:"bytes,6,opt,name=max_connection_duration,json=maxConnectionDuration,proto3" json:"max_connection_duration,omitempty"`
+	unknownFields         protoimpl.UnknownFields
+	sizeCache             protoimpl.SizeCache
+}
+
+func (x *Pool) Reset() {
+	*x = Pool{}
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Pool) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Pool) ProtoMessage() {}
+
+func (x *Pool) ProtoReflect() protoreflect.Message {
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Pool.ProtoReflect.Descriptor instead.
+func (*Pool) Descriptor() ([]byte, []int) {
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *Pool) GetRequestsPerConnection() uint32 {
+	if x != nil {
+		return x.RequestsPerConnection
+	}
+	return 0
+}
+
+func (x *Pool) GetIdleTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.IdleTimeout
+	}
+	return nil
+}
+
+func (x *Pool) GetConnectTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.ConnectTimeout
+	}
+	return nil
+}
+
+func (x *Pool) GetMaxStreams() uint32 {
+	if x != nil {
+		return x.MaxStreams
+	}
+	return 0
+}
+
+func (x *Pool) GetUpgrade() bool {
+	if x != nil {
+		return x.Upgrade
+	}
+	return false
+}
+
+func (x *Pool) GetMaxConnectionDuration() *durationpb.Duration {
+	if x != nil {
+		return x.MaxConnectionDuration
+	}
+	return nil
+}
+
+// Budget of retries.
+type Budget struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// percent of the requests of the last interval.
+	Percent  uint32               `protobuf:"varint,1,opt,name=percent,proto3" json:"percent,omitempty"`
+	Interval *durationpb.Duration `protobuf:"bytes,2,opt,name=interval,proto3" json:"interval,omitempty"`
+	// min_count retries in min_interval are allowed besides.
+	MinCount    uint32               `protobuf:"varint,3,opt,name=min_count,json=minCount,proto3" json:"min_count,omitempty"`
+	MinInterval *durationpb.Duration `protobuf:"bytes,4,opt,name=min_interval,json=minInterval,proto3" json:"min_interval,omitempty"`
+	// off sets no bound.
+	Off           bool `protobuf:"varint,5,opt,name=off,proto3" json:"off,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Budget) Reset() {
+	*x = Budget{}
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Budget) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Budget) ProtoMessage() {}
+
+func (x *Budget) ProtoReflect() protoreflect.Message {
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Budget.ProtoReflect.Descriptor instead.
+func (*Budget) Descriptor() ([]byte, []int) {
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *Budget) GetPercent() uint32 {
+	if x != nil {
+		return x.Percent
+	}
+	return 0
+}
+
+func (x *Budget) GetInterval() *durationpb.Duration {
+	if x != nil {
+		return x.Interval
+	}
+	return nil
+}
+
+func (x *Budget) GetMinCount() uint32 {
+	if x != nil {
+		return x.MinCount
+	}
+	return 0
+}
+
+func (x *Budget) GetMinInterval() *durationpb.Duration {
+	if x != nil {
+		return x.MinInterval
+	}
+	return nil
+}
+
+func (x *Budget) GetOff() bool {
+	if x != nil {
+		return x.Off
+	}
+	return false
+}
+
+// Adaptive bounds the requests under way by what latency tells, and lets the more
+// urgent pass first.
+type Adaptive struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Percentile     uint32                 `protobuf:"varint,1,opt,name=percentile,proto3" json:"percentile,omitempty"`
+	Window         *durationpb.Duration   `protobuf:"bytes,2,opt,name=window,proto3" json:"window,omitempty"`
+	MinRttInterval *durationpb.Duration   `protobuf:"bytes,3,opt,name=min_rtt_interval,json=minRttInterval,proto3" json:"min_rtt_interval,omitempty"`
+	MinRttRequests uint32                 `protobuf:"varint,4,opt,name=min_rtt_requests,json=minRttRequests,proto3" json:"min_rtt_requests,omitempty"`
+	MinConcurrency uint32                 `protobuf:"varint,5,opt,name=min_concurrency,json=minConcurrency,proto3" json:"min_concurrency,omitempty"`
+	MaxConcurrency uint32                 `protobuf:"varint,6,opt,name=max_concurrency,json=maxConcurrency,proto3" json:"max_concurrency,omitempty"`
+	BufferPercent  uint32                 `protobuf:"varint,7,opt,name=buffer_percent,json=bufferPercent,proto3" json:"buffer_percent,omitempty"`
+	// priorities: the first that fits says how urgent a request is.
+	Priorities    []*PriorityRule `protobuf:"bytes,8,rep,name=priorities,proto3" json:"priorities,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Adaptive) Reset() {
+	*x = Adaptive{}
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Adaptive) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Adaptive) ProtoMessage() {}
+
+func (x *Adaptive) ProtoReflect() protoreflect.Message {
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Adaptive.ProtoReflect.Descriptor instead.
+func (*Adaptive) Descriptor() ([]byte, []int) {
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *Adaptive) GetPercentile() uint32 {
+	if x != nil {
+		return x.Percentile
+	}
+	return 0
+}
+
+func (x *Adaptive) GetWindow() *durationpb.Duration {
+	if x != nil {
+		return x.Window
+	}
+	return nil
+}
+
+func (x *Adaptive) GetMinRttInterval() *durationpb.Duration {
+	if x != nil {
+		return x.MinRttInterval
+	}
+	return nil
+}
+
+func (x *Adaptive) GetMinRttRequests() uint32 {
+	if x != nil {
+		return x.MinRttRequests
+	}
+	return 0
+}
+
+func (x *Adaptive) GetMinConcurrency() uint32 {
+	if x != nil {
+		return x.MinConcurrency
+	}
+	return 0
+}
+
+func (x *Adaptive) GetMaxConcurrency() uint32 {
+	if x != nil {
+		return x.MaxConcurrency
+	}
+	return 0
+}
+
+func (x *Adaptive) GetBufferPercent() uint32 {
+	if x != nil {
+		return x.BufferPercent
+	}
+	return 0
+}
+
+func (x *Adaptive) GetPriorities() []*PriorityRule {
+	if x != nil {
+		return x.Priorities
+	}
+	return nil
+}
+
+// PriorityRule fits when all of its lists that are not empty do.
+type PriorityRule struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Priority Priority               `protobuf:"varint,1,opt,name=priority,proto3,enum=tulle.waypoint.Priority" json:"priority,omitempty"`
+	Headers  []*FieldMatch          `protobuf:"bytes,2,rep,name=headers,proto3" json:"headers,omitempty"`
+	// namespaces and principals of the client, exact.
+	Namespaces    []string `protobuf:"bytes,3,rep,name=namespaces,proto3" json:"namespaces,omitempty"`
+	Principals    []string `protobuf:"bytes,4,rep,name=principals,proto3" json:"principals,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PriorityRule) Reset() {
+	*x = PriorityRule{}
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PriorityRule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PriorityRule) ProtoMessage() {}
+
+func (x *PriorityRule) ProtoReflect() protoreflect.Message {
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PriorityRule.ProtoReflect.Descriptor instead.
+func (*PriorityRule) Descriptor() ([]byte, []int) {
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *PriorityRule) GetPriority() Priority {
+	if x != nil {
+		return x.Priority
+	}
+	return Priority_NORMAL
+}
+
+func (x *PriorityRule) GetHeaders() []*FieldMatch {
+	if x != nil {
+		return x.Headers
+	}
+	return nil
+}
+
+func (x *PriorityRule) GetNamespaces() []string {
+	if x != nil {
+		return x.Namespaces
+	}
+	return nil
+}
+
+func (x *PriorityRule) GetPrincipals() []string {
+	if x != nil {
+		return x.Principals
+	}
+	return nil
+}
+
+// Tls to the application.
+type Tls struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// server_name for SNI and, without subject_names, what the certificate must carry.
+	ServerName string `protobuf:"bytes,1,opt,name=server_name,json=serverName,proto3" json:"server_name,omitempty"`
+	// ca_certificates in PEM; empty are the system's.
+	CaCertificates string `protobuf:"bytes,2,opt,name=ca_certificates,json=caCertificates,proto3" json:"ca_certificates,omitempty"`
+	// subject_names of which the certificate must carry one: DNS names or URIs.
+	SubjectNames []string `protobuf:"bytes,3,rep,name=subject_names,json=subjectNames,proto3" json:"subject_names,omitempty"`
+	// insecure accepts any certificate: DestinationRule's insecureSkipVerify.
+	Insecure bool `protobuf:"varint,4,opt,name=insecure,proto3" json:"insecure,omitempty"`
+	// client_certificate and client_key are files of the waypoint's pod, for MUTUAL.
+	ClientCertificate string `protobuf:"bytes,5,opt,name=client_certificate,json=clientCertificate,proto3" json:"client_certificate,omitempty"`
+	ClientKey         string `protobuf:"bytes,6,opt,name=client_key,json=clientKey,proto3" json:"client_key,omitempty"`
+	// mesh presents the waypoint's own SVID: DestinationRule's ISTIO_MUTUAL.
+	Mesh          bool `protobuf:"varint,7,opt,name=mesh,proto3" json:"mesh,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Tls) Reset() {
+	*x = Tls{}
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Tls) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Tls) ProtoMessage() {}
+
+func (x *Tls) ProtoReflect() protoreflect.Message {
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Tls.ProtoReflect.Descriptor instead.
+func (*Tls) Descriptor() ([]byte, []int) {
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *Tls) GetServerName() string {
+	if x != nil {
+		return x.ServerName
+	}
+	return ""
+}
+
+func (x *Tls) GetCaCertificates() string {
+	if x != nil {
+		return x.CaCertificates
+	}
+	return ""
+}
+
+func (x *Tls) GetSubjectNames() []string {
+	if x != nil {
+		return x.SubjectNames
+	}
+	return nil
+}
+
+func (x *Tls) GetInsecure() bool {
+	if x != nil {
+		return x.Insecure
+	}
+	return false
+}
+
+func (x *Tls) GetClientCertificate() string {
+	if x != nil {
+		return x.ClientCertificate
+	}
+	return ""
+}
+
+func (x *Tls) GetClientKey() string {
+	if x != nil {
+		return x.ClientKey
+	}
+	return ""
+}
+
+func (x *Tls) GetMesh() bool {
+	if x != nil {
+		return x.Mesh
+	}
+	return false
+}
+
+// RateLimit bounds requests. It travels as type.googleapis.com/tulle.waypoint.RateLimit,
+// named "namespace/name" of its policy; its aliases are the waypoints that enforce it.
+type RateLimit struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Namespace string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	Name      string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Rules     []*RateLimitRule       `protobuf:"bytes,3,rep,name=rules,proto3" json:"rules,omitempty"`
+	// backend of the rules that are not local.
+	Backend *RateLimitBackend `protobuf:"bytes,4,opt,name=backend,proto3" json:"backend,omitempty"`
+	// fail_open passes requests that could not be counted; else they get 503.
+	FailOpen bool `protobuf:"varint,5,opt,name=fail_open,json=failOpen,proto3" json:"fail_open,omitempty"`
+	// shadow decides and tells, and refuses nothing.
+	Shadow bool `protobuf:"varint,6,opt,name=shadow,proto3" json:"shadow,omitempty"`
+	// timeout of one question to the backend; absent is 50 milliseconds.
+	Timeout *durationpb.Duration `protobuf:"bytes,7,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	// fault says why it cannot be enforced; requests pass or get 503 as fail_open says.
+	Fault         string `protobuf:"bytes,8,opt,name=fault,proto3" json:"fault,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RateLimit) Reset() {
+	*x = RateLimit{}
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RateLimit) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RateLimit) ProtoMessage() {}
+
+func (x *RateLimit) ProtoReflect() protoreflect.Message {
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RateLimit.ProtoReflect.Descriptor instead.
+func (*RateLimit) Descriptor() ([]byte, []int) {
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *RateLimit) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *RateLimit) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RateLimit) GetRules() []*RateLimitRule {
+	if x != nil {
+		return x.Rules
+	}
+	return nil
+}
+
+func (x *RateLimit) GetBackend() *RateLimitBackend {
+	if x != nil {
+		return x.Backend
+	}
+	return nil
+}
+
+func (x *RateLimit) GetFailOpen() bool {
+	if x != nil {
+		return x.FailOpen
+	}
+	return false
+}
+
+func (x *RateLimit) GetShadow() bool {
+	if x != nil {
+		return x.Shadow
+	}
+	return false
+}
+
+func (x *RateLimit) GetTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.Timeout
+	}
+	return nil
+}
+
+func (x *RateLimit) GetFault() string {
+	if x != nil {
+		return x.Fault
+	}
+	return ""
+}
+
+// RateLimitRule counts the requests that fit, apart for each value of the key.
+type RateLimitRule struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// name of the rule, else its index.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// match: one must fit; none fits all.
+	Match []*RateLimitMatch `protobuf:"bytes,2,rep,name=match,proto3" json:"match,omitempty"`
+	// key is what requests are counted apart by; none counts all together.
+	Key []*RateLimitKey `protobuf:"bytes,3,rep,name=key,proto3" json:"key,omitempty"`
+	// limits of which every one must hold.
+	Limits []*RateLimitAmount `protobuf:"bytes,4,rep,name=limits,proto3" json:"limits,omitempty"`
+	Cost   *RateLimitCost     `protobuf:"bytes,5,opt,name=cost,proto3" json:"cost,omitempty"`
+	// local counts at each replica apart.
+	Local         bool `protobuf:"varint,6,opt,name=local,proto3" json:"local,omitempty"`
+	Shadow        bool `protobuf:"varint,7,opt,name=shadow,proto3" json:"shadow,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RateLimitRule) Reset() {
+	*x = RateLimitRule{}
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RateLimitRule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RateLimitRule) ProtoMessage() {}
+
+func (x *RateLimitRule) ProtoReflect() protoreflect.Message {
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RateLimitRule.ProtoReflect.Descriptor instead.
+func (*RateLimitRule) Descriptor() ([]byte, []int) {
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *RateLimitRule) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RateLimitRule) GetMatch() []*RateLimitMatch {
+	if x != nil {
+		return x.Match
+	}
+	return nil
+}
+
+func (x *RateLimitRule) GetKey() []*RateLimitKey {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *RateLimitRule) GetLimits() []*RateLimitAmount {
+	if x != nil {
+		return x.Limits
+	}
+	return nil
+}
+
+func (x *RateLimitRule) GetCost() *RateLimitCost {
+	if x != nil {
+		return x.Cost
+	}
+	return nil
+}
+
+func (x *RateLimitRule) GetLocal() bool {
+	if x != nil {
+		return x.Local
+	}
+	return false
+}
+
+func (x *RateLimitRule) GetShadow() bool {
+	if x != nil {
+		return x.Shadow
+	}
+	return false
+}
+
+type RateLimitMatch struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Path    *PathMatch             `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	Methods []string               `protobuf:"bytes,2,rep,name=methods,proto3" json:"methods,omitempty"`
+	Headers []*FieldMatch          `protobuf:"bytes,3,rep,name=headers,proto3" json:"headers,omitempty"`
+	Query   []*FieldMatch          `protobuf:"bytes,4,rep,name=query,proto3" json:"query,omitempty"`
+	// principals, namespaces of the client: exact, or with "*" at one end.
+	Principals    []string `protobuf:"bytes,5,rep,name=principals,proto3" json:"principals,omitempty"`
+	Namespaces    []string `protobuf:"bytes,6,rep,name=namespaces,proto3" json:"namespaces,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RateLimitMatch) Reset() {
+	*x = RateLimitMatch{}
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RateLimitMatch) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RateLimitMatch) ProtoMessage() {}
+
+func (x *RateLimitMatch) ProtoReflect() protoreflect.Message {
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RateLimitMatch.ProtoReflect.Descriptor instead.
+func (*RateLimitMatch) Descriptor() ([]byte, []int) {
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{46}
+}
+
+func (x *RateLimitMatch) GetPath() *PathMatch {
+	if x != nil {
+		return x.Path
+	}
+	return nil
+}
+
+func (x *RateLimitMatch) GetMethods() []string {
+	if x != nil {
+		return x.Methods
+	}
+	return nil
+}
+
+func (x *RateLimitMatch) GetHeaders() []*FieldMatch {
+	if x != nil {
+		return x.Headers
+	}
+	return nil
+}
+
+func (x *RateLimitMatch) GetQuery() []*FieldMatch {
+	if x != nil {
+		return x.Query
+	}
+	return nil
+}
+
+func (x *RateLimitMatch) GetPrincipals() []string {
+	if x != nil {
+		return x.Principals
+	}
+	return nil
+}
+
+func (x *RateLimitMatch) GetNamespaces() []string {
+	if x != nil {
+		return x.Namespaces
+	}
+	return nil
+}
+
+type RateLimitKey struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Kind:
+	//
+	//	*RateLimitKey_Identity
+	//	*RateLimitKey_Namespace
+	//	*RateLimitKey_Header
+	//	*RateLimitKey_Path
+	//	*RateLimitKey_Method
+	//	*RateLimitKey_SourceIp
+	//	*RateLimitKey_JwtClaim
+	//	*RateLimitKey_Query
+	//	*RateLimitKey_ServiceAccount
+	//	*RateLimitKey_Host
+	Kind isRateLimitKey_Kind `protobuf_oneof:"kind"`
+	// default in the place of what a request lacks; without one the rule does not count
+	// a request that lacks it.
+	Default       string `protobuf:"bytes,11,opt,name=default,proto3" json:"default,omitempty"`
+	HasDefault    bool   `protobuf:"varint,12,opt,name=has_default,json=hasDefault,proto3" json:"has_default,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RateLimitKey) Reset() {
+	*x = RateLimitKey{}
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RateLimitKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RateLimitKey) ProtoMessage() {}
+
+func (x *RateLimitKey) ProtoReflect() protoreflect.Message {
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RateLimitKey.ProtoReflect.Descriptor instead.
+func (*RateLimitKey) Descriptor() ([]byte, []int) {
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{47}
+}
+
+func (x *RateLimitKey) GetKind() isRateLimitKey_Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return nil
+}
+
+func (x *RateLimitKey) GetIdentity() bool {
+	if x != nil {
+		if x, ok := x.Kind.(*RateLimitKey_Identity); ok {
+			return x.Identity
+		}
+	}
+	return false
+}
+
+func (x *RateLimitKey) GetNamespace() bool {
+	if x != nil {
+		if x, ok := x.Kind.(*RateLimitKey_Namespace); ok {
+			return x.Namespace
+		}
+	}
+	return false
+}
+
+func (x *RateLimitKey) GetHeader() string {
+	if x != nil {
+		if x, ok := x.Kind.(*RateLimitKey_Header); ok {
+			return x.Header
+		}
+	}
+	return ""
+}
+
+func (x *RateLimitKey) GetPath() bool {
+	if x != nil {
+		if x, ok := x.Kind.(*RateLimitKey_Path); ok {
+			return x.Path
+		}
+	}
+	return false
+}
+
+func (x *RateLimitKey) GetMethod() bool {
+	if x != nil {
+		if x, ok := x.Kind.(*RateLimitKey_Method); ok {
+			return x.Method
+		}
+	}
+	return false
+}
+
+func (x *RateLimitKey) GetSourceIp() bool {
+	if x != nil {
+		if x, ok := x.Kind.(*RateLimitKey_SourceIp); ok {
+			return x.SourceIp
+		}
+	}
+	return false
+}
+
+func (x *RateLimitKey) GetJwtClaim() string {
+	if x != nil {
+		if x, ok := x.Kind.(*RateLimitKey_JwtClaim); ok {
+			return x.JwtClaim
+		}
+	}
+	return ""
+}
+
+func (x *RateLimitKey) GetQuery() string {
+	if x != nil {
+		if x, ok := x.Kind.(*RateLimitKey_Query); ok {
+			return x.Query
+		}
+	}
+	return ""
+}
+
+func (x *RateLimitKey) GetServiceAccount() bool {
+	if x != nil {
+		if x, ok := x.Kind.(*RateLimitKey_ServiceAccount); ok {
+			return x.ServiceAccount
+		}
+	}
+	return false
+}
+
+func (x *RateLimitKey) GetHost() bool {
+	if x != nil {
+		if x, ok := x.Kind.(*RateLimitKey_Host); ok {
+			return x.Host
+		}
+	}
+	return false
+}
+
+func (x *RateLimitKey) GetDefault() string {
+	if x != nil {
+		return x.Default
+	}
+	return ""
+}
+
+func (x *RateLimitKey) GetHasDefault() bool {
+	if x != nil {
+		return x.HasDefault
+	}
+	return false
+}
+
+type isRateLimitKey_Kind interface {
+	isRateLimitKey_Kind()
+}
+
+type RateLimitKey_Identity struct {
+	// identity is the client's SPIFFE ID.
+	Identity bool `protobuf:"varint,1,opt,name=identity,proto3,oneof"`
+}
+
+type RateLimitKey_Namespace struct {
+	// namespace of the client.
+	Namespace bool `protobuf:"varint,2,opt,name=namespace,proto3,oneof"`
+}
+
+type RateLimitKey_Header struct {
+	// header field in lower case.
+	Header string `protobuf:"bytes,3,opt,name=header,proto3,oneof"`
+}
+
+type RateLimitKey_Path struct {
+	Path bool `protobuf:"varint,4,opt,name=path,proto3,oneof"`
+}
+
+type RateLimitKey_Method struct {
+	Method bool `protobuf:"varint,5,opt,name=method,proto3,oneof"`
+}
+
+type RateLimitKey_SourceIp struct {
+	SourceIp bool `protobuf:"varint,6,opt,name=source_ip,json=sourceIp,proto3,oneof"`
+}
+
+type RateLimitKey_JwtClaim struct {
+	// jwt_claim of the verified token, with dots between the steps.
+	JwtClaim string `protobuf:"bytes,7,opt,name=jwt_claim,json=jwtClaim,proto3,oneof"`
+}
+
+type RateLimitKey_Query struct {
+	Query string `protobuf:"bytes,8,opt,name=query,proto3,oneof"`
+}
+
+type RateLimitKey_ServiceAccount struct {
+	// service_account of the client, with its namespace.
+	ServiceAccount bool `protobuf:"varint,9,opt,name=service_account,json=serviceAccount,proto3,oneof"`
+}
+
+type RateLimitKey_Host struct {
+	Host bool `protobuf:"varint,10,opt,name=host,proto3,oneof"`
+}
+
+func (*RateLimitKey_Identity) isRateLimitKey_Kind() {}
+
+func (*RateLimitKey_Namespace) isRateLimitKey_Kind() {}
+
+func (*RateLimitKey_Header) isRateLimitKey_Kind() {}
+
+func (*RateLimitKey_Path) isRateLimitKey_Kind() {}
+
+func (*RateLimitKey_Method) isRateLimitKey_Kind() {}
+
+func (*RateLimitKey_SourceIp) isRateLimitKey_Kind() {}
+
+func (*RateLimitKey_JwtClaim) isRateLimitKey_Kind() {}
+
+func (*RateLimitKey_Query) isRateLimitKey_Kind() {}
+
+func (*RateLimitKey_ServiceAccount) isRateLimitKey_Kind() {}
+
+func (*RateLimitKey_Host) isRateLimitKey_Kind() {}
+
+// RateLimitAmount is requests (or their cost) per unit of time.
+type RateLimitAmount struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Requests uint64                 `protobuf:"varint,1,opt,name=requests,proto3" json:"requests,omitempty"`
+	Unit     *durationpb.Duration   `protobuf:"bytes,2,opt,name=unit,proto3" json:"unit,omitempty"`
+	// burst that may come at once; 0 is requests.
+	Burst         uint64 `protobuf:"varint,3,opt,name=burst,proto3" json:"burst,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RateLimitAmount) Reset() {
+	*x = RateLimitAmount{}
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RateLimitAmount) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RateLimitAmount) ProtoMessage() {}
+
+func (x *RateLimitAmount) ProtoReflect() protoreflect.Message {
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RateLimitAmount.ProtoReflect.Descriptor instead.
+func (*RateLimitAmount) Descriptor() ([]byte, []int) {
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *RateLimitAmount) GetRequests() uint64 {
+	if x != nil {
+		return x.Requests
+	}
+	return 0
+}
+
+func (x *RateLimitAmount) GetUnit() *durationpb.Duration {
+	if x != nil {
+		return x.Unit
+	}
+	return nil
+}
+
+func (x *RateLimitAmount) GetBurst() uint64 {
+	if x != nil {
+		return x.Burst
+	}
+	return 0
+}
+
+type RateLimitCost struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// request_header that carries the cost; one without it costs default.
+	RequestHeader string `protobuf:"bytes,1,opt,name=request_header,json=requestHeader,proto3" json:"request_header,omitempty"`
+	// response_header that carries the cost, taken after the answer.
+	ResponseHeader string `protobuf:"bytes,2,opt,name=response_header,json=responseHeader,proto3" json:"response_header,omitempty"`
+	// default cost; 0 is 1.
+	Default       uint64 `protobuf:"varint,3,opt,name=default,proto3" json:"default,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RateLimitCost) Reset() {
+	*x = RateLimitCost{}
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RateLimitCost) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RateLimitCost) ProtoMessage() {}
+
+func (x *RateLimitCost) ProtoReflect() protoreflect.Message {
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RateLimitCost.ProtoReflect.Descriptor instead.
+func (*RateLimitCost) Descriptor() ([]byte, []int) {
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{49}
+}
+
+func (x *RateLimitCost) GetRequestHeader() string {
+	if x != nil {
+		return x.RequestHeader
+	}
+	return ""
+}
+
+func (x *RateLimitCost) GetResponseHeader() string {
+	if x != nil {
+		return x.ResponseHeader
+	}
+	return ""
+}
+
+func (x *RateLimitCost) GetDefault() uint64 {
+	if x != nil {
+		return x.Default
+	}
+	return 0
+}
+
+type RateLimitBackend struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Kind:
+	//
+	//	*RateLimitBackend_Leases
+	//	*RateLimitBackend_Redis
+	//	*RateLimitBackend_Rls
+	Kind          isRateLimitBackend_Kind `protobuf_oneof:"kind"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RateLimitBackend) Reset() {
+	*x = RateLimitBackend{}
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RateLimitBackend) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RateLimitBackend) ProtoMessage() {}
+
+func (x *RateLimitBackend) ProtoReflect() protoreflect.Message {
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RateLimitBackend.ProtoReflect.Descriptor instead.
+func (*RateLimitBackend) Descriptor() ([]byte, []int) {
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{50}
+}
+
+func (x *RateLimitBackend) GetKind() isRateLimitBackend_Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return nil
+}
+
+func (x *RateLimitBackend) GetLeases() bool {
+	if x != nil {
+		if x, ok := x.Kind.(*RateLimitBackend_Leases); ok {
+			return x.Leases
+		}
+	}
+	return false
+}
+
+func (x *RateLimitBackend) GetRedis() *RedisBackend {
+	if x != nil {
+		if x, ok := x.Kind.(*RateLimitBackend_Redis); ok {
+			return x.Redis
+		}
+	}
+	return nil
+}
+
+func (x *RateLimitBackend) GetRls() *RateLimitService {
+	if x != nil {
+		if x, ok := x.Kind.(*RateLimitBackend_Rls); ok {
+			return x.Rls
+		}
+	}
+	return nil
+}
+
+type isRateLimitBackend_Kind interface {
+	isRateLimitBackend_Kind()
+}
+
+type RateLimitBackend_Leases struct {
+	// leases: istiod-lite shares the limit out among replicas.
+	Leases bool `protobuf:"varint,1,opt,name=leases,proto3,oneof"`
+}
+
+type RateLimitBackend_Redis struct {
+	Redis *RedisBackend `protobuf:"bytes,2,opt,name=redis,proto3,oneof"`
+}
+
+type RateLimitBackend_Rls struct {
+	// rls is a rate limit service with Envoy's API v3.
+	Rls *RateLimitService `protobuf:"bytes,3,opt,name=rls,proto3,oneof"`
+}
+
+func (*RateLimitBackend_Leases) isRateLimitBackend_Kind() {}
+
+func (*RateLimitBackend_Redis) isRateLimitBackend_Kind() {}
+
+func (*RateLimitBackend_Rls) isRateLimitBackend_Kind() {}
+
+type RedisBackend struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// address host:port, of a service of the mesh or any other.
+	Address  string `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	Database uint32 `protobuf:"varint,2,opt,name=database,proto3" json:"database,omitempty"`
+	Username string `protobuf:"bytes,3,opt,name=username,proto3" json:"username,omitempty"`
+	// password_file of the waypoint's pod.
+	PasswordFile  string `protobuf:"bytes,4,opt,name=password_file,json=passwordFile,proto3" json:"password_file,omitempty"`
+	Tls           bool   `protobuf:"varint,5,opt,name=tls,proto3" json:"tls,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RedisBackend) Reset() {
+	*x = RedisBackend{}
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RedisBackend) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RedisBackend) ProtoMessage() {}
+
+func (x *RedisBackend) ProtoReflect() protoreflect.Message {
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RedisBackend.ProtoReflect.Descriptor instead.
+func (*RedisBackend) Descriptor() ([]byte, []int) {
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *RedisBackend) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *RedisBackend) GetDatabase() uint32 {
+	if x != nil {
+		return x.Database
+	}
+	return 0
+}
+
+func (x *RedisBackend) GetUsername() string {
+	if x != nil {
+		return x.Username
+	}
+	return ""
+}
+
+func (x *RedisBackend) GetPasswordFile() string {
+	if x != nil {
+		return x.PasswordFile
+	}
+	return ""
+}
+
+func (x *RedisBackend) GetTls() bool {
+	if x != nil {
+		return x.Tls
+	}
+	return false
+}
+
+type RateLimitService struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Backend       *Backend               `protobuf:"bytes,1,opt,name=backend,proto3" json:"backend,omitempty"`
+	Domain        string                 `protobuf:"bytes,2,opt,name=domain,proto3" json:"domain,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RateLimitService) Reset() {
+	*x = RateLimitService{}
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[52]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RateLimitService) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RateLimitService) ProtoMessage() {}
+
+func (x *RateLimitService) ProtoReflect() protoreflect.Message {
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[52]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RateLimitService.ProtoReflect.Descriptor instead.
+func (*RateLimitService) Descriptor() ([]byte, []int) {
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{52}
+}
+
+func (x *RateLimitService) GetBackend() *Backend {
+	if x != nil {
+		return x.Backend
+	}
+	return nil
+}
+
+func (x *RateLimitService) GetDomain() string {
+	if x != nil {
+		return x.Domain
+	}
+	return ""
+}
+
+// Telemetry says what a waypoint reports of requests. It travels as
+// type.googleapis.com/tulle.waypoint.Telemetry, named "waypoint/namespace/gateway",
+// which is also its alias. Without one the defaults hold.
+type Telemetry struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Tracing       *Tracing               `protobuf:"bytes,1,opt,name=tracing,proto3" json:"tracing,omitempty"`
+	AccessLogs    []*AccessLog           `protobuf:"bytes,2,rep,name=access_logs,json=accessLogs,proto3" json:"access_logs,omitempty"`
+	Metrics       *Metrics               `protobuf:"bytes,3,opt,name=metrics,proto3" json:"metrics,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Telemetry) Reset() {
+	*x = Telemetry{}
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[53]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Telemetry) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Telemetry) ProtoMessage() {}
+
+func (x *Telemetry) ProtoReflect() protoreflect.Message {
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[53]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Telemetry.ProtoReflect.Descriptor instead.
+func (*Telemetry) Descriptor() ([]byte, []int) {
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{53}
+}
+
+func (x *Telemetry) GetTracing() *Tracing {
+	if x != nil {
+		return x.Tracing
+	}
+	return nil
+}
+
+func (x *Telemetry) GetAccessLogs() []*AccessLog {
+	if x != nil {
+		return x.AccessLogs
+	}
+	return nil
+}
+
+func (x *Telemetry) GetMetrics() *Metrics {
+	if x != nil {
+		return x.Metrics
+	}
+	return nil
+}
+
+type Tracing struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Disabled bool                   `protobuf:"varint,1,opt,name=disabled,proto3" json:"disabled,omitempty"`
+	// sampling in hundredths of a percent; absent is 100 (1 %).
+	Sampling    uint32 `protobuf:"varint,2,opt,name=sampling,proto3" json:"sampling,omitempty"`
+	HasSampling bool   `protobuf:"varint,3,opt,name=has_sampling,json=hasSampling,proto3" json:"has_sampling,omitempty"`
+	// otlp is host:port of an OTLP/gRPC collector.
+	Otlp string     `protobuf:"bytes,4,opt,name=otlp,proto3" json:"otlp,omitempty"`
+	Tags []*SpanTag `protobuf:"bytes,5,rep,name=tags,proto3" json:"tags,omitempty"`
+	// ignore_parent does not follow the client's decision.
+	IgnoreParent  bool `protobuf:"varint,6,opt,name=ignore_parent,json=ignoreParent,proto3" json:"ignore_parent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Tracing) Reset() {
+	*x = Tracing{}
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[54]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Tracing) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Tracing) ProtoMessage() {}
+
+func (x *Tracing) ProtoReflect() protoreflect.Message {
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[54]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Tracing.ProtoReflect.Descriptor instead.
+func (*Tracing) Descriptor() ([]byte, []int) {
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{54}
+}
+
+func (x *Tracing) GetDisabled() bool {
+	if x != nil {
+		return x.Disabled
+	}
+	return false
+}
+
+func (x *Tracing) GetSampling() uint32 {
+	if x != nil {
+		return x.Sampling
+	}
+	return 0
+}
+
+func (x *Tracing) GetHasSampling() bool {
+	if x != nil {
+		return x.HasSampling
+	}
+	return false
+}
+
+func (x *Tracing) GetOtlp() string {
+	if x != nil {
+		return x.Otlp
+	}
+	return ""
+}
+
+func (x *Tracing) GetTags() []*SpanTag {
+	if x != nil {
+		return x.Tags
+	}
+	return nil
+}
+
+func (x *Tracing) GetIgnoreParent() bool {
+	if x != nil {
+		return x.IgnoreParent
+	}
+	return false
+}
+
+type SpanTag struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Types that are valid to be assigned to Kind:
+	//
+	//	*SpanTag_Literal
+	//	*SpanTag_Header
+	//	*SpanTag_Environment
+	Kind          isSpanTag_Kind `protobuf_oneof:"kind"`
+	Default       string         `protobuf:"bytes,5,opt,name=default,proto3" json:"default,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SpanTag) Reset() {
+	*x = SpanTag{}
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[55]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SpanTag) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SpanTag) ProtoMessage() {}
+
+func (x *SpanTag) ProtoReflect() protoreflect.Message {
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[55]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SpanTag.ProtoReflect.Descriptor instead.
+func (*SpanTag) Descriptor() ([]byte, []int) {
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{55}
+}
+
+func (x *SpanTag) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *SpanTag) GetKind() isSpanTag_Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return nil
+}
+
+func (x *SpanTag) GetLiteral() string {
+	if x != nil {
+		if x, ok := x.Kind.(*SpanTag_Literal); ok {
+			return x.Literal
+		}
+	}
+	return ""
+}
+
+func (x *SpanTag) GetHeader() string {
+	if x != nil {
+		if x, ok := x.Kind.(*SpanTag_Header); ok {
+			return x.Header
+		}
+	}
+	return ""
+}
+
+func (x *SpanTag) GetEnvironment() string {
+	if x != nil {
+		if x, ok := x.Kind.(*SpanTag_Environment); ok {
+			return x.Environment
+		}
+	}
+	return ""
+}
+
+func (x *SpanTag) GetDefault() string {
+	if x != nil {
+		return x.Default
+	}
+	return ""
+}
+
+type isSpanTag_Kind interface {
+	isSpanTag_Kind()
+}
+
+type SpanTag_Literal struct {
+	Literal string `protobuf:"bytes,2,opt,name=literal,proto3,oneof"`
+}
+
+type SpanTag_Header struct {
+	Header string `protobuf:"bytes,3,opt,name=header,proto3,oneof"`
+}
+
+type SpanTag_Environment struct {
+	Environment string `protobuf:"bytes,4,opt,name=environment,proto3,oneof"`
+}
+
+func (*SpanTag_Literal) isSpanTag_Kind() {}
+
+func (*SpanTag_Header) isSpanTag_Kind() {}
+
+func (*SpanTag_Environment) isSpanTag_Kind() {}
+
+type AccessLog struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Disabled bool                   `protobuf:"varint,1,opt,name=disabled,proto3" json:"disabled,omitempty"`
+	// otlp is host:port of an OTLP/gRPC collector; empty writes to standard output.
+	Otlp string `protobuf:"bytes,2,opt,name=otlp,proto3" json:"otlp,omitempty"`
+	// format of one line, with Envoy's %COMMANDS%; empty is Tulle's own text.
+	Format string `protobuf:"bytes,3,opt,name=format,proto3" json:"format,omitempty"`
+	// json fields with Envoy's %COMMANDS% as values, instead of format.
+	Json []*HeaderField `protobuf:"bytes,4,rep,name=json,proto3" json:"json,omitempty"`
+	// filter in CEL; only requests for which it holds are told of.
+	Filter        string `protobuf:"bytes,5,opt,name=filter,proto3" json:"filter,omitempty"`
+	JsonDefault   bool   `protobuf:"varint,6,opt,name=json_default,json=jsonDefault,proto3" json:"json_default,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AccessLog) Reset() {
+	*x = AccessLog{}
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[56]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AccessLog) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AccessLog) ProtoMessage() {}
+
+func (x *AccessLog) ProtoReflect() protoreflect.Message {
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[56]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AccessLog.ProtoReflect.Descriptor instead.
+func (*AccessLog) Descriptor() ([]byte, []int) {
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{56}
+}
+
+func (x *AccessLog) GetDisabled() bool {
+	if x != nil {
+		return x.Disabled
+	}
+	return false
+}
+
+func (x *AccessLog) GetOtlp() string {
+	if x != nil {
+		return x.Otlp
+	}
+	return ""
+}
+
+func (x *AccessLog) GetFormat() string {
+	if x != nil {
+		return x.Format
+	}
+	return ""
+}
+
+func (x *AccessLog) GetJson() []*HeaderField {
+	if x != nil {
+		return x.Json
+	}
+	return nil
+}
+
+func (x *AccessLog) GetFilter() string {
+	if x != nil {
+		return x.Filter
+	}
+	return ""
+}
+
+func (x *AccessLog) GetJsonDefault() bool {
+	if x != nil {
+		return x.JsonDefault
+	}
+	return false
+}
+
+type Metrics struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Overrides     []*MetricOverride      `protobuf:"bytes,1,rep,name=overrides,proto3" json:"overrides,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Metrics) Reset() {
+	*x = Metrics{}
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[57]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Metrics) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Metrics) ProtoMessage() {}
+
+func (x *Metrics) ProtoReflect() protoreflect.Message {
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[57]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Metrics.ProtoReflect.Descriptor instead.
+func (*Metrics) Descriptor() ([]byte, []int) {
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{57}
+}
+
+func (x *Metrics) GetOverrides() []*MetricOverride {
+	if x != nil {
+		return x.Overrides
+	}
+	return nil
+}
+
+// MetricOverride of one of Istio's metrics, by its name in the Telemetry API
+// (REQUEST_COUNT …), or of all when empty.
+type MetricOverride struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Metric        string                 `protobuf:"bytes,1,opt,name=metric,proto3" json:"metric,omitempty"`
+	Disabled      bool                   `protobuf:"varint,2,opt,name=disabled,proto3" json:"disabled,omitempty"`
+	Tags          []*MetricTag           `protobuf:"bytes,3,rep,name=tags,proto3" json:"tags,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MetricOverride) Reset() {
+	*x = MetricOverride{}
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[58]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MetricOverride) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MetricOverride) ProtoMessage() {}
+
+func (x *MetricOverride) ProtoReflect() protoreflect.Message {
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[58]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MetricOverride.ProtoReflect.Descriptor instead.
+func (*MetricOverride) Descriptor() ([]byte, []int) {
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{58}
+}
+
+func (x *MetricOverride) GetMetric() string {
+	if x != nil {
+		return x.Metric
+	}
+	return ""
+}
+
+func (x *MetricOverride) GetDisabled() bool {
+	if x != nil {
+		return x.Disabled
+	}
+	return false
+}
+
+func (x *MetricOverride) GetTags() []*MetricTag {
+	if x != nil {
+		return x.Tags
+	}
+	return nil
+}
+
+type MetricTag struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// remove, else value in CEL.
+	Remove        bool   `protobuf:"varint,2,opt,name=remove,proto3" json:"remove,omitempty"`
+	Value         string `protobuf:"bytes,3,opt,name=value,proto3" json:"value,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MetricTag) Reset() {
+	*x = MetricTag{}
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[59]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MetricTag) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MetricTag) ProtoMessage() {}
+
+func (x *MetricTag) ProtoReflect() protoreflect.Message {
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[59]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MetricTag.ProtoReflect.Descriptor instead.
+func (*MetricTag) Descriptor() ([]byte, []int) {
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{59}
+}
+
+func (x *MetricTag) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *MetricTag) GetRemove() bool {
+	if x != nil {
+		return x.Remove
+	}
+	return false
+}
+
+func (x *MetricTag) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
 // Policy is an authorization by request. It travels as
 // type.googleapis.com/tulle.waypoint.Policy, named "namespace/name"; its aliases
 // are the waypoints that enforce it.
@@ -1886,7 +5548,7 @@ type Policy struct {
 
 func (x *Policy) Reset() {
 	*x = Policy{}
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[21]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1898,7 +5560,7 @@ func (x *Policy) String() string {
 func (*Policy) ProtoMessage() {}
 
 func (x *Policy) ProtoReflect() protoreflect.Message {
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[21]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1911,7 +5573,7 @@ func (x *Policy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Policy.ProtoReflect.Descriptor instead.
 func (*Policy) Descriptor() ([]byte, []int) {
-	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{21}
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *Policy) GetNamespace() string {
@@ -1976,7 +5638,7 @@ type PolicyRule struct {
 
 func (x *PolicyRule) Reset() {
 	*x = PolicyRule{}
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[22]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1988,7 +5650,7 @@ func (x *PolicyRule) String() string {
 func (*PolicyRule) ProtoMessage() {}
 
 func (x *PolicyRule) ProtoReflect() protoreflect.Message {
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[22]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2001,7 +5663,7 @@ func (x *PolicyRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyRule.ProtoReflect.Descriptor instead.
 func (*PolicyRule) Descriptor() ([]byte, []int) {
-	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{22}
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *PolicyRule) GetFrom() []*Source {
@@ -2048,7 +5710,7 @@ type Source struct {
 
 func (x *Source) Reset() {
 	*x = Source{}
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[23]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2060,7 +5722,7 @@ func (x *Source) String() string {
 func (*Source) ProtoMessage() {}
 
 func (x *Source) ProtoReflect() protoreflect.Message {
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[23]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2073,7 +5735,7 @@ func (x *Source) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Source.ProtoReflect.Descriptor instead.
 func (*Source) Descriptor() ([]byte, []int) {
-	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{23}
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *Source) GetPrincipals() []string {
@@ -2191,7 +5853,7 @@ type Operation struct {
 
 func (x *Operation) Reset() {
 	*x = Operation{}
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[24]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2203,7 +5865,7 @@ func (x *Operation) String() string {
 func (*Operation) ProtoMessage() {}
 
 func (x *Operation) ProtoReflect() protoreflect.Message {
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[24]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2216,7 +5878,7 @@ func (x *Operation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Operation.ProtoReflect.Descriptor instead.
 func (*Operation) Descriptor() ([]byte, []int) {
-	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{24}
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *Operation) GetHosts() []string {
@@ -2287,7 +5949,7 @@ type Condition struct {
 
 func (x *Condition) Reset() {
 	*x = Condition{}
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[25]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2299,7 +5961,7 @@ func (x *Condition) String() string {
 func (*Condition) ProtoMessage() {}
 
 func (x *Condition) ProtoReflect() protoreflect.Message {
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[25]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2312,7 +5974,7 @@ func (x *Condition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Condition.ProtoReflect.Descriptor instead.
 func (*Condition) Descriptor() ([]byte, []int) {
-	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{25}
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *Condition) GetKey() string {
@@ -2351,7 +6013,7 @@ type Authentication struct {
 
 func (x *Authentication) Reset() {
 	*x = Authentication{}
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[26]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2363,7 +6025,7 @@ func (x *Authentication) String() string {
 func (*Authentication) ProtoMessage() {}
 
 func (x *Authentication) ProtoReflect() protoreflect.Message {
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[26]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2376,7 +6038,7 @@ func (x *Authentication) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Authentication.ProtoReflect.Descriptor instead.
 func (*Authentication) Descriptor() ([]byte, []int) {
-	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{26}
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *Authentication) GetNamespace() string {
@@ -2434,7 +6096,7 @@ type TokenRule struct {
 
 func (x *TokenRule) Reset() {
 	*x = TokenRule{}
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[27]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2446,7 +6108,7 @@ func (x *TokenRule) String() string {
 func (*TokenRule) ProtoMessage() {}
 
 func (x *TokenRule) ProtoReflect() protoreflect.Message {
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[27]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2459,7 +6121,7 @@ func (x *TokenRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenRule.ProtoReflect.Descriptor instead.
 func (*TokenRule) Descriptor() ([]byte, []int) {
-	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{27}
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *TokenRule) GetIssuer() string {
@@ -2594,7 +6256,7 @@ type TokenHeader struct {
 
 func (x *TokenHeader) Reset() {
 	*x = TokenHeader{}
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[28]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2606,7 +6268,7 @@ func (x *TokenHeader) String() string {
 func (*TokenHeader) ProtoMessage() {}
 
 func (x *TokenHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[28]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2619,7 +6281,7 @@ func (x *TokenHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenHeader.ProtoReflect.Descriptor instead.
 func (*TokenHeader) Descriptor() ([]byte, []int) {
-	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{28}
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *TokenHeader) GetName() string {
@@ -2647,7 +6309,7 @@ type ClaimHeader struct {
 
 func (x *ClaimHeader) Reset() {
 	*x = ClaimHeader{}
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[29]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2659,7 +6321,7 @@ func (x *ClaimHeader) String() string {
 func (*ClaimHeader) ProtoMessage() {}
 
 func (x *ClaimHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[29]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2672,7 +6334,7 @@ func (x *ClaimHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClaimHeader.ProtoReflect.Descriptor instead.
 func (*ClaimHeader) Descriptor() ([]byte, []int) {
-	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{29}
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *ClaimHeader) GetHeader() string {
@@ -2693,14 +6355,17 @@ var File_api_waypoint_waypoint_proto protoreflect.FileDescriptor
 
 const file_api_waypoint_waypoint_proto_rawDesc = "" +
 	"\n" +
-	"\x1bapi/waypoint/waypoint.proto\x12\x0etulle.waypoint\x1a\x1egoogle/protobuf/duration.proto\"\xc9\x01\n" +
+	"\x1bapi/waypoint/waypoint.proto\x12\x0etulle.waypoint\x1a\x1egoogle/protobuf/duration.proto\"\x86\x02\n" +
 	"\aService\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x1a\n" +
 	"\bhostname\x18\x02 \x01(\tR\bhostname\x12\x12\n" +
 	"\x04name\x18\x03 \x01(\tR\x04name\x12*\n" +
 	"\x05ports\x18\x04 \x03(\v2\x14.tulle.waypoint.PortR\x05ports\x12\x1a\n" +
 	"\bpolicies\x18\x05 \x03(\tR\bpolicies\x12(\n" +
-	"\x0fauthentications\x18\x06 \x03(\tR\x0fauthentications\"\x84\x01\n" +
+	"\x0fauthentications\x18\x06 \x03(\tR\x0fauthentications\x12\x1f\n" +
+	"\vrate_limits\x18\a \x03(\tR\n" +
+	"rateLimits\x12\x1a\n" +
+	"\bworkload\x18\b \x01(\tR\bworkload\"\x84\x01\n" +
 	"\x04Port\x12\x12\n" +
 	"\x04port\x18\x01 \x01(\rR\x04port\x124\n" +
 	"\bprotocol\x18\x02 \x01(\x0e2\x18.tulle.waypoint.ProtocolR\bprotocol\x122\n" +
@@ -2709,24 +6374,32 @@ const file_api_waypoint_waypoint_proto_rawDesc = "" +
 	"RouteTable\x12)\n" +
 	"\x10client_namespace\x18\x01 \x01(\tR\x0fclientNamespace\x12*\n" +
 	"\x05rules\x18\x02 \x03(\v2\x14.tulle.waypoint.RuleR\x05rules\x12/\n" +
-	"\amatches\x18\x03 \x03(\v2\x15.tulle.waypoint.MatchR\amatches\"\xed\x01\n" +
+	"\amatches\x18\x03 \x03(\v2\x15.tulle.waypoint.MatchR\amatches\"\x83\x02\n" +
 	"\x05Match\x12\x12\n" +
 	"\x04rule\x18\x01 \x01(\rR\x04rule\x12-\n" +
 	"\x04path\x18\x02 \x01(\v2\x19.tulle.waypoint.PathMatchR\x04path\x12\x16\n" +
 	"\x06method\x18\x03 \x01(\tR\x06method\x124\n" +
 	"\aheaders\x18\x04 \x03(\v2\x1a.tulle.waypoint.FieldMatchR\aheaders\x120\n" +
 	"\x05query\x18\x05 \x03(\v2\x1a.tulle.waypoint.FieldMatchR\x05query\x12!\n" +
-	"\fserver_names\x18\x06 \x03(\tR\vserverNames\"]\n" +
+	"\fserver_names\x18\x06 \x03(\tR\vserverNames\x12\x14\n" +
+	"\x05ports\x18\a \x03(\rR\x05ports\"\xa1\x01\n" +
 	"\tPathMatch\x12\x16\n" +
 	"\x05exact\x18\x01 \x01(\tH\x00R\x05exact\x12\x18\n" +
 	"\x06prefix\x18\x02 \x01(\tH\x00R\x06prefix\x12\x16\n" +
-	"\x05regex\x18\x03 \x01(\tH\x00R\x05regexB\x06\n" +
-	"\x04kind\"X\n" +
+	"\x05regex\x18\x03 \x01(\tH\x00R\x05regex\x12!\n" +
+	"\vtext_prefix\x18\x04 \x01(\tH\x00R\n" +
+	"textPrefix\x12\x1f\n" +
+	"\vignore_case\x18\x05 \x01(\bR\n" +
+	"ignoreCaseB\x06\n" +
+	"\x04kind\"\xa6\x01\n" +
 	"\n" +
 	"FieldMatch\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x05exact\x18\x02 \x01(\tH\x00R\x05exact\x12\x16\n" +
-	"\x05regex\x18\x03 \x01(\tH\x00R\x05regexB\x06\n" +
+	"\x05regex\x18\x03 \x01(\tH\x00R\x05regex\x12\x18\n" +
+	"\x06prefix\x18\x04 \x01(\tH\x00R\x06prefix\x12\x1a\n" +
+	"\apresent\x18\x05 \x01(\bH\x00R\apresent\x12\x16\n" +
+	"\x06invert\x18\x06 \x01(\bR\x06invertB\x06\n" +
 	"\x04kind\"d\n" +
 	"\bRouteRef\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x1c\n" +
@@ -2742,13 +6415,14 @@ const file_api_waypoint_waypoint_proto_rawDesc = "" +
 	"\x10session_affinity\x18\x06 \x01(\v2\x1f.tulle.waypoint.SessionAffinityR\x0fsessionAffinity\x12\x1f\n" +
 	"\vrate_limits\x18\a \x03(\tR\n" +
 	"rateLimits\x12\x14\n" +
-	"\x05fault\x18\b \x01(\tR\x05fault\"\x97\x01\n" +
+	"\x05fault\x18\b \x01(\tR\x05fault\"\xaf\x01\n" +
 	"\aBackend\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\rR\x04port\x12\x16\n" +
 	"\x06weight\x18\x03 \x01(\rR\x06weight\x120\n" +
 	"\afilters\x18\x04 \x03(\v2\x16.tulle.waypoint.FilterR\afilters\x12\x14\n" +
-	"\x05fault\x18\x05 \x01(\tR\x05fault\"\xb4\x03\n" +
+	"\x05fault\x18\x05 \x01(\tR\x05fault\x12\x16\n" +
+	"\x06subset\x18\x06 \x01(\tR\x06subset\"\xe3\x03\n" +
 	"\x06Filter\x12G\n" +
 	"\x0frequest_headers\x18\x01 \x01(\v2\x1c.tulle.waypoint.HeaderChangeH\x00R\x0erequestHeaders\x12I\n" +
 	"\x10response_headers\x18\x02 \x01(\v2\x1c.tulle.waypoint.HeaderChangeH\x00R\x0fresponseHeaders\x126\n" +
@@ -2756,8 +6430,28 @@ const file_api_waypoint_waypoint_proto_rawDesc = "" +
 	"\arewrite\x18\x04 \x01(\v2\x17.tulle.waypoint.RewriteH\x00R\arewrite\x120\n" +
 	"\x06mirror\x18\x05 \x01(\v2\x16.tulle.waypoint.MirrorH\x00R\x06mirror\x12*\n" +
 	"\x04cors\x18\x06 \x01(\v2\x14.tulle.waypoint.CorsH\x00R\x04cors\x12C\n" +
-	"\rexternal_auth\x18\a \x01(\v2\x1c.tulle.waypoint.ExternalAuthH\x00R\fexternalAuthB\x06\n" +
-	"\x04kind\"\x84\x01\n" +
+	"\rexternal_auth\x18\a \x01(\v2\x1c.tulle.waypoint.ExternalAuthH\x00R\fexternalAuth\x12-\n" +
+	"\x05fault\x18\b \x01(\v2\x15.tulle.waypoint.FaultH\x00R\x05faultB\x06\n" +
+	"\x04kind\"\xcd\x01\n" +
+	"\x05Fault\x120\n" +
+	"\x05delay\x18\x01 \x01(\v2\x1a.tulle.waypoint.FaultDelayR\x05delay\x120\n" +
+	"\x05abort\x18\x02 \x01(\v2\x1a.tulle.waypoint.FaultAbortR\x05abort\x124\n" +
+	"\aheaders\x18\x03 \x03(\v2\x1a.tulle.waypoint.FieldMatchR\aheaders\x12*\n" +
+	"\x03ref\x18\x04 \x01(\v2\x18.tulle.waypoint.RouteRefR\x03ref\"\x83\x01\n" +
+	"\n" +
+	"FaultDelay\x125\n" +
+	"\bduration\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\bduration\x12\x1c\n" +
+	"\tnumerator\x18\x02 \x01(\rR\tnumerator\x12 \n" +
+	"\vdenominator\x18\x03 \x01(\rR\vdenominator\"\xc3\x01\n" +
+	"\n" +
+	"FaultAbort\x12\x16\n" +
+	"\x06status\x18\x01 \x01(\rR\x06status\x12\x1f\n" +
+	"\vgrpc_status\x18\x02 \x01(\rR\n" +
+	"grpcStatus\x12&\n" +
+	"\x0fhas_grpc_status\x18\x03 \x01(\bR\rhasGrpcStatus\x12\x14\n" +
+	"\x05reset\x18\x04 \x01(\bR\x05reset\x12\x1c\n" +
+	"\tnumerator\x18\x05 \x01(\rR\tnumerator\x12 \n" +
+	"\vdenominator\x18\x06 \x01(\rR\vdenominator\"\x84\x01\n" +
 	"\fHeaderChange\x12-\n" +
 	"\x03set\x18\x01 \x03(\v2\x1b.tulle.waypoint.HeaderFieldR\x03set\x12-\n" +
 	"\x03add\x18\x02 \x03(\v2\x1b.tulle.waypoint.HeaderFieldR\x03add\x12\x16\n" +
@@ -2789,7 +6483,7 @@ const file_api_waypoint_waypoint_proto_rawDesc = "" +
 	"\rallow_methods\x18\x03 \x03(\tR\fallowMethods\x12#\n" +
 	"\rallow_headers\x18\x04 \x03(\tR\fallowHeaders\x12%\n" +
 	"\x0eexpose_headers\x18\x05 \x03(\tR\rexposeHeaders\x122\n" +
-	"\amax_age\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x06maxAge\"\xff\x01\n" +
+	"\amax_age\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x06maxAge\"\x8a\x05\n" +
 	"\fExternalAuth\x121\n" +
 	"\abackend\x18\x01 \x01(\v2\x17.tulle.waypoint.BackendR\abackend\x12\x12\n" +
 	"\x04grpc\x18\x02 \x01(\bR\x04grpc\x12\x1f\n" +
@@ -2797,21 +6491,282 @@ const file_api_waypoint_waypoint_proto_rawDesc = "" +
 	"pathPrefix\x12'\n" +
 	"\x0fallowed_headers\x18\x04 \x03(\tR\x0eallowedHeaders\x128\n" +
 	"\x18allowed_response_headers\x18\x05 \x03(\tR\x16allowedResponseHeaders\x12$\n" +
-	"\x0emax_body_bytes\x18\x06 \x01(\rR\fmaxBodyBytes\"t\n" +
+	"\x0emax_body_bytes\x18\x06 \x01(\rR\fmaxBodyBytes\x12!\n" +
+	"\fpartial_body\x18\a \x01(\bR\vpartialBody\x123\n" +
+	"\atimeout\x18\b \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12\x1b\n" +
+	"\tfail_open\x18\t \x01(\bR\bfailOpen\x12&\n" +
+	"\x0fstatus_on_error\x18\n" +
+	" \x01(\rR\rstatusOnError\x12@\n" +
+	"\radded_headers\x18\v \x03(\v2\x1b.tulle.waypoint.HeaderFieldR\faddedHeaders\x124\n" +
+	"\x16allowed_denial_headers\x18\f \x03(\tR\x14allowedDenialHeaders\x124\n" +
+	"\x16allowed_client_headers\x18\r \x03(\tR\x14allowedClientHeaders\x12\x12\n" +
+	"\x04name\x18\x0e \x01(\tR\x04name\x12*\n" +
+	"\x11clear_route_cache\x18\x0f \x01(\bR\x0fclearRouteCache\"t\n" +
 	"\bTimeouts\x123\n" +
 	"\arequest\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\arequest\x123\n" +
-	"\abackend\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\abackend\"n\n" +
+	"\abackend\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\abackend\"\xa1\x02\n" +
 	"\x05Retry\x12\x1a\n" +
 	"\battempts\x18\x01 \x01(\rR\battempts\x12\x14\n" +
 	"\x05codes\x18\x02 \x03(\rR\x05codes\x123\n" +
-	"\abackoff\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\abackoff\"\xef\x01\n" +
+	"\abackoff\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\abackoff\x12\x1e\n" +
+	"\n" +
+	"conditions\x18\x04 \x03(\tR\n" +
+	"conditions\x12A\n" +
+	"\x0fper_try_timeout\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\rperTryTimeout\x12#\n" +
+	"\rsame_endpoint\x18\x06 \x01(\bR\fsameEndpoint\x12)\n" +
+	"\x10other_localities\x18\a \x01(\bR\x0fotherLocalities\"\xef\x01\n" +
 	"\x0fSessionAffinity\x12\x18\n" +
 	"\x06cookie\x18\x01 \x01(\tH\x00R\x06cookie\x12\x18\n" +
 	"\x06header\x18\x02 \x01(\tH\x00R\x06header\x12D\n" +
 	"\x10absolute_timeout\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x0fabsoluteTimeout\x12<\n" +
 	"\fidle_timeout\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\vidleTimeout\x12\x1c\n" +
 	"\tpermanent\x18\x05 \x01(\bR\tpermanentB\x06\n" +
-	"\x04kind\"\x94\x02\n" +
+	"\x04kind\"\xf1\x01\n" +
+	"\vDestination\x12\x1c\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x1a\n" +
+	"\bhostname\x18\x02 \x01(\tR\bhostname\x12?\n" +
+	"\bsettings\x18\x03 \x01(\v2#.tulle.waypoint.DestinationSettingsR\bsettings\x125\n" +
+	"\x05ports\x18\x04 \x03(\v2\x1f.tulle.waypoint.DestinationPortR\x05ports\x120\n" +
+	"\asubsets\x18\x05 \x03(\v2\x16.tulle.waypoint.SubsetR\asubsets\"f\n" +
+	"\x0fDestinationPort\x12\x12\n" +
+	"\x04port\x18\x01 \x01(\rR\x04port\x12?\n" +
+	"\bsettings\x18\x02 \x01(\v2#.tulle.waypoint.DestinationSettingsR\bsettings\"\xb2\x01\n" +
+	"\x06Subset\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1c\n" +
+	"\tworkloads\x18\x02 \x03(\tR\tworkloads\x12?\n" +
+	"\bsettings\x18\x03 \x01(\v2#.tulle.waypoint.DestinationSettingsR\bsettings\x125\n" +
+	"\x05ports\x18\x04 \x03(\v2\x1f.tulle.waypoint.DestinationPortR\x05ports\"\xdf\x04\n" +
+	"\x13DestinationSettings\x127\n" +
+	"\tbalancing\x18\x01 \x01(\v2\x19.tulle.waypoint.BalancingR\tbalancing\x121\n" +
+	"\aoutlier\x18\x02 \x01(\v2\x17.tulle.waypoint.OutlierR\aoutlier\x12#\n" +
+	"\rpanic_percent\x18\x03 \x01(\rR\fpanicPercent\x12>\n" +
+	"\fhealth_check\x18\x04 \x01(\v2\x1b.tulle.waypoint.HealthCheckR\vhealthCheck\x121\n" +
+	"\acircuit\x18\x05 \x01(\v2\x17.tulle.waypoint.CircuitR\acircuit\x12(\n" +
+	"\x04pool\x18\x06 \x01(\v2\x14.tulle.waypoint.PoolR\x04pool\x12.\n" +
+	"\x06budget\x18\a \x01(\v2\x16.tulle.waypoint.BudgetR\x06budget\x124\n" +
+	"\badaptive\x18\b \x01(\v2\x18.tulle.waypoint.AdaptiveR\badaptive\x12%\n" +
+	"\x03tls\x18\t \x01(\v2\x13.tulle.waypoint.TlsR\x03tls\x12J\n" +
+	"\x10session_affinity\x18\n" +
+	" \x01(\v2\x1f.tulle.waypoint.SessionAffinityR\x0fsessionAffinity\x12\x14\n" +
+	"\x05fault\x18\v \x01(\tR\x05fault\x12+\n" +
+	"\x05retry\x18\f \x01(\v2\x15.tulle.waypoint.RetryR\x05retry\"\x82\x03\n" +
+	"\tBalancing\x124\n" +
+	"\bbalancer\x18\x01 \x01(\x0e2\x18.tulle.waypoint.BalancerR\bbalancer\x12+\n" +
+	"\x04hash\x18\x02 \x03(\v2\x17.tulle.waypoint.HashKeyR\x04hash\x128\n" +
+	"\n" +
+	"slow_start\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\tslowStart\x122\n" +
+	"\x15slow_start_aggression\x18\x04 \x01(\rR\x13slowStartAggression\x12,\n" +
+	"\x12slow_start_percent\x18\x05 \x01(\rR\x10slowStartPercent\x12\x1b\n" +
+	"\tring_size\x18\x06 \x01(\x04R\bringSize\x12\x1d\n" +
+	"\n" +
+	"table_size\x18\a \x01(\x04R\ttableSize\x12:\n" +
+	"\blocality\x18\b \x01(\v2\x1e.tulle.waypoint.LocalityChoiceR\blocality\"\x85\x01\n" +
+	"\x0eLocalityChoice\x12\x10\n" +
+	"\x03off\x18\x01 \x01(\bR\x03off\x124\n" +
+	"\bfailover\x18\x02 \x03(\v2\x18.tulle.waypoint.FailoverR\bfailover\x12+\n" +
+	"\x11failover_priority\x18\x03 \x03(\tR\x10failoverPriority\".\n" +
+	"\bFailover\x12\x12\n" +
+	"\x04from\x18\x01 \x01(\tR\x04from\x12\x0e\n" +
+	"\x02to\x18\x02 \x01(\tR\x02to\"\x98\x01\n" +
+	"\aHashKey\x12\x18\n" +
+	"\x06header\x18\x01 \x01(\tH\x00R\x06header\x12\x16\n" +
+	"\x05query\x18\x02 \x01(\tH\x00R\x05query\x124\n" +
+	"\x06cookie\x18\x03 \x01(\v2\x1a.tulle.waypoint.HashCookieH\x00R\x06cookie\x12\x1d\n" +
+	"\tsource_ip\x18\x04 \x01(\bH\x00R\bsourceIpB\x06\n" +
+	"\x04kind\"z\n" +
+	"\n" +
+	"HashCookie\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04path\x18\x02 \x01(\tR\x04path\x12+\n" +
+	"\x03ttl\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x12\x17\n" +
+	"\ahas_ttl\x18\x04 \x01(\bR\x06hasTtl\"\xc7\x05\n" +
+	"\aOutlier\x12'\n" +
+	"\x0fconsecutive_5xx\x18\x01 \x01(\rR\x0econsecutive5xx\x12/\n" +
+	"\x13consecutive_gateway\x18\x02 \x01(\rR\x12consecutiveGateway\x12+\n" +
+	"\x11consecutive_local\x18\x03 \x01(\rR\x10consecutiveLocal\x12\x1f\n" +
+	"\vsplit_local\x18\x04 \x01(\bR\n" +
+	"splitLocal\x125\n" +
+	"\binterval\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\binterval\x12>\n" +
+	"\rbase_ejection\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\fbaseEjection\x12<\n" +
+	"\fmax_ejection\x18\a \x01(\v2\x19.google.protobuf.DurationR\vmaxEjection\x12.\n" +
+	"\x13max_ejected_percent\x18\b \x01(\rR\x11maxEjectedPercent\x12.\n" +
+	"\x13success_rate_factor\x18\t \x01(\rR\x11successRateFactor\x120\n" +
+	"\x14success_rate_targets\x18\n" +
+	" \x01(\rR\x12successRateTargets\x122\n" +
+	"\x15success_rate_requests\x18\v \x01(\rR\x13successRateRequests\x12'\n" +
+	"\x0ffailure_percent\x18\f \x01(\rR\x0efailurePercent\x126\n" +
+	"\x17failure_percent_targets\x18\r \x01(\rR\x15failurePercentTargets\x128\n" +
+	"\x18failure_percent_requests\x18\x0e \x01(\rR\x16failurePercentRequests\"\xef\x02\n" +
+	"\vHealthCheck\x12/\n" +
+	"\x04http\x18\x01 \x01(\v2\x19.tulle.waypoint.HttpCheckH\x00R\x04http\x12/\n" +
+	"\x04grpc\x18\x02 \x01(\v2\x19.tulle.waypoint.GrpcCheckH\x00R\x04grpc\x12,\n" +
+	"\x03tcp\x18\x03 \x01(\v2\x18.tulle.waypoint.TcpCheckH\x00R\x03tcp\x125\n" +
+	"\binterval\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\binterval\x123\n" +
+	"\atimeout\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12/\n" +
+	"\x13unhealthy_threshold\x18\x06 \x01(\rR\x12unhealthyThreshold\x12+\n" +
+	"\x11healthy_threshold\x18\a \x01(\rR\x10healthyThresholdB\x06\n" +
+	"\x04kind\"I\n" +
+	"\tHttpCheck\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x12\n" +
+	"\x04host\x18\x02 \x01(\tR\x04host\x12\x14\n" +
+	"\x05codes\x18\x03 \x03(\rR\x05codes\"%\n" +
+	"\tGrpcCheck\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\"\n" +
+	"\n" +
+	"\bTcpCheck\"{\n" +
+	"\aCircuit\x12 \n" +
+	"\vconnections\x18\x01 \x01(\rR\vconnections\x12\x18\n" +
+	"\apending\x18\x02 \x01(\rR\apending\x12\x1a\n" +
+	"\brequests\x18\x03 \x01(\rR\brequests\x12\x18\n" +
+	"\aretries\x18\x04 \x01(\rR\aretries\"\xce\x02\n" +
+	"\x04Pool\x126\n" +
+	"\x17requests_per_connection\x18\x01 \x01(\rR\x15requestsPerConnection\x12<\n" +
+	"\fidle_timeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\vidleTimeout\x12B\n" +
+	"\x0fconnect_timeout\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x0econnectTimeout\x12\x1f\n" +
+	"\vmax_streams\x18\x04 \x01(\rR\n" +
+	"maxStreams\x12\x18\n" +
+	"\aupgrade\x18\x05 \x01(\bR\aupgrade\x12Q\n" +
+	"\x17max_connection_duration\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x15maxConnectionDuration\"\xc6\x01\n" +
+	"\x06Budget\x12\x18\n" +
+	"\apercent\x18\x01 \x01(\rR\apercent\x125\n" +
+	"\binterval\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\binterval\x12\x1b\n" +
+	"\tmin_count\x18\x03 \x01(\rR\bminCount\x12<\n" +
+	"\fmin_interval\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\vminInterval\x12\x10\n" +
+	"\x03off\x18\x05 \x01(\bR\x03off\"\x83\x03\n" +
+	"\bAdaptive\x12\x1e\n" +
+	"\n" +
+	"percentile\x18\x01 \x01(\rR\n" +
+	"percentile\x121\n" +
+	"\x06window\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x06window\x12C\n" +
+	"\x10min_rtt_interval\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x0eminRttInterval\x12(\n" +
+	"\x10min_rtt_requests\x18\x04 \x01(\rR\x0eminRttRequests\x12'\n" +
+	"\x0fmin_concurrency\x18\x05 \x01(\rR\x0eminConcurrency\x12'\n" +
+	"\x0fmax_concurrency\x18\x06 \x01(\rR\x0emaxConcurrency\x12%\n" +
+	"\x0ebuffer_percent\x18\a \x01(\rR\rbufferPercent\x12<\n" +
+	"\n" +
+	"priorities\x18\b \x03(\v2\x1c.tulle.waypoint.PriorityRuleR\n" +
+	"priorities\"\xba\x01\n" +
+	"\fPriorityRule\x124\n" +
+	"\bpriority\x18\x01 \x01(\x0e2\x18.tulle.waypoint.PriorityR\bpriority\x124\n" +
+	"\aheaders\x18\x02 \x03(\v2\x1a.tulle.waypoint.FieldMatchR\aheaders\x12\x1e\n" +
+	"\n" +
+	"namespaces\x18\x03 \x03(\tR\n" +
+	"namespaces\x12\x1e\n" +
+	"\n" +
+	"principals\x18\x04 \x03(\tR\n" +
+	"principals\"\xf2\x01\n" +
+	"\x03Tls\x12\x1f\n" +
+	"\vserver_name\x18\x01 \x01(\tR\n" +
+	"serverName\x12'\n" +
+	"\x0fca_certificates\x18\x02 \x01(\tR\x0ecaCertificates\x12#\n" +
+	"\rsubject_names\x18\x03 \x03(\tR\fsubjectNames\x12\x1a\n" +
+	"\binsecure\x18\x04 \x01(\bR\binsecure\x12-\n" +
+	"\x12client_certificate\x18\x05 \x01(\tR\x11clientCertificate\x12\x1d\n" +
+	"\n" +
+	"client_key\x18\x06 \x01(\tR\tclientKey\x12\x12\n" +
+	"\x04mesh\x18\a \x01(\bR\x04mesh\"\xae\x02\n" +
+	"\tRateLimit\x12\x1c\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x123\n" +
+	"\x05rules\x18\x03 \x03(\v2\x1d.tulle.waypoint.RateLimitRuleR\x05rules\x12:\n" +
+	"\abackend\x18\x04 \x01(\v2 .tulle.waypoint.RateLimitBackendR\abackend\x12\x1b\n" +
+	"\tfail_open\x18\x05 \x01(\bR\bfailOpen\x12\x16\n" +
+	"\x06shadow\x18\x06 \x01(\bR\x06shadow\x123\n" +
+	"\atimeout\x18\a \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12\x14\n" +
+	"\x05fault\x18\b \x01(\tR\x05fault\"\xa3\x02\n" +
+	"\rRateLimitRule\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x124\n" +
+	"\x05match\x18\x02 \x03(\v2\x1e.tulle.waypoint.RateLimitMatchR\x05match\x12.\n" +
+	"\x03key\x18\x03 \x03(\v2\x1c.tulle.waypoint.RateLimitKeyR\x03key\x127\n" +
+	"\x06limits\x18\x04 \x03(\v2\x1f.tulle.waypoint.RateLimitAmountR\x06limits\x121\n" +
+	"\x04cost\x18\x05 \x01(\v2\x1d.tulle.waypoint.RateLimitCostR\x04cost\x12\x14\n" +
+	"\x05local\x18\x06 \x01(\bR\x05local\x12\x16\n" +
+	"\x06shadow\x18\a \x01(\bR\x06shadow\"\x81\x02\n" +
+	"\x0eRateLimitMatch\x12-\n" +
+	"\x04path\x18\x01 \x01(\v2\x19.tulle.waypoint.PathMatchR\x04path\x12\x18\n" +
+	"\amethods\x18\x02 \x03(\tR\amethods\x124\n" +
+	"\aheaders\x18\x03 \x03(\v2\x1a.tulle.waypoint.FieldMatchR\aheaders\x120\n" +
+	"\x05query\x18\x04 \x03(\v2\x1a.tulle.waypoint.FieldMatchR\x05query\x12\x1e\n" +
+	"\n" +
+	"principals\x18\x05 \x03(\tR\n" +
+	"principals\x12\x1e\n" +
+	"\n" +
+	"namespaces\x18\x06 \x03(\tR\n" +
+	"namespaces\"\xf0\x02\n" +
+	"\fRateLimitKey\x12\x1c\n" +
+	"\bidentity\x18\x01 \x01(\bH\x00R\bidentity\x12\x1e\n" +
+	"\tnamespace\x18\x02 \x01(\bH\x00R\tnamespace\x12\x18\n" +
+	"\x06header\x18\x03 \x01(\tH\x00R\x06header\x12\x14\n" +
+	"\x04path\x18\x04 \x01(\bH\x00R\x04path\x12\x18\n" +
+	"\x06method\x18\x05 \x01(\bH\x00R\x06method\x12\x1d\n" +
+	"\tsource_ip\x18\x06 \x01(\bH\x00R\bsourceIp\x12\x1d\n" +
+	"\tjwt_claim\x18\a \x01(\tH\x00R\bjwtClaim\x12\x16\n" +
+	"\x05query\x18\b \x01(\tH\x00R\x05query\x12)\n" +
+	"\x0fservice_account\x18\t \x01(\bH\x00R\x0eserviceAccount\x12\x14\n" +
+	"\x04host\x18\n" +
+	" \x01(\bH\x00R\x04host\x12\x18\n" +
+	"\adefault\x18\v \x01(\tR\adefault\x12\x1f\n" +
+	"\vhas_default\x18\f \x01(\bR\n" +
+	"hasDefaultB\x06\n" +
+	"\x04kind\"r\n" +
+	"\x0fRateLimitAmount\x12\x1a\n" +
+	"\brequests\x18\x01 \x01(\x04R\brequests\x12-\n" +
+	"\x04unit\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x04unit\x12\x14\n" +
+	"\x05burst\x18\x03 \x01(\x04R\x05burst\"y\n" +
+	"\rRateLimitCost\x12%\n" +
+	"\x0erequest_header\x18\x01 \x01(\tR\rrequestHeader\x12'\n" +
+	"\x0fresponse_header\x18\x02 \x01(\tR\x0eresponseHeader\x12\x18\n" +
+	"\adefault\x18\x03 \x01(\x04R\adefault\"\xa0\x01\n" +
+	"\x10RateLimitBackend\x12\x18\n" +
+	"\x06leases\x18\x01 \x01(\bH\x00R\x06leases\x124\n" +
+	"\x05redis\x18\x02 \x01(\v2\x1c.tulle.waypoint.RedisBackendH\x00R\x05redis\x124\n" +
+	"\x03rls\x18\x03 \x01(\v2 .tulle.waypoint.RateLimitServiceH\x00R\x03rlsB\x06\n" +
+	"\x04kind\"\x97\x01\n" +
+	"\fRedisBackend\x12\x18\n" +
+	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x1a\n" +
+	"\bdatabase\x18\x02 \x01(\rR\bdatabase\x12\x1a\n" +
+	"\busername\x18\x03 \x01(\tR\busername\x12#\n" +
+	"\rpassword_file\x18\x04 \x01(\tR\fpasswordFile\x12\x10\n" +
+	"\x03tls\x18\x05 \x01(\bR\x03tls\"]\n" +
+	"\x10RateLimitService\x121\n" +
+	"\abackend\x18\x01 \x01(\v2\x17.tulle.waypoint.BackendR\abackend\x12\x16\n" +
+	"\x06domain\x18\x02 \x01(\tR\x06domain\"\xad\x01\n" +
+	"\tTelemetry\x121\n" +
+	"\atracing\x18\x01 \x01(\v2\x17.tulle.waypoint.TracingR\atracing\x12:\n" +
+	"\vaccess_logs\x18\x02 \x03(\v2\x19.tulle.waypoint.AccessLogR\n" +
+	"accessLogs\x121\n" +
+	"\ametrics\x18\x03 \x01(\v2\x17.tulle.waypoint.MetricsR\ametrics\"\xca\x01\n" +
+	"\aTracing\x12\x1a\n" +
+	"\bdisabled\x18\x01 \x01(\bR\bdisabled\x12\x1a\n" +
+	"\bsampling\x18\x02 \x01(\rR\bsampling\x12!\n" +
+	"\fhas_sampling\x18\x03 \x01(\bR\vhasSampling\x12\x12\n" +
+	"\x04otlp\x18\x04 \x01(\tR\x04otlp\x12+\n" +
+	"\x04tags\x18\x05 \x03(\v2\x17.tulle.waypoint.SpanTagR\x04tags\x12#\n" +
+	"\rignore_parent\x18\x06 \x01(\bR\fignoreParent\"\x99\x01\n" +
+	"\aSpanTag\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
+	"\aliteral\x18\x02 \x01(\tH\x00R\aliteral\x12\x18\n" +
+	"\x06header\x18\x03 \x01(\tH\x00R\x06header\x12\"\n" +
+	"\venvironment\x18\x04 \x01(\tH\x00R\venvironment\x12\x18\n" +
+	"\adefault\x18\x05 \x01(\tR\adefaultB\x06\n" +
+	"\x04kind\"\xbf\x01\n" +
+	"\tAccessLog\x12\x1a\n" +
+	"\bdisabled\x18\x01 \x01(\bR\bdisabled\x12\x12\n" +
+	"\x04otlp\x18\x02 \x01(\tR\x04otlp\x12\x16\n" +
+	"\x06format\x18\x03 \x01(\tR\x06format\x12/\n" +
+	"\x04json\x18\x04 \x03(\v2\x1b.tulle.waypoint.HeaderFieldR\x04json\x12\x16\n" +
+	"\x06filter\x18\x05 \x01(\tR\x06filter\x12!\n" +
+	"\fjson_default\x18\x06 \x01(\bR\vjsonDefault\"G\n" +
+	"\aMetrics\x12<\n" +
+	"\toverrides\x18\x01 \x03(\v2\x1e.tulle.waypoint.MetricOverrideR\toverrides\"s\n" +
+	"\x0eMetricOverride\x12\x16\n" +
+	"\x06metric\x18\x01 \x01(\tR\x06metric\x12\x1a\n" +
+	"\bdisabled\x18\x02 \x01(\bR\bdisabled\x12-\n" +
+	"\x04tags\x18\x03 \x03(\v2\x19.tulle.waypoint.MetricTagR\x04tags\"M\n" +
+	"\tMetricTag\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06remove\x18\x02 \x01(\bR\x06remove\x12\x14\n" +
+	"\x05value\x18\x03 \x01(\tR\x05value\"\x94\x02\n" +
 	"\x06Policy\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12.\n" +
@@ -2893,7 +6848,22 @@ const file_api_waypoint_waypoint_proto_rawDesc = "" +
 	"\x05HTTP2\x10\x02\x12\b\n" +
 	"\x04GRPC\x10\x03\x12\a\n" +
 	"\x03TCP\x10\x04\x12\a\n" +
-	"\x03TLS\x10\x05*4\n" +
+	"\x03TLS\x10\x05*d\n" +
+	"\bBalancer\x12\x11\n" +
+	"\rLEAST_REQUEST\x10\x00\x12\x0f\n" +
+	"\vROUND_ROBIN\x10\x01\x12\n" +
+	"\n" +
+	"\x06RANDOM\x10\x02\x12\r\n" +
+	"\tPEAK_EWMA\x10\x03\x12\r\n" +
+	"\tRING_HASH\x10\x04\x12\n" +
+	"\n" +
+	"\x06MAGLEV\x10\x05*7\n" +
+	"\bPriority\x12\n" +
+	"\n" +
+	"\x06NORMAL\x10\x00\x12\a\n" +
+	"\x03LOW\x10\x01\x12\b\n" +
+	"\x04HIGH\x10\x02\x12\f\n" +
+	"\bCRITICAL\x10\x03*4\n" +
 	"\x06Action\x12\t\n" +
 	"\x05ALLOW\x10\x00\x12\b\n" +
 	"\x04DENY\x10\x01\x12\t\n" +
@@ -2913,93 +6883,205 @@ func file_api_waypoint_waypoint_proto_rawDescGZIP() []byte {
 	return file_api_waypoint_waypoint_proto_rawDescData
 }
 
-var file_api_waypoint_waypoint_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_api_waypoint_waypoint_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_api_waypoint_waypoint_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_api_waypoint_waypoint_proto_msgTypes = make([]protoimpl.MessageInfo, 69)
 var file_api_waypoint_waypoint_proto_goTypes = []any{
 	(Protocol)(0),               // 0: tulle.waypoint.Protocol
-	(Action)(0),                 // 1: tulle.waypoint.Action
-	(*Service)(nil),             // 2: tulle.waypoint.Service
-	(*Port)(nil),                // 3: tulle.waypoint.Port
-	(*RouteTable)(nil),          // 4: tulle.waypoint.RouteTable
-	(*Match)(nil),               // 5: tulle.waypoint.Match
-	(*PathMatch)(nil),           // 6: tulle.waypoint.PathMatch
-	(*FieldMatch)(nil),          // 7: tulle.waypoint.FieldMatch
-	(*RouteRef)(nil),            // 8: tulle.waypoint.RouteRef
-	(*Rule)(nil),                // 9: tulle.waypoint.Rule
-	(*Backend)(nil),             // 10: tulle.waypoint.Backend
-	(*Filter)(nil),              // 11: tulle.waypoint.Filter
-	(*HeaderChange)(nil),        // 12: tulle.waypoint.HeaderChange
-	(*HeaderField)(nil),         // 13: tulle.waypoint.HeaderField
-	(*Redirect)(nil),            // 14: tulle.waypoint.Redirect
-	(*Rewrite)(nil),             // 15: tulle.waypoint.Rewrite
-	(*PathChange)(nil),          // 16: tulle.waypoint.PathChange
-	(*Mirror)(nil),              // 17: tulle.waypoint.Mirror
-	(*Cors)(nil),                // 18: tulle.waypoint.Cors
-	(*ExternalAuth)(nil),        // 19: tulle.waypoint.ExternalAuth
-	(*Timeouts)(nil),            // 20: tulle.waypoint.Timeouts
-	(*Retry)(nil),               // 21: tulle.waypoint.Retry
-	(*SessionAffinity)(nil),     // 22: tulle.waypoint.SessionAffinity
-	(*Policy)(nil),              // 23: tulle.waypoint.Policy
-	(*PolicyRule)(nil),          // 24: tulle.waypoint.PolicyRule
-	(*Source)(nil),              // 25: tulle.waypoint.Source
-	(*Operation)(nil),           // 26: tulle.waypoint.Operation
-	(*Condition)(nil),           // 27: tulle.waypoint.Condition
-	(*Authentication)(nil),      // 28: tulle.waypoint.Authentication
-	(*TokenRule)(nil),           // 29: tulle.waypoint.TokenRule
-	(*TokenHeader)(nil),         // 30: tulle.waypoint.TokenHeader
-	(*ClaimHeader)(nil),         // 31: tulle.waypoint.ClaimHeader
-	(*durationpb.Duration)(nil), // 32: google.protobuf.Duration
+	(Balancer)(0),               // 1: tulle.waypoint.Balancer
+	(Priority)(0),               // 2: tulle.waypoint.Priority
+	(Action)(0),                 // 3: tulle.waypoint.Action
+	(*Service)(nil),             // 4: tulle.waypoint.Service
+	(*Port)(nil),                // 5: tulle.waypoint.Port
+	(*RouteTable)(nil),          // 6: tulle.waypoint.RouteTable
+	(*Match)(nil),               // 7: tulle.waypoint.Match
+	(*PathMatch)(nil),           // 8: tulle.waypoint.PathMatch
+	(*FieldMatch)(nil),          // 9: tulle.waypoint.FieldMatch
+	(*RouteRef)(nil),            // 10: tulle.waypoint.RouteRef
+	(*Rule)(nil),                // 11: tulle.waypoint.Rule
+	(*Backend)(nil),             // 12: tulle.waypoint.Backend
+	(*Filter)(nil),              // 13: tulle.waypoint.Filter
+	(*Fault)(nil),               // 14: tulle.waypoint.Fault
+	(*FaultDelay)(nil),          // 15: tulle.waypoint.FaultDelay
+	(*FaultAbort)(nil),          // 16: tulle.waypoint.FaultAbort
+	(*HeaderChange)(nil),        // 17: tulle.waypoint.HeaderChange
+	(*HeaderField)(nil),         // 18: tulle.waypoint.HeaderField
+	(*Redirect)(nil),            // 19: tulle.waypoint.Redirect
+	(*Rewrite)(nil),             // 20: tulle.waypoint.Rewrite
+	(*PathChange)(nil),          // 21: tulle.waypoint.PathChange
+	(*Mirror)(nil),              // 22: tulle.waypoint.Mirror
+	(*Cors)(nil),                // 23: tulle.waypoint.Cors
+	(*ExternalAuth)(nil),        // 24: tulle.waypoint.ExternalAuth
+	(*Timeouts)(nil),            // 25: tulle.waypoint.Timeouts
+	(*Retry)(nil),               // 26: tulle.waypoint.Retry
+	(*SessionAffinity)(nil),     // 27: tulle.waypoint.SessionAffinity
+	(*Destination)(nil),         // 28: tulle.waypoint.Destination
+	(*DestinationPort)(nil),     // 29: tulle.waypoint.DestinationPort
+	(*Subset)(nil),              // 30: tulle.waypoint.Subset
+	(*DestinationSettings)(nil), // 31: tulle.waypoint.DestinationSettings
+	(*Balancing)(nil),           // 32: tulle.waypoint.Balancing
+	(*LocalityChoice)(nil),      // 33: tulle.waypoint.LocalityChoice
+	(*Failover)(nil),            // 34: tulle.waypoint.Failover
+	(*HashKey)(nil),             // 35: tulle.waypoint.HashKey
+	(*HashCookie)(nil),          // 36: tulle.waypoint.HashCookie
+	(*Outlier)(nil),             // 37: tulle.waypoint.Outlier
+	(*HealthCheck)(nil),         // 38: tulle.waypoint.HealthCheck
+	(*HttpCheck)(nil),           // 39: tulle.waypoint.HttpCheck
+	(*GrpcCheck)(nil),           // 40: tulle.waypoint.GrpcCheck
+	(*TcpCheck)(nil),            // 41: tulle.waypoint.TcpCheck
+	(*Circuit)(nil),             // 42: tulle.waypoint.Circuit
+	(*Pool)(nil),                // 43: tulle.waypoint.Pool
+	(*Budget)(nil),              // 44: tulle.waypoint.Budget
+	(*Adaptive)(nil),            // 45: tulle.waypoint.Adaptive
+	(*PriorityRule)(nil),        // 46: tulle.waypoint.PriorityRule
+	(*Tls)(nil),                 // 47: tulle.waypoint.Tls
+	(*RateLimit)(nil),           // 48: tulle.waypoint.RateLimit
+	(*RateLimitRule)(nil),       // 49: tulle.waypoint.RateLimitRule
+	(*RateLimitMatch)(nil),      // 50: tulle.waypoint.RateLimitMatch
+	(*RateLimitKey)(nil),        // 51: tulle.waypoint.RateLimitKey
+	(*RateLimitAmount)(nil),     // 52: tulle.waypoint.RateLimitAmount
+	(*RateLimitCost)(nil),       // 53: tulle.waypoint.RateLimitCost
+	(*RateLimitBackend)(nil),    // 54: tulle.waypoint.RateLimitBackend
+	(*RedisBackend)(nil),        // 55: tulle.waypoint.RedisBackend
+	(*RateLimitService)(nil),    // 56: tulle.waypoint.RateLimitService
+	(*Telemetry)(nil),           // 57: tulle.waypoint.Telemetry
+	(*Tracing)(nil),             // 58: tulle.waypoint.Tracing
+	(*SpanTag)(nil),             // 59: tulle.waypoint.SpanTag
+	(*AccessLog)(nil),           // 60: tulle.waypoint.AccessLog
+	(*Metrics)(nil),             // 61: tulle.waypoint.Metrics
+	(*MetricOverride)(nil),      // 62: tulle.waypoint.MetricOverride
+	(*MetricTag)(nil),           // 63: tulle.waypoint.MetricTag
+	(*Policy)(nil),              // 64: tulle.waypoint.Policy
+	(*PolicyRule)(nil),          // 65: tulle.waypoint.PolicyRule
+	(*Source)(nil),              // 66: tulle.waypoint.Source
+	(*Operation)(nil),           // 67: tulle.waypoint.Operation
+	(*Condition)(nil),           // 68: tulle.waypoint.Condition
+	(*Authentication)(nil),      // 69: tulle.waypoint.Authentication
+	(*TokenRule)(nil),           // 70: tulle.waypoint.TokenRule
+	(*TokenHeader)(nil),         // 71: tulle.waypoint.TokenHeader
+	(*ClaimHeader)(nil),         // 72: tulle.waypoint.ClaimHeader
+	(*durationpb.Duration)(nil), // 73: google.protobuf.Duration
 }
 var file_api_waypoint_waypoint_proto_depIdxs = []int32{
-	3,  // 0: tulle.waypoint.Service.ports:type_name -> tulle.waypoint.Port
-	0,  // 1: tulle.waypoint.Port.protocol:type_name -> tulle.waypoint.Protocol
-	4,  // 2: tulle.waypoint.Port.routes:type_name -> tulle.waypoint.RouteTable
-	9,  // 3: tulle.waypoint.RouteTable.rules:type_name -> tulle.waypoint.Rule
-	5,  // 4: tulle.waypoint.RouteTable.matches:type_name -> tulle.waypoint.Match
-	6,  // 5: tulle.waypoint.Match.path:type_name -> tulle.waypoint.PathMatch
-	7,  // 6: tulle.waypoint.Match.headers:type_name -> tulle.waypoint.FieldMatch
-	7,  // 7: tulle.waypoint.Match.query:type_name -> tulle.waypoint.FieldMatch
-	8,  // 8: tulle.waypoint.Rule.ref:type_name -> tulle.waypoint.RouteRef
-	11, // 9: tulle.waypoint.Rule.filters:type_name -> tulle.waypoint.Filter
-	10, // 10: tulle.waypoint.Rule.backends:type_name -> tulle.waypoint.Backend
-	20, // 11: tulle.waypoint.Rule.timeouts:type_name -> tulle.waypoint.Timeouts
-	21, // 12: tulle.waypoint.Rule.retry:type_name -> tulle.waypoint.Retry
-	22, // 13: tulle.waypoint.Rule.session_affinity:type_name -> tulle.waypoint.SessionAffinity
-	11, // 14: tulle.waypoint.Backend.filters:type_name -> tulle.waypoint.Filter
-	12, // 15: tulle.waypoint.Filter.request_headers:type_name -> tulle.waypoint.HeaderChange
-	12, // 16: tulle.waypoint.Filter.response_headers:type_name -> tulle.waypoint.HeaderChange
-	14, // 17: tulle.waypoint.Filter.redirect:type_name -> tulle.waypoint.Redirect
-	15, // 18: tulle.waypoint.Filter.rewrite:type_name -> tulle.waypoint.Rewrite
-	17, // 19: tulle.waypoint.Filter.mirror:type_name -> tulle.waypoint.Mirror
-	18, // 20: tulle.waypoint.Filter.cors:type_name -> tulle.waypoint.Cors
-	19, // 21: tulle.waypoint.Filter.external_auth:type_name -> tulle.waypoint.ExternalAuth
-	13, // 22: tulle.waypoint.HeaderChange.set:type_name -> tulle.waypoint.HeaderField
-	13, // 23: tulle.waypoint.HeaderChange.add:type_name -> tulle.waypoint.HeaderField
-	16, // 24: tulle.waypoint.Redirect.path:type_name -> tulle.waypoint.PathChange
-	16, // 25: tulle.waypoint.Rewrite.path:type_name -> tulle.waypoint.PathChange
-	10, // 26: tulle.waypoint.Mirror.backend:type_name -> tulle.waypoint.Backend
-	32, // 27: tulle.waypoint.Cors.max_age:type_name -> google.protobuf.Duration
-	10, // 28: tulle.waypoint.ExternalAuth.backend:type_name -> tulle.waypoint.Backend
-	32, // 29: tulle.waypoint.Timeouts.request:type_name -> google.protobuf.Duration
-	32, // 30: tulle.waypoint.Timeouts.backend:type_name -> google.protobuf.Duration
-	32, // 31: tulle.waypoint.Retry.backoff:type_name -> google.protobuf.Duration
-	32, // 32: tulle.waypoint.SessionAffinity.absolute_timeout:type_name -> google.protobuf.Duration
-	32, // 33: tulle.waypoint.SessionAffinity.idle_timeout:type_name -> google.protobuf.Duration
-	1,  // 34: tulle.waypoint.Policy.action:type_name -> tulle.waypoint.Action
-	24, // 35: tulle.waypoint.Policy.rules:type_name -> tulle.waypoint.PolicyRule
-	19, // 36: tulle.waypoint.Policy.external_auth:type_name -> tulle.waypoint.ExternalAuth
-	25, // 37: tulle.waypoint.PolicyRule.from:type_name -> tulle.waypoint.Source
-	26, // 38: tulle.waypoint.PolicyRule.to:type_name -> tulle.waypoint.Operation
-	27, // 39: tulle.waypoint.PolicyRule.when:type_name -> tulle.waypoint.Condition
-	29, // 40: tulle.waypoint.Authentication.rules:type_name -> tulle.waypoint.TokenRule
-	30, // 41: tulle.waypoint.TokenRule.from_headers:type_name -> tulle.waypoint.TokenHeader
-	31, // 42: tulle.waypoint.TokenRule.output_claim_to_headers:type_name -> tulle.waypoint.ClaimHeader
-	32, // 43: tulle.waypoint.TokenRule.timeout:type_name -> google.protobuf.Duration
-	44, // [44:44] is the sub-list for method output_type
-	44, // [44:44] is the sub-list for method input_type
-	44, // [44:44] is the sub-list for extension type_name
-	44, // [44:44] is the sub-list for extension extendee
-	0,  // [0:44] is the sub-list for field type_name
+	5,   // 0: tulle.waypoint.Service.ports:type_name -> tulle.waypoint.Port
+	0,   // 1: tulle.waypoint.Port.protocol:type_name -> tulle.waypoint.Protocol
+	6,   // 2: tulle.waypoint.Port.routes:type_name -> tulle.waypoint.RouteTable
+	11,  // 3: tulle.waypoint.RouteTable.rules:type_name -> tulle.waypoint.Rule
+	7,   // 4: tulle.waypoint.RouteTable.matches:type_name -> tulle.waypoint.Match
+	8,   // 5: tulle.waypoint.Match.path:type_name -> tulle.waypoint.PathMatch
+	9,   // 6: tulle.waypoint.Match.headers:type_name -> tulle.waypoint.FieldMatch
+	9,   // 7: tulle.waypoint.Match.query:type_name -> tulle.waypoint.FieldMatch
+	10,  // 8: tulle.waypoint.Rule.ref:type_name -> tulle.waypoint.RouteRef
+	13,  // 9: tulle.waypoint.Rule.filters:type_name -> tulle.waypoint.Filter
+	12,  // 10: tulle.waypoint.Rule.backends:type_name -> tulle.waypoint.Backend
+	25,  // 11: tulle.waypoint.Rule.timeouts:type_name -> tulle.waypoint.Timeouts
+	26,  // 12: tulle.waypoint.Rule.retry:type_name -> tulle.waypoint.Retry
+	27,  // 13: tulle.waypoint.Rule.session_affinity:type_name -> tulle.waypoint.SessionAffinity
+	13,  // 14: tulle.waypoint.Backend.filters:type_name -> tulle.waypoint.Filter
+	17,  // 15: tulle.waypoint.Filter.request_headers:type_name -> tulle.waypoint.HeaderChange
+	17,  // 16: tulle.waypoint.Filter.response_headers:type_name -> tulle.waypoint.HeaderChange
+	19,  // 17: tulle.waypoint.Filter.redirect:type_name -> tulle.waypoint.Redirect
+	20,  // 18: tulle.waypoint.Filter.rewrite:type_name -> tulle.waypoint.Rewrite
+	22,  // 19: tulle.waypoint.Filter.mirror:type_name -> tulle.waypoint.Mirror
+	23,  // 20: tulle.waypoint.Filter.cors:type_name -> tulle.waypoint.Cors
+	24,  // 21: tulle.waypoint.Filter.external_auth:type_name -> tulle.waypoint.ExternalAuth
+	14,  // 22: tulle.waypoint.Filter.fault:type_name -> tulle.waypoint.Fault
+	15,  // 23: tulle.waypoint.Fault.delay:type_name -> tulle.waypoint.FaultDelay
+	16,  // 24: tulle.waypoint.Fault.abort:type_name -> tulle.waypoint.FaultAbort
+	9,   // 25: tulle.waypoint.Fault.headers:type_name -> tulle.waypoint.FieldMatch
+	10,  // 26: tulle.waypoint.Fault.ref:type_name -> tulle.waypoint.RouteRef
+	73,  // 27: tulle.waypoint.FaultDelay.duration:type_name -> google.protobuf.Duration
+	18,  // 28: tulle.waypoint.HeaderChange.set:type_name -> tulle.waypoint.HeaderField
+	18,  // 29: tulle.waypoint.HeaderChange.add:type_name -> tulle.waypoint.HeaderField
+	21,  // 30: tulle.waypoint.Redirect.path:type_name -> tulle.waypoint.PathChange
+	21,  // 31: tulle.waypoint.Rewrite.path:type_name -> tulle.waypoint.PathChange
+	12,  // 32: tulle.waypoint.Mirror.backend:type_name -> tulle.waypoint.Backend
+	73,  // 33: tulle.waypoint.Cors.max_age:type_name -> google.protobuf.Duration
+	12,  // 34: tulle.waypoint.ExternalAuth.backend:type_name -> tulle.waypoint.Backend
+	73,  // 35: tulle.waypoint.ExternalAuth.timeout:type_name -> google.protobuf.Duration
+	18,  // 36: tulle.waypoint.ExternalAuth.added_headers:type_name -> tulle.waypoint.HeaderField
+	73,  // 37: tulle.waypoint.Timeouts.request:type_name -> google.protobuf.Duration
+	73,  // 38: tulle.waypoint.Timeouts.backend:type_name -> google.protobuf.Duration
+	73,  // 39: tulle.waypoint.Retry.backoff:type_name -> google.protobuf.Duration
+	73,  // 40: tulle.waypoint.Retry.per_try_timeout:type_name -> google.protobuf.Duration
+	73,  // 41: tulle.waypoint.SessionAffinity.absolute_timeout:type_name -> google.protobuf.Duration
+	73,  // 42: tulle.waypoint.SessionAffinity.idle_timeout:type_name -> google.protobuf.Duration
+	31,  // 43: tulle.waypoint.Destination.settings:type_name -> tulle.waypoint.DestinationSettings
+	29,  // 44: tulle.waypoint.Destination.ports:type_name -> tulle.waypoint.DestinationPort
+	30,  // 45: tulle.waypoint.Destination.subsets:type_name -> tulle.waypoint.Subset
+	31,  // 46: tulle.waypoint.DestinationPort.settings:type_name -> tulle.waypoint.DestinationSettings
+	31,  // 47: tulle.waypoint.Subset.settings:type_name -> tulle.waypoint.DestinationSettings
+	29,  // 48: tulle.waypoint.Subset.ports:type_name -> tulle.waypoint.DestinationPort
+	32,  // 49: tulle.waypoint.DestinationSettings.balancing:type_name -> tulle.waypoint.Balancing
+	37,  // 50: tulle.waypoint.DestinationSettings.outlier:type_name -> tulle.waypoint.Outlier
+	38,  // 51: tulle.waypoint.DestinationSettings.health_check:type_name -> tulle.waypoint.HealthCheck
+	42,  // 52: tulle.waypoint.DestinationSettings.circuit:type_name -> tulle.waypoint.Circuit
+	43,  // 53: tulle.waypoint.DestinationSettings.pool:type_name -> tulle.waypoint.Pool
+	44,  // 54: tulle.waypoint.DestinationSettings.budget:type_name -> tulle.waypoint.Budget
+	45,  // 55: tulle.waypoint.DestinationSettings.adaptive:type_name -> tulle.waypoint.Adaptive
+	47,  // 56: tulle.waypoint.DestinationSettings.tls:type_name -> tulle.waypoint.Tls
+	27,  // 57: tulle.waypoint.DestinationSettings.session_affinity:type_name -> tulle.waypoint.SessionAffinity
+	26,  // 58: tulle.waypoint.DestinationSettings.retry:type_name -> tulle.waypoint.Retry
+	1,   // 59: tulle.waypoint.Balancing.balancer:type_name -> tulle.waypoint.Balancer
+	35,  // 60: tulle.waypoint.Balancing.hash:type_name -> tulle.waypoint.HashKey
+	73,  // 61: tulle.waypoint.Balancing.slow_start:type_name -> google.protobuf.Duration
+	33,  // 62: tulle.waypoint.Balancing.locality:type_name -> tulle.waypoint.LocalityChoice
+	34,  // 63: tulle.waypoint.LocalityChoice.failover:type_name -> tulle.waypoint.Failover
+	36,  // 64: tulle.waypoint.HashKey.cookie:type_name -> tulle.waypoint.HashCookie
+	73,  // 65: tulle.waypoint.HashCookie.ttl:type_name -> google.protobuf.Duration
+	73,  // 66: tulle.waypoint.Outlier.interval:type_name -> google.protobuf.Duration
+	73,  // 67: tulle.waypoint.Outlier.base_ejection:type_name -> google.protobuf.Duration
+	73,  // 68: tulle.waypoint.Outlier.max_ejection:type_name -> google.protobuf.Duration
+	39,  // 69: tulle.waypoint.HealthCheck.http:type_name -> tulle.waypoint.HttpCheck
+	40,  // 70: tulle.waypoint.HealthCheck.grpc:type_name -> tulle.waypoint.GrpcCheck
+	41,  // 71: tulle.waypoint.HealthCheck.tcp:type_name -> tulle.waypoint.TcpCheck
+	73,  // 72: tulle.waypoint.HealthCheck.interval:type_name -> google.protobuf.Duration
+	73,  // 73: tulle.waypoint.HealthCheck.timeout:type_name -> google.protobuf.Duration
+	73,  // 74: tulle.waypoint.Pool.idle_timeout:type_name -> google.protobuf.Duration
+	73,  // 75: tulle.waypoint.Pool.connect_timeout:type_name -> google.protobuf.Duration
+	73,  // 76: tulle.waypoint.Pool.max_connection_duration:type_name -> google.protobuf.Duration
+	73,  // 77: tulle.waypoint.Budget.interval:type_name -> google.protobuf.Duration
+	73,  // 78: tulle.waypoint.Budget.min_interval:type_name -> google.protobuf.Duration
+	73,  // 79: tulle.waypoint.Adaptive.window:type_name -> google.protobuf.Duration
+	73,  // 80: tulle.waypoint.Adaptive.min_rtt_interval:type_name -> google.protobuf.Duration
+	46,  // 81: tulle.waypoint.Adaptive.priorities:type_name -> tulle.waypoint.PriorityRule
+	2,   // 82: tulle.waypoint.PriorityRule.priority:type_name -> tulle.waypoint.Priority
+	9,   // 83: tulle.waypoint.PriorityRule.headers:type_name -> tulle.waypoint.FieldMatch
+	49,  // 84: tulle.waypoint.RateLimit.rules:type_name -> tulle.waypoint.RateLimitRule
+	54,  // 85: tulle.waypoint.RateLimit.backend:type_name -> tulle.waypoint.RateLimitBackend
+	73,  // 86: tulle.waypoint.RateLimit.timeout:type_name -> google.protobuf.Duration
+	50,  // 87: tulle.waypoint.RateLimitRule.match:type_name -> tulle.waypoint.RateLimitMatch
+	51,  // 88: tulle.waypoint.RateLimitRule.key:type_name -> tulle.waypoint.RateLimitKey
+	52,  // 89: tulle.waypoint.RateLimitRule.limits:type_name -> tulle.waypoint.RateLimitAmount
+	53,  // 90: tulle.waypoint.RateLimitRule.cost:type_name -> tulle.waypoint.RateLimitCost
+	8,   // 91: tulle.waypoint.RateLimitMatch.path:type_name -> tulle.waypoint.PathMatch
+	9,   // 92: tulle.waypoint.RateLimitMatch.headers:type_name -> tulle.waypoint.FieldMatch
+	9,   // 93: tulle.waypoint.RateLimitMatch.query:type_name -> tulle.waypoint.FieldMatch
+	73,  // 94: tulle.waypoint.RateLimitAmount.unit:type_name -> google.protobuf.Duration
+	55,  // 95: tulle.waypoint.RateLimitBackend.redis:type_name -> tulle.waypoint.RedisBackend
+	56,  // 96: tulle.waypoint.RateLimitBackend.rls:type_name -> tulle.waypoint.RateLimitService
+	12,  // 97: tulle.waypoint.RateLimitService.backend:type_name -> tulle.waypoint.Backend
+	58,  // 98: tulle.waypoint.Telemetry.tracing:type_name -> tulle.waypoint.Tracing
+	60,  // 99: tulle.waypoint.Telemetry.access_logs:type_name -> tulle.waypoint.AccessLog
+	61,  // 100: tulle.waypoint.Telemetry.metrics:type_name -> tulle.waypoint.Metrics
+	59,  // 101: tulle.waypoint.Tracing.tags:type_name -> tulle.waypoint.SpanTag
+	18,  // 102: tulle.waypoint.AccessLog.json:type_name -> tulle.waypoint.HeaderField
+	62,  // 103: tulle.waypoint.Metrics.overrides:type_name -> tulle.waypoint.MetricOverride
+	63,  // 104: tulle.waypoint.MetricOverride.tags:type_name -> tulle.waypoint.MetricTag
+	3,   // 105: tulle.waypoint.Policy.action:type_name -> tulle.waypoint.Action
+	65,  // 106: tulle.waypoint.Policy.rules:type_name -> tulle.waypoint.PolicyRule
+	24,  // 107: tulle.waypoint.Policy.external_auth:type_name -> tulle.waypoint.ExternalAuth
+	66,  // 108: tulle.waypoint.PolicyRule.from:type_name -> tulle.waypoint.Source
+	67,  // 109: tulle.waypoint.PolicyRule.to:type_name -> tulle.waypoint.Operation
+	68,  // 110: tulle.waypoint.PolicyRule.when:type_name -> tulle.waypoint.Condition
+	70,  // 111: tulle.waypoint.Authentication.rules:type_name -> tulle.waypoint.TokenRule
+	71,  // 112: tulle.waypoint.TokenRule.from_headers:type_name -> tulle.waypoint.TokenHeader
+	72,  // 113: tulle.waypoint.TokenRule.output_claim_to_headers:type_name -> tulle.waypoint.ClaimHeader
+	73,  // 114: tulle.waypoint.TokenRule.timeout:type_name -> google.protobuf.Duration
+	115, // [115:115] is the sub-list for method output_type
+	115, // [115:115] is the sub-list for method input_type
+	115, // [115:115] is the sub-list for extension type_name
+	115, // [115:115] is the sub-list for extension extendee
+	0,   // [0:115] is the sub-list for field type_name
 }
 
 func init() { file_api_waypoint_waypoint_proto_init() }
@@ -3011,10 +7093,13 @@ func file_api_waypoint_waypoint_proto_init() {
 		(*PathMatch_Exact)(nil),
 		(*PathMatch_Prefix)(nil),
 		(*PathMatch_Regex)(nil),
+		(*PathMatch_TextPrefix)(nil),
 	}
 	file_api_waypoint_waypoint_proto_msgTypes[5].OneofWrappers = []any{
 		(*FieldMatch_Exact)(nil),
 		(*FieldMatch_Regex)(nil),
+		(*FieldMatch_Prefix)(nil),
+		(*FieldMatch_Present)(nil),
 	}
 	file_api_waypoint_waypoint_proto_msgTypes[9].OneofWrappers = []any{
 		(*Filter_RequestHeaders)(nil),
@@ -3024,16 +7109,50 @@ func file_api_waypoint_waypoint_proto_init() {
 		(*Filter_Mirror)(nil),
 		(*Filter_Cors)(nil),
 		(*Filter_ExternalAuth)(nil),
+		(*Filter_Fault)(nil),
 	}
-	file_api_waypoint_waypoint_proto_msgTypes[14].OneofWrappers = []any{
+	file_api_waypoint_waypoint_proto_msgTypes[17].OneofWrappers = []any{
 		(*PathChange_Full)(nil),
 		(*PathChange_Prefix)(nil),
 	}
-	file_api_waypoint_waypoint_proto_msgTypes[20].OneofWrappers = []any{
+	file_api_waypoint_waypoint_proto_msgTypes[23].OneofWrappers = []any{
 		(*SessionAffinity_Cookie)(nil),
 		(*SessionAffinity_Header)(nil),
 	}
-	file_api_waypoint_waypoint_proto_msgTypes[27].OneofWrappers = []any{
+	file_api_waypoint_waypoint_proto_msgTypes[31].OneofWrappers = []any{
+		(*HashKey_Header)(nil),
+		(*HashKey_Query)(nil),
+		(*HashKey_Cookie)(nil),
+		(*HashKey_SourceIp)(nil),
+	}
+	file_api_waypoint_waypoint_proto_msgTypes[34].OneofWrappers = []any{
+		(*HealthCheck_Http)(nil),
+		(*HealthCheck_Grpc)(nil),
+		(*HealthCheck_Tcp)(nil),
+	}
+	file_api_waypoint_waypoint_proto_msgTypes[47].OneofWrappers = []any{
+		(*RateLimitKey_Identity)(nil),
+		(*RateLimitKey_Namespace)(nil),
+		(*RateLimitKey_Header)(nil),
+		(*RateLimitKey_Path)(nil),
+		(*RateLimitKey_Method)(nil),
+		(*RateLimitKey_SourceIp)(nil),
+		(*RateLimitKey_JwtClaim)(nil),
+		(*RateLimitKey_Query)(nil),
+		(*RateLimitKey_ServiceAccount)(nil),
+		(*RateLimitKey_Host)(nil),
+	}
+	file_api_waypoint_waypoint_proto_msgTypes[50].OneofWrappers = []any{
+		(*RateLimitBackend_Leases)(nil),
+		(*RateLimitBackend_Redis)(nil),
+		(*RateLimitBackend_Rls)(nil),
+	}
+	file_api_waypoint_waypoint_proto_msgTypes[55].OneofWrappers = []any{
+		(*SpanTag_Literal)(nil),
+		(*SpanTag_Header)(nil),
+		(*SpanTag_Environment)(nil),
+	}
+	file_api_waypoint_waypoint_proto_msgTypes[66].OneofWrappers = []any{
 		(*TokenRule_JwksUri)(nil),
 		(*TokenRule_Jwks)(nil),
 	}
@@ -3042,8 +7161,8 @@ func file_api_waypoint_waypoint_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_waypoint_waypoint_proto_rawDesc), len(file_api_waypoint_waypoint_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   30,
+			NumEnums:      4,
+			NumMessages:   69,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
