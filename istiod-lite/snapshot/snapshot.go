@@ -14,17 +14,23 @@ const (
 	WaypointServiceType        = "type.googleapis.com/tulle.waypoint.Service"
 	WaypointPolicyType         = "type.googleapis.com/tulle.waypoint.Policy"
 	WaypointAuthenticationType = "type.googleapis.com/tulle.waypoint.Authentication"
+	WaypointDestinationType    = "type.googleapis.com/tulle.waypoint.Destination"
+	WaypointRateLimitType      = "type.googleapis.com/tulle.waypoint.RateLimit"
+	WaypointTelemetryType      = "type.googleapis.com/tulle.waypoint.Telemetry"
 )
 
 // Types lists them.
 func Types() []string {
-	return []string{AddressType, AuthorizationType, WaypointServiceType, WaypointPolicyType, WaypointAuthenticationType}
+	return []string{
+		AddressType, AuthorizationType, WaypointServiceType, WaypointPolicyType, WaypointAuthenticationType,
+		WaypointDestinationType, WaypointRateLimitType, WaypointTelemetryType,
+	}
 }
 
 // Scoped reports whether the resources of a type belong to some subscribers and to
 // no others, who know them by an alias of theirs: nobody can ask for all.
 func Scoped(url string) bool {
-	return url == WaypointServiceType || url == WaypointPolicyType || url == WaypointAuthenticationType
+	return url != AddressType && url != AuthorizationType
 }
 
 // Snapshot is the whole mesh at one moment. It is immutable.
@@ -75,6 +81,9 @@ func Next(prev *Snapshot, mesh *translate.Mesh) (*Snapshot, Change, error) {
 		WaypointServiceType:        mesh.WaypointServices,
 		WaypointPolicyType:         mesh.WaypointPolicies,
 		WaypointAuthenticationType: mesh.WaypointAuthentications,
+		WaypointDestinationType:    mesh.WaypointDestinations,
+		WaypointRateLimitType:      mesh.WaypointRateLimits,
+		WaypointTelemetryType:      mesh.WaypointTelemetries,
 	} {
 		before := &Set{Type: url, Entries: map[string]*Entry{}}
 		if prev != nil {
@@ -103,6 +112,7 @@ func changes(since, mesh *translate.Mesh) (map[string][]string, bool) {
 	return map[string][]string{
 		AddressType: changed.Addresses, AuthorizationType: changed.Authorizations,
 		WaypointServiceType: changed.WaypointServices, WaypointPolicyType: changed.WaypointPolicies,
-		WaypointAuthenticationType: changed.WaypointAuthentications,
+		WaypointAuthenticationType: changed.WaypointAuthentications, WaypointDestinationType: changed.WaypointDestinations,
+		WaypointRateLimitType: changed.WaypointRateLimits, WaypointTelemetryType: changed.WaypointTelemetries,
 	}, ok
 }

@@ -7,7 +7,8 @@ type changes struct {
 	by                                            *Translator // nil while nobody knows
 	serial                                        uint64
 	addresses, authorizations, services, policies []string
-	authentications                               []string
+	authentications, destinations, rateLimits     []string
+	telemetries                                   []string
 }
 
 // Changed are the names of the resources that may differ between two meshes: new
@@ -16,6 +17,9 @@ type Changed struct {
 	Addresses, Authorizations          []string
 	WaypointServices, WaypointPolicies []string
 	WaypointAuthentications            []string
+	WaypointDestinations               []string
+	WaypointRateLimits                 []string
+	WaypointTelemetries                []string
 }
 
 // Changes returns what may differ between since and m. It is false when that is
@@ -28,6 +32,7 @@ func (m *Mesh) Changes(since *Mesh) (Changed, bool) {
 	return Changed{
 		Addresses: m.changes.addresses, Authorizations: m.changes.authorizations,
 		WaypointServices: m.changes.services, WaypointPolicies: m.changes.policies,
-		WaypointAuthentications: m.changes.authentications,
+		WaypointAuthentications: m.changes.authentications, WaypointDestinations: m.changes.destinations,
+		WaypointRateLimits: m.changes.rateLimits, WaypointTelemetries: m.changes.telemetries,
 	}, true
 }

@@ -32,11 +32,16 @@ type Mesh struct {
 	Addresses      map[string]*Resource
 	Authorizations map[string]*Resource
 	// WaypointServices, WaypointPolicies and WaypointAuthentications are what
-	// waypoints do, enforce, and check tokens by. There are some as soon as a Gateway is there, before a waypoint runs, for it must
-	// know them before traffic comes.
+	// waypoints do, enforce, and check tokens by; WaypointDestinations are how they
+	// send requests, WaypointRateLimits how many, and WaypointTelemetries what they
+	// tell of them. There are some as soon as a Gateway is there, before a waypoint
+	// runs, for it must know them before traffic comes.
 	WaypointServices        map[string]*Resource
 	WaypointPolicies        map[string]*Resource
 	WaypointAuthentications map[string]*Resource
+	WaypointDestinations    map[string]*Resource
+	WaypointRateLimits      map[string]*Resource
+	WaypointTelemetries     map[string]*Resource
 	// Warnings are about objects that are valid and do not do all they say.
 	Warnings []Warning
 

@@ -7,13 +7,18 @@ type output struct {
 	addresses, authorizations outputSet
 	services, policies        outputSet // of waypoints
 	authentications           outputSet
+	destinations, rateLimits  outputSet
+	telemetries               outputSet
 	warnings                  []Warning
 	warned                    bool // a part's warnings changed
 	serial                    uint64
 }
 
 func newOutput() output {
-	return output{addresses: newOutputSet(), authorizations: newOutputSet(), services: newOutputSet(), policies: newOutputSet(), authentications: newOutputSet()}
+	return output{
+		addresses: newOutputSet(), authorizations: newOutputSet(), services: newOutputSet(), policies: newOutputSet(), authentications: newOutputSet(),
+		destinations: newOutputSet(), rateLimits: newOutputSet(), telemetries: newOutputSet(),
+	}
 }
 
 // mesh seals what there is.
@@ -28,6 +33,9 @@ func (o *output) mesh(t *Translator) *Mesh {
 	m.WaypointServices, m.changes.services = o.services.seal()
 	m.WaypointPolicies, m.changes.policies = o.policies.seal()
 	m.WaypointAuthentications, m.changes.authentications = o.authentications.seal()
+	m.WaypointDestinations, m.changes.destinations = o.destinations.seal()
+	m.WaypointRateLimits, m.changes.rateLimits = o.rateLimits.seal()
+	m.WaypointTelemetries, m.changes.telemetries = o.telemetries.seal()
 	return m
 }
 

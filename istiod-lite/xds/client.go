@@ -369,7 +369,9 @@ func (c *client) push() {
 	}
 	addresses, services := c.watches[snapshot.AddressType], c.watches[snapshot.WaypointServiceType]
 	c.pushBefore(snap, addresses, c.watches[snapshot.AuthorizationType])
-	c.pushBefore(snap, services, c.watches[snapshot.WaypointPolicyType], c.watches[snapshot.WaypointAuthenticationType])
+	c.pushBefore(snap, services, c.watches[snapshot.WaypointPolicyType], c.watches[snapshot.WaypointAuthenticationType],
+		c.watches[snapshot.WaypointRateLimitType], c.watches[snapshot.WaypointDestinationType])
+	c.pushType(snap, c.watches[snapshot.WaypointTelemetryType], false)
 	if addresses != nil && !addresses.full || services != nil && !services.full {
 		c.started()
 	}

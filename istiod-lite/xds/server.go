@@ -110,6 +110,9 @@ var shortTypes = map[string]string{
 	snapshot.WaypointServiceType:        "waypoint_service",
 	snapshot.WaypointPolicyType:         "waypoint_policy",
 	snapshot.WaypointAuthenticationType: "waypoint_authentication",
+	snapshot.WaypointDestinationType:    "waypoint_destination",
+	snapshot.WaypointRateLimitType:      "waypoint_rate_limit",
+	snapshot.WaypointTelemetryType:      "waypoint_telemetry",
 }
 
 // New checks cfg and returns a server that has nothing to serve: streams are
