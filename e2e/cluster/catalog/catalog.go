@@ -24,6 +24,8 @@ const (
 	Curl     = "tulle.test/curl:1"
 	Postgres = "tulle.test/postgres:1"
 	Redis    = "tulle.test/redis:1"
+	// Echo is the name that the Gateway API's conformance suite, v1.6.3, asks for.
+	Echo = "registry.k8s.io/gateway-api/echo-advanced:v1.5.1"
 )
 
 // Registry is where the product's images would be pulled from.
@@ -44,7 +46,7 @@ var shop = []string{"shop-api", "shop-client", "shop-stock", "shop-web"}
 
 // Names lists all images that can be built, by their short names.
 func Names() []string {
-	return slices.Concat(product, shop, []string{"app", "curl", "postgres", "redis"})
+	return slices.Concat(product, shop, []string{"app", "curl", "echo", "postgres", "redis"})
 }
 
 // Build writes the named images, all if none is named, as NAME.tar into out, and
@@ -79,6 +81,8 @@ func (s Sources) spec(ctx context.Context, name string) (image.Spec, error) {
 		return s.app(ctx)
 	case name == "curl":
 		return curl(ctx)
+	case name == "echo":
+		return s.echo(ctx)
 	case name == "postgres":
 		return postgres(ctx)
 	case name == "redis":
@@ -115,26 +119,32 @@ func (s Sources) binary(name string) (image.Spec, error) {
 	return image.Spec{Name: fmt.Sprintf("%s/%s:%s", Registry, name, s.Version), Entrypoint: []string{at}, Files: f}, nil
 }
 
-// app builds the tests' own program and packs it.
-func (s Sources) app(ctx context.Context) (image.Spec, error) {
-	dir, err := os.MkdirTemp("", "tulle-app-")
+// program builds one of the tests' own programs. The layer is written after its
+// file is gone, so its bytes are returned.
+func (s Sources) program(ctx context.Context, module, pkg string) (string, error) {
+	dir, err := os.MkdirTemp("", "tulle-image-")
 	if err != nil {
-		return image.Spec{}, err
+		return "", err
 	}
-	// The layer is written after this function: what is in it has to be read now.
 	defer os.RemoveAll(dir)
-	program := filepath.Join(dir, "app")
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", program, "./app")
-	cmd.Dir, cmd.Env = s.Module, append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off")
+	out := filepath.Join(dir, "program")
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", out, pkg)
+	cmd.Dir, cmd.Env = module, append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off")
 	if b, err := cmd.CombinedOutput(); err != nil {
-		return image.Spec{}, fmt.Errorf("go build ./app: %w\n%s", err, b)
+		return "", fmt.Errorf("go build %s in %s: %w\n%s", pkg, module, err, b)
 	}
-	b, err := os.ReadFile(program)
+	b, err := os.ReadFile(out)
+	return string(b), err
+}
+
+// app packs the tests' own program.
+func (s Sources) app(ctx context.Context) (image.Spec, error) {
+	program, err := s.program(ctx, s.Module, "./app")
 	if err != nil {
 		return image.Spec{}, err
 	}
 	f := image.NewFiles()
 	accounts(f, "app", 1000)
-	f.Content("/usr/local/bin/app", 0o755, string(b))
+	f.Content("/usr/local/bin/app", 0o755, program)
 	return image.Spec{Name: App, Entrypoint: []string{"/usr/local/bin/app"}, Command: []string{"serve"}, User: "1000", Files: f}, nil
 }
