@@ -718,11 +718,12 @@ func (*PathMatch_Regex) isPathMatch_Kind() {}
 func (*PathMatch_TextPrefix) isPathMatch_Kind() {}
 
 // FieldMatch is a condition on a header field, whose values are joined by commas, or
-// on the first query parameter of that name, decoded. Of several on one name the
-// first counts.
+// on the first query parameter of that name, decoded. All of several on one name must
+// hold.
 type FieldMatch struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// name of a header field in lower case, or ":authority" or ":scheme" of the request;
+	// name of a header field in lower case, or ":authority", ":scheme" or ":method" of
+	// the request;
 	// of a parameter as it is.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Types that are valid to be assigned to Kind:
@@ -1134,6 +1135,7 @@ type Filter struct {
 	//	*Filter_Cors
 	//	*Filter_ExternalAuth
 	//	*Filter_Fault
+	//	*Filter_DirectResponse
 	Kind          isFilter_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1248,6 +1250,15 @@ func (x *Filter) GetFault() *Fault {
 	return nil
 }
 
+func (x *Filter) GetDirectResponse() *DirectResponse {
+	if x != nil {
+		if x, ok := x.Kind.(*Filter_DirectResponse); ok {
+			return x.DirectResponse
+		}
+	}
+	return nil
+}
+
 type isFilter_Kind interface {
 	isFilter_Kind()
 }
@@ -1284,6 +1295,10 @@ type Filter_Fault struct {
 	Fault *Fault `protobuf:"bytes,8,opt,name=fault,proto3,oneof"`
 }
 
+type Filter_DirectResponse struct {
+	DirectResponse *DirectResponse `protobuf:"bytes,9,opt,name=direct_response,json=directResponse,proto3,oneof"`
+}
+
 func (*Filter_RequestHeaders) isFilter_Kind() {}
 
 func (*Filter_ResponseHeaders) isFilter_Kind() {}
@@ -1299,6 +1314,63 @@ func (*Filter_Cors) isFilter_Kind() {}
 func (*Filter_ExternalAuth) isFilter_Kind() {}
 
 func (*Filter_Fault) isFilter_Kind() {}
+
+func (*Filter_DirectResponse) isFilter_Kind() {}
+
+// DirectResponse answers in the place of a backend.
+type DirectResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// status of HTTP, 200 to 599.
+	Status uint32 `protobuf:"varint,1,opt,name=status,proto3" json:"status,omitempty"`
+	// body, as text/plain unless a change of the response's fields says otherwise.
+	Body          []byte `protobuf:"bytes,2,opt,name=body,proto3" json:"body,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DirectResponse) Reset() {
+	*x = DirectResponse{}
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DirectResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DirectResponse) ProtoMessage() {}
+
+func (x *DirectResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DirectResponse.ProtoReflect.Descriptor instead.
+func (*DirectResponse) Descriptor() ([]byte, []int) {
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *DirectResponse) GetStatus() uint32 {
+	if x != nil {
+		return x.Status
+	}
+	return 0
+}
+
+func (x *DirectResponse) GetBody() []byte {
+	if x != nil {
+		return x.Body
+	}
+	return nil
+}
 
 // Fault delays or ends some requests before they go to a backend, to see what the
 // client makes of it. Both may apply to one request.
@@ -1316,7 +1388,7 @@ type Fault struct {
 
 func (x *Fault) Reset() {
 	*x = Fault{}
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[10]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1328,7 +1400,7 @@ func (x *Fault) String() string {
 func (*Fault) ProtoMessage() {}
 
 func (x *Fault) ProtoReflect() protoreflect.Message {
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[10]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1341,7 +1413,7 @@ func (x *Fault) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fault.ProtoReflect.Descriptor instead.
 func (*Fault) Descriptor() ([]byte, []int) {
-	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{10}
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Fault) GetDelay() *FaultDelay {
@@ -1384,7 +1456,7 @@ type FaultDelay struct {
 
 func (x *FaultDelay) Reset() {
 	*x = FaultDelay{}
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[11]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1396,7 +1468,7 @@ func (x *FaultDelay) String() string {
 func (*FaultDelay) ProtoMessage() {}
 
 func (x *FaultDelay) ProtoReflect() protoreflect.Message {
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[11]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1409,7 +1481,7 @@ func (x *FaultDelay) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FaultDelay.ProtoReflect.Descriptor instead.
 func (*FaultDelay) Descriptor() ([]byte, []int) {
-	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{11}
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *FaultDelay) GetDuration() *durationpb.Duration {
@@ -1451,7 +1523,7 @@ type FaultAbort struct {
 
 func (x *FaultAbort) Reset() {
 	*x = FaultAbort{}
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[12]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1463,7 +1535,7 @@ func (x *FaultAbort) String() string {
 func (*FaultAbort) ProtoMessage() {}
 
 func (x *FaultAbort) ProtoReflect() protoreflect.Message {
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[12]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1476,7 +1548,7 @@ func (x *FaultAbort) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FaultAbort.ProtoReflect.Descriptor instead.
 func (*FaultAbort) Descriptor() ([]byte, []int) {
-	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{12}
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *FaultAbort) GetStatus() uint32 {
@@ -1534,7 +1606,7 @@ type HeaderChange struct {
 
 func (x *HeaderChange) Reset() {
 	*x = HeaderChange{}
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[13]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1546,7 +1618,7 @@ func (x *HeaderChange) String() string {
 func (*HeaderChange) ProtoMessage() {}
 
 func (x *HeaderChange) ProtoReflect() protoreflect.Message {
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[13]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1559,7 +1631,7 @@ func (x *HeaderChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeaderChange.ProtoReflect.Descriptor instead.
 func (*HeaderChange) Descriptor() ([]byte, []int) {
-	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{13}
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *HeaderChange) GetSet() []*HeaderField {
@@ -1594,7 +1666,7 @@ type HeaderField struct {
 
 func (x *HeaderField) Reset() {
 	*x = HeaderField{}
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[14]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1606,7 +1678,7 @@ func (x *HeaderField) String() string {
 func (*HeaderField) ProtoMessage() {}
 
 func (x *HeaderField) ProtoReflect() protoreflect.Message {
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[14]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1619,7 +1691,7 @@ func (x *HeaderField) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeaderField.ProtoReflect.Descriptor instead.
 func (*HeaderField) Descriptor() ([]byte, []int) {
-	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{14}
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *HeaderField) GetName() string {
@@ -1654,7 +1726,7 @@ type Redirect struct {
 
 func (x *Redirect) Reset() {
 	*x = Redirect{}
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[15]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1666,7 +1738,7 @@ func (x *Redirect) String() string {
 func (*Redirect) ProtoMessage() {}
 
 func (x *Redirect) ProtoReflect() protoreflect.Message {
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[15]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1679,7 +1751,7 @@ func (x *Redirect) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Redirect.ProtoReflect.Descriptor instead.
 func (*Redirect) Descriptor() ([]byte, []int) {
-	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{15}
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Redirect) GetScheme() string {
@@ -1727,7 +1799,7 @@ type Rewrite struct {
 
 func (x *Rewrite) Reset() {
 	*x = Rewrite{}
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[16]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1739,7 +1811,7 @@ func (x *Rewrite) String() string {
 func (*Rewrite) ProtoMessage() {}
 
 func (x *Rewrite) ProtoReflect() protoreflect.Message {
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[16]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1752,7 +1824,7 @@ func (x *Rewrite) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rewrite.ProtoReflect.Descriptor instead.
 func (*Rewrite) Descriptor() ([]byte, []int) {
-	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{16}
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Rewrite) GetHostname() string {
@@ -1775,6 +1847,7 @@ type PathChange struct {
 	//
 	//	*PathChange_Full
 	//	*PathChange_Prefix
+	//	*PathChange_Regex
 	Kind          isPathChange_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1782,7 +1855,7 @@ type PathChange struct {
 
 func (x *PathChange) Reset() {
 	*x = PathChange{}
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[17]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1794,7 +1867,7 @@ func (x *PathChange) String() string {
 func (*PathChange) ProtoMessage() {}
 
 func (x *PathChange) ProtoReflect() protoreflect.Message {
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[17]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1807,7 +1880,7 @@ func (x *PathChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PathChange.ProtoReflect.Descriptor instead.
 func (*PathChange) Descriptor() ([]byte, []int) {
-	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{17}
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *PathChange) GetKind() isPathChange_Kind {
@@ -1835,6 +1908,15 @@ func (x *PathChange) GetPrefix() string {
 	return ""
 }
 
+func (x *PathChange) GetRegex() *RegexChange {
+	if x != nil {
+		if x, ok := x.Kind.(*PathChange_Regex); ok {
+			return x.Regex
+		}
+	}
+	return nil
+}
+
 type isPathChange_Kind interface {
 	isPathChange_Kind()
 }
@@ -1844,14 +1926,75 @@ type PathChange_Full struct {
 }
 
 type PathChange_Prefix struct {
-	// prefix stands in the place of the prefix that matched; a match by regex has
-	// none and makes the rule faulty.
+	// prefix stands in the place of the prefix that matched, of a text_prefix letter
+	// for letter; a match by regex has none and makes the rule faulty.
 	Prefix string `protobuf:"bytes,2,opt,name=prefix,proto3,oneof"`
+}
+
+type PathChange_Regex struct {
+	Regex *RegexChange `protobuf:"bytes,3,opt,name=regex,proto3,oneof"`
 }
 
 func (*PathChange_Full) isPathChange_Kind() {}
 
 func (*PathChange_Prefix) isPathChange_Kind() {}
+
+func (*PathChange_Regex) isPathChange_Kind() {}
+
+// RegexChange replaces each part of the path that a regular expression takes.
+type RegexChange struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// match in RE2 syntax, anywhere in the path.
+	Match string `protobuf:"bytes,1,opt,name=match,proto3" json:"match,omitempty"`
+	// substitution, with \1 to \9 for groups and \0 for all.
+	Substitution  string `protobuf:"bytes,2,opt,name=substitution,proto3" json:"substitution,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RegexChange) Reset() {
+	*x = RegexChange{}
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RegexChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RegexChange) ProtoMessage() {}
+
+func (x *RegexChange) ProtoReflect() protoreflect.Message {
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RegexChange.ProtoReflect.Descriptor instead.
+func (*RegexChange) Descriptor() ([]byte, []int) {
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *RegexChange) GetMatch() string {
+	if x != nil {
+		return x.Match
+	}
+	return ""
+}
+
+func (x *RegexChange) GetSubstitution() string {
+	if x != nil {
+		return x.Substitution
+	}
+	return ""
+}
 
 // Mirror sends a copy of some requests and forgets the answers.
 type Mirror struct {
@@ -1867,7 +2010,7 @@ type Mirror struct {
 
 func (x *Mirror) Reset() {
 	*x = Mirror{}
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[18]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1879,7 +2022,7 @@ func (x *Mirror) String() string {
 func (*Mirror) ProtoMessage() {}
 
 func (x *Mirror) ProtoReflect() protoreflect.Message {
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[18]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1892,7 +2035,7 @@ func (x *Mirror) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mirror.ProtoReflect.Descriptor instead.
 func (*Mirror) Descriptor() ([]byte, []int) {
-	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{18}
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Mirror) GetBackend() *Backend {
@@ -1927,14 +2070,18 @@ type Cors struct {
 	AllowHeaders  []string `protobuf:"bytes,4,rep,name=allow_headers,json=allowHeaders,proto3" json:"allow_headers,omitempty"`
 	ExposeHeaders []string `protobuf:"bytes,5,rep,name=expose_headers,json=exposeHeaders,proto3" json:"expose_headers,omitempty"`
 	// max_age absent is 5 seconds.
-	MaxAge        *durationpb.Duration `protobuf:"bytes,6,opt,name=max_age,json=maxAge,proto3" json:"max_age,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	MaxAge *durationpb.Duration `protobuf:"bytes,6,opt,name=max_age,json=maxAge,proto3" json:"max_age,omitempty"`
+	// allow_origin_regexes in RE2 syntax, of the whole origin.
+	AllowOriginRegexes []string `protobuf:"bytes,7,rep,name=allow_origin_regexes,json=allowOriginRegexes,proto3" json:"allow_origin_regexes,omitempty"`
+	// forward_unmatched hands preflights of origins that are not allowed to the backend.
+	ForwardUnmatched bool `protobuf:"varint,8,opt,name=forward_unmatched,json=forwardUnmatched,proto3" json:"forward_unmatched,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *Cors) Reset() {
 	*x = Cors{}
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[19]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1946,7 +2093,7 @@ func (x *Cors) String() string {
 func (*Cors) ProtoMessage() {}
 
 func (x *Cors) ProtoReflect() protoreflect.Message {
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[19]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1959,7 +2106,7 @@ func (x *Cors) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cors.ProtoReflect.Descriptor instead.
 func (*Cors) Descriptor() ([]byte, []int) {
-	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{19}
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Cors) GetAllowOrigins() []string {
@@ -2004,6 +2151,20 @@ func (x *Cors) GetMaxAge() *durationpb.Duration {
 	return nil
 }
 
+func (x *Cors) GetAllowOriginRegexes() []string {
+	if x != nil {
+		return x.AllowOriginRegexes
+	}
+	return nil
+}
+
+func (x *Cors) GetForwardUnmatched() bool {
+	if x != nil {
+		return x.ForwardUnmatched
+	}
+	return false
+}
+
 // ExternalAuth asks an authorization service (Envoy's ext_authz) first. What cannot
 // be asked is refused.
 type ExternalAuth struct {
@@ -2044,7 +2205,7 @@ type ExternalAuth struct {
 
 func (x *ExternalAuth) Reset() {
 	*x = ExternalAuth{}
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[20]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2056,7 +2217,7 @@ func (x *ExternalAuth) String() string {
 func (*ExternalAuth) ProtoMessage() {}
 
 func (x *ExternalAuth) ProtoReflect() protoreflect.Message {
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[20]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2069,7 +2230,7 @@ func (x *ExternalAuth) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExternalAuth.ProtoReflect.Descriptor instead.
 func (*ExternalAuth) Descriptor() ([]byte, []int) {
-	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{20}
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ExternalAuth) GetBackend() *Backend {
@@ -2190,7 +2351,7 @@ type Timeouts struct {
 
 func (x *Timeouts) Reset() {
 	*x = Timeouts{}
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[21]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2202,7 +2363,7 @@ func (x *Timeouts) String() string {
 func (*Timeouts) ProtoMessage() {}
 
 func (x *Timeouts) ProtoReflect() protoreflect.Message {
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[21]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2215,7 +2376,7 @@ func (x *Timeouts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Timeouts.ProtoReflect.Descriptor instead.
 func (*Timeouts) Descriptor() ([]byte, []int) {
-	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{21}
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Timeouts) GetRequest() *durationpb.Duration {
@@ -2258,7 +2419,7 @@ type Retry struct {
 
 func (x *Retry) Reset() {
 	*x = Retry{}
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[22]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2270,7 +2431,7 @@ func (x *Retry) String() string {
 func (*Retry) ProtoMessage() {}
 
 func (x *Retry) ProtoReflect() protoreflect.Message {
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[22]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2283,7 +2444,7 @@ func (x *Retry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Retry.ProtoReflect.Descriptor instead.
 func (*Retry) Descriptor() ([]byte, []int) {
-	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{22}
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Retry) GetAttempts() uint32 {
@@ -2352,7 +2513,7 @@ type SessionAffinity struct {
 
 func (x *SessionAffinity) Reset() {
 	*x = SessionAffinity{}
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[23]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2364,7 +2525,7 @@ func (x *SessionAffinity) String() string {
 func (*SessionAffinity) ProtoMessage() {}
 
 func (x *SessionAffinity) ProtoReflect() protoreflect.Message {
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[23]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2377,7 +2538,7 @@ func (x *SessionAffinity) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionAffinity.ProtoReflect.Descriptor instead.
 func (*SessionAffinity) Descriptor() ([]byte, []int) {
-	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{23}
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *SessionAffinity) GetKind() isSessionAffinity_Kind {
@@ -2462,7 +2623,7 @@ type Destination struct {
 
 func (x *Destination) Reset() {
 	*x = Destination{}
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[24]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2474,7 +2635,7 @@ func (x *Destination) String() string {
 func (*Destination) ProtoMessage() {}
 
 func (x *Destination) ProtoReflect() protoreflect.Message {
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[24]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2487,7 +2648,7 @@ func (x *Destination) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Destination.ProtoReflect.Descriptor instead.
 func (*Destination) Descriptor() ([]byte, []int) {
-	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{24}
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Destination) GetNamespace() string {
@@ -2535,7 +2696,7 @@ type DestinationPort struct {
 
 func (x *DestinationPort) Reset() {
 	*x = DestinationPort{}
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[25]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2547,7 +2708,7 @@ func (x *DestinationPort) String() string {
 func (*DestinationPort) ProtoMessage() {}
 
 func (x *DestinationPort) ProtoReflect() protoreflect.Message {
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[25]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2560,7 +2721,7 @@ func (x *DestinationPort) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DestinationPort.ProtoReflect.Descriptor instead.
 func (*DestinationPort) Descriptor() ([]byte, []int) {
-	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{25}
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *DestinationPort) GetPort() uint32 {
@@ -2593,7 +2754,7 @@ type Subset struct {
 
 func (x *Subset) Reset() {
 	*x = Subset{}
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[26]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2605,7 +2766,7 @@ func (x *Subset) String() string {
 func (*Subset) ProtoMessage() {}
 
 func (x *Subset) ProtoReflect() protoreflect.Message {
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[26]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2618,7 +2779,7 @@ func (x *Subset) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Subset.ProtoReflect.Descriptor instead.
 func (*Subset) Descriptor() ([]byte, []int) {
-	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{26}
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Subset) GetName() string {
@@ -2678,7 +2839,7 @@ type DestinationSettings struct {
 
 func (x *DestinationSettings) Reset() {
 	*x = DestinationSettings{}
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[27]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2690,7 +2851,7 @@ func (x *DestinationSettings) String() string {
 func (*DestinationSettings) ProtoMessage() {}
 
 func (x *DestinationSettings) ProtoReflect() protoreflect.Message {
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[27]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2703,7 +2864,7 @@ func (x *DestinationSettings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DestinationSettings.ProtoReflect.Descriptor instead.
 func (*DestinationSettings) Descriptor() ([]byte, []int) {
-	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{27}
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *DestinationSettings) GetBalancing() *Balancing {
@@ -2814,7 +2975,7 @@ type Balancing struct {
 
 func (x *Balancing) Reset() {
 	*x = Balancing{}
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[28]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2826,7 +2987,7 @@ func (x *Balancing) String() string {
 func (*Balancing) ProtoMessage() {}
 
 func (x *Balancing) ProtoReflect() protoreflect.Message {
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[28]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2839,7 +3000,7 @@ func (x *Balancing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Balancing.ProtoReflect.Descriptor instead.
 func (*Balancing) Descriptor() ([]byte, []int) {
-	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{28}
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Balancing) GetBalancer() Balancer {
@@ -2914,7 +3075,7 @@ type LocalityChoice struct {
 
 func (x *LocalityChoice) Reset() {
 	*x = LocalityChoice{}
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[29]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2926,7 +3087,7 @@ func (x *LocalityChoice) String() string {
 func (*LocalityChoice) ProtoMessage() {}
 
 func (x *LocalityChoice) ProtoReflect() protoreflect.Message {
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[29]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2939,7 +3100,7 @@ func (x *LocalityChoice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocalityChoice.ProtoReflect.Descriptor instead.
 func (*LocalityChoice) Descriptor() ([]byte, []int) {
-	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{29}
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *LocalityChoice) GetOff() bool {
@@ -2973,7 +3134,7 @@ type Failover struct {
 
 func (x *Failover) Reset() {
 	*x = Failover{}
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[30]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2985,7 +3146,7 @@ func (x *Failover) String() string {
 func (*Failover) ProtoMessage() {}
 
 func (x *Failover) ProtoReflect() protoreflect.Message {
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[30]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2998,7 +3159,7 @@ func (x *Failover) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failover.ProtoReflect.Descriptor instead.
 func (*Failover) Descriptor() ([]byte, []int) {
-	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{30}
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Failover) GetFrom() string {
@@ -3030,7 +3191,7 @@ type HashKey struct {
 
 func (x *HashKey) Reset() {
 	*x = HashKey{}
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[31]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3042,7 +3203,7 @@ func (x *HashKey) String() string {
 func (*HashKey) ProtoMessage() {}
 
 func (x *HashKey) ProtoReflect() protoreflect.Message {
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[31]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3055,7 +3216,7 @@ func (x *HashKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HashKey.ProtoReflect.Descriptor instead.
 func (*HashKey) Descriptor() ([]byte, []int) {
-	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{31}
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *HashKey) GetKind() isHashKey_Kind {
@@ -3143,7 +3304,7 @@ type HashCookie struct {
 
 func (x *HashCookie) Reset() {
 	*x = HashCookie{}
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[32]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3155,7 +3316,7 @@ func (x *HashCookie) String() string {
 func (*HashCookie) ProtoMessage() {}
 
 func (x *HashCookie) ProtoReflect() protoreflect.Message {
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[32]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3168,7 +3329,7 @@ func (x *HashCookie) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HashCookie.ProtoReflect.Descriptor instead.
 func (*HashCookie) Descriptor() ([]byte, []int) {
-	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{32}
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *HashCookie) GetName() string {
@@ -3224,7 +3385,7 @@ type Outlier struct {
 
 func (x *Outlier) Reset() {
 	*x = Outlier{}
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[33]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3236,7 +3397,7 @@ func (x *Outlier) String() string {
 func (*Outlier) ProtoMessage() {}
 
 func (x *Outlier) ProtoReflect() protoreflect.Message {
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[33]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3249,7 +3410,7 @@ func (x *Outlier) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Outlier.ProtoReflect.Descriptor instead.
 func (*Outlier) Descriptor() ([]byte, []int) {
-	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{33}
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Outlier) GetConsecutive_5Xx() uint32 {
@@ -3368,7 +3529,7 @@ type HealthCheck struct {
 
 func (x *HealthCheck) Reset() {
 	*x = HealthCheck{}
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[34]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3380,7 +3541,7 @@ func (x *HealthCheck) String() string {
 func (*HealthCheck) ProtoMessage() {}
 
 func (x *HealthCheck) ProtoReflect() protoreflect.Message {
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[34]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3393,7 +3554,7 @@ func (x *HealthCheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HealthCheck.ProtoReflect.Descriptor instead.
 func (*HealthCheck) Descriptor() ([]byte, []int) {
-	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{34}
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *HealthCheck) GetKind() isHealthCheck_Kind {
@@ -3493,7 +3654,7 @@ type HttpCheck struct {
 
 func (x *HttpCheck) Reset() {
 	*x = HttpCheck{}
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[35]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3505,7 +3666,7 @@ func (x *HttpCheck) String() string {
 func (*HttpCheck) ProtoMessage() {}
 
 func (x *HttpCheck) ProtoReflect() protoreflect.Message {
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[35]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3518,7 +3679,7 @@ func (x *HttpCheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HttpCheck.ProtoReflect.Descriptor instead.
 func (*HttpCheck) Descriptor() ([]byte, []int) {
-	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{35}
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *HttpCheck) GetPath() string {
@@ -3551,7 +3712,7 @@ type GrpcCheck struct {
 
 func (x *GrpcCheck) Reset() {
 	*x = GrpcCheck{}
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[36]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3563,7 +3724,7 @@ func (x *GrpcCheck) String() string {
 func (*GrpcCheck) ProtoMessage() {}
 
 func (x *GrpcCheck) ProtoReflect() protoreflect.Message {
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[36]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3576,7 +3737,7 @@ func (x *GrpcCheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GrpcCheck.ProtoReflect.Descriptor instead.
 func (*GrpcCheck) Descriptor() ([]byte, []int) {
-	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{36}
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *GrpcCheck) GetService() string {
@@ -3594,7 +3755,7 @@ type TcpCheck struct {
 
 func (x *TcpCheck) Reset() {
 	*x = TcpCheck{}
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[37]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3606,7 +3767,7 @@ func (x *TcpCheck) String() string {
 func (*TcpCheck) ProtoMessage() {}
 
 func (x *TcpCheck) ProtoReflect() protoreflect.Message {
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[37]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3619,7 +3780,7 @@ func (x *TcpCheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TcpCheck.ProtoReflect.Descriptor instead.
 func (*TcpCheck) Descriptor() ([]byte, []int) {
-	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{37}
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{39}
 }
 
 // Circuit bounds what is under way; 0 is no bound.
@@ -3635,7 +3796,7 @@ type Circuit struct {
 
 func (x *Circuit) Reset() {
 	*x = Circuit{}
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[38]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3647,7 +3808,7 @@ func (x *Circuit) String() string {
 func (*Circuit) ProtoMessage() {}
 
 func (x *Circuit) ProtoReflect() protoreflect.Message {
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[38]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3660,7 +3821,7 @@ func (x *Circuit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Circuit.ProtoReflect.Descriptor instead.
 func (*Circuit) Descriptor() ([]byte, []int) {
-	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{38}
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Circuit) GetConnections() uint32 {
@@ -3707,7 +3868,7 @@ type Pool struct {
 
 func (x *Pool) Reset() {
 	*x = Pool{}
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[39]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3719,7 +3880,7 @@ func (x *Pool) String() string {
 func (*Pool) ProtoMessage() {}
 
 func (x *Pool) ProtoReflect() protoreflect.Message {
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[39]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3732,7 +3893,7 @@ func (x *Pool) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pool.ProtoReflect.Descriptor instead.
 func (*Pool) Descriptor() ([]byte, []int) {
-	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{39}
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Pool) GetRequestsPerConnection() uint32 {
@@ -3794,7 +3955,7 @@ type Budget struct {
 
 func (x *Budget) Reset() {
 	*x = Budget{}
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[40]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3806,7 +3967,7 @@ func (x *Budget) String() string {
 func (*Budget) ProtoMessage() {}
 
 func (x *Budget) ProtoReflect() protoreflect.Message {
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[40]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3819,7 +3980,7 @@ func (x *Budget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Budget.ProtoReflect.Descriptor instead.
 func (*Budget) Descriptor() ([]byte, []int) {
-	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{40}
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Budget) GetPercent() uint32 {
@@ -3876,7 +4037,7 @@ type Adaptive struct {
 
 func (x *Adaptive) Reset() {
 	*x = Adaptive{}
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[41]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3888,7 +4049,7 @@ func (x *Adaptive) String() string {
 func (*Adaptive) ProtoMessage() {}
 
 func (x *Adaptive) ProtoReflect() protoreflect.Message {
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[41]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3901,7 +4062,7 @@ func (x *Adaptive) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Adaptive.ProtoReflect.Descriptor instead.
 func (*Adaptive) Descriptor() ([]byte, []int) {
-	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{41}
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Adaptive) GetPercentile() uint32 {
@@ -3974,7 +4135,7 @@ type PriorityRule struct {
 
 func (x *PriorityRule) Reset() {
 	*x = PriorityRule{}
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[42]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3986,7 +4147,7 @@ func (x *PriorityRule) String() string {
 func (*PriorityRule) ProtoMessage() {}
 
 func (x *PriorityRule) ProtoReflect() protoreflect.Message {
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[42]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3999,7 +4160,7 @@ func (x *PriorityRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PriorityRule.ProtoReflect.Descriptor instead.
 func (*PriorityRule) Descriptor() ([]byte, []int) {
-	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{42}
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *PriorityRule) GetPriority() Priority {
@@ -4052,7 +4213,7 @@ type Tls struct {
 
 func (x *Tls) Reset() {
 	*x = Tls{}
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[43]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4064,7 +4225,7 @@ func (x *Tls) String() string {
 func (*Tls) ProtoMessage() {}
 
 func (x *Tls) ProtoReflect() protoreflect.Message {
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[43]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4077,7 +4238,7 @@ func (x *Tls) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tls.ProtoReflect.Descriptor instead.
 func (*Tls) Descriptor() ([]byte, []int) {
-	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{43}
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Tls) GetServerName() string {
@@ -4152,7 +4313,7 @@ type RateLimit struct {
 
 func (x *RateLimit) Reset() {
 	*x = RateLimit{}
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[44]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4164,7 +4325,7 @@ func (x *RateLimit) String() string {
 func (*RateLimit) ProtoMessage() {}
 
 func (x *RateLimit) ProtoReflect() protoreflect.Message {
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[44]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4177,7 +4338,7 @@ func (x *RateLimit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RateLimit.ProtoReflect.Descriptor instead.
 func (*RateLimit) Descriptor() ([]byte, []int) {
-	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{44}
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *RateLimit) GetNamespace() string {
@@ -4257,7 +4418,7 @@ type RateLimitRule struct {
 
 func (x *RateLimitRule) Reset() {
 	*x = RateLimitRule{}
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[45]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4269,7 +4430,7 @@ func (x *RateLimitRule) String() string {
 func (*RateLimitRule) ProtoMessage() {}
 
 func (x *RateLimitRule) ProtoReflect() protoreflect.Message {
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[45]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4282,7 +4443,7 @@ func (x *RateLimitRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RateLimitRule.ProtoReflect.Descriptor instead.
 func (*RateLimitRule) Descriptor() ([]byte, []int) {
-	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{45}
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *RateLimitRule) GetName() string {
@@ -4349,7 +4510,7 @@ type RateLimitMatch struct {
 
 func (x *RateLimitMatch) Reset() {
 	*x = RateLimitMatch{}
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[46]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4361,7 +4522,7 @@ func (x *RateLimitMatch) String() string {
 func (*RateLimitMatch) ProtoMessage() {}
 
 func (x *RateLimitMatch) ProtoReflect() protoreflect.Message {
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[46]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4374,7 +4535,7 @@ func (x *RateLimitMatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RateLimitMatch.ProtoReflect.Descriptor instead.
 func (*RateLimitMatch) Descriptor() ([]byte, []int) {
-	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{46}
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *RateLimitMatch) GetPath() *PathMatch {
@@ -4444,7 +4605,7 @@ type RateLimitKey struct {
 
 func (x *RateLimitKey) Reset() {
 	*x = RateLimitKey{}
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[47]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4456,7 +4617,7 @@ func (x *RateLimitKey) String() string {
 func (*RateLimitKey) ProtoMessage() {}
 
 func (x *RateLimitKey) ProtoReflect() protoreflect.Message {
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[47]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4469,7 +4630,7 @@ func (x *RateLimitKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RateLimitKey.ProtoReflect.Descriptor instead.
 func (*RateLimitKey) Descriptor() ([]byte, []int) {
-	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{47}
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *RateLimitKey) GetKind() isRateLimitKey_Kind {
@@ -4665,7 +4826,7 @@ type RateLimitAmount struct {
 
 func (x *RateLimitAmount) Reset() {
 	*x = RateLimitAmount{}
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[48]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4677,7 +4838,7 @@ func (x *RateLimitAmount) String() string {
 func (*RateLimitAmount) ProtoMessage() {}
 
 func (x *RateLimitAmount) ProtoReflect() protoreflect.Message {
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[48]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4690,7 +4851,7 @@ func (x *RateLimitAmount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RateLimitAmount.ProtoReflect.Descriptor instead.
 func (*RateLimitAmount) Descriptor() ([]byte, []int) {
-	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{48}
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *RateLimitAmount) GetRequests() uint64 {
@@ -4728,7 +4889,7 @@ type RateLimitCost struct {
 
 func (x *RateLimitCost) Reset() {
 	*x = RateLimitCost{}
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[49]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4740,7 +4901,7 @@ func (x *RateLimitCost) String() string {
 func (*RateLimitCost) ProtoMessage() {}
 
 func (x *RateLimitCost) ProtoReflect() protoreflect.Message {
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[49]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4753,7 +4914,7 @@ func (x *RateLimitCost) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RateLimitCost.ProtoReflect.Descriptor instead.
 func (*RateLimitCost) Descriptor() ([]byte, []int) {
-	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{49}
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *RateLimitCost) GetRequestHeader() string {
@@ -4791,7 +4952,7 @@ type RateLimitBackend struct {
 
 func (x *RateLimitBackend) Reset() {
 	*x = RateLimitBackend{}
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[50]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4803,7 +4964,7 @@ func (x *RateLimitBackend) String() string {
 func (*RateLimitBackend) ProtoMessage() {}
 
 func (x *RateLimitBackend) ProtoReflect() protoreflect.Message {
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[50]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4816,7 +4977,7 @@ func (x *RateLimitBackend) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RateLimitBackend.ProtoReflect.Descriptor instead.
 func (*RateLimitBackend) Descriptor() ([]byte, []int) {
-	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{50}
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *RateLimitBackend) GetKind() isRateLimitBackend_Kind {
@@ -4892,7 +5053,7 @@ type RedisBackend struct {
 
 func (x *RedisBackend) Reset() {
 	*x = RedisBackend{}
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[51]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4904,7 +5065,7 @@ func (x *RedisBackend) String() string {
 func (*RedisBackend) ProtoMessage() {}
 
 func (x *RedisBackend) ProtoReflect() protoreflect.Message {
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[51]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4917,7 +5078,7 @@ func (x *RedisBackend) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RedisBackend.ProtoReflect.Descriptor instead.
 func (*RedisBackend) Descriptor() ([]byte, []int) {
-	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{51}
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *RedisBackend) GetAddress() string {
@@ -4965,7 +5126,7 @@ type RateLimitService struct {
 
 func (x *RateLimitService) Reset() {
 	*x = RateLimitService{}
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[52]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4977,7 +5138,7 @@ func (x *RateLimitService) String() string {
 func (*RateLimitService) ProtoMessage() {}
 
 func (x *RateLimitService) ProtoReflect() protoreflect.Message {
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[52]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4990,7 +5151,7 @@ func (x *RateLimitService) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RateLimitService.ProtoReflect.Descriptor instead.
 func (*RateLimitService) Descriptor() ([]byte, []int) {
-	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{52}
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *RateLimitService) GetBackend() *Backend {
@@ -5021,7 +5182,7 @@ type Telemetry struct {
 
 func (x *Telemetry) Reset() {
 	*x = Telemetry{}
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[53]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5033,7 +5194,7 @@ func (x *Telemetry) String() string {
 func (*Telemetry) ProtoMessage() {}
 
 func (x *Telemetry) ProtoReflect() protoreflect.Message {
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[53]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5046,7 +5207,7 @@ func (x *Telemetry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Telemetry.ProtoReflect.Descriptor instead.
 func (*Telemetry) Descriptor() ([]byte, []int) {
-	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{53}
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *Telemetry) GetTracing() *Tracing {
@@ -5087,7 +5248,7 @@ type Tracing struct {
 
 func (x *Tracing) Reset() {
 	*x = Tracing{}
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[54]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5099,7 +5260,7 @@ func (x *Tracing) String() string {
 func (*Tracing) ProtoMessage() {}
 
 func (x *Tracing) ProtoReflect() protoreflect.Message {
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[54]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5112,7 +5273,7 @@ func (x *Tracing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tracing.ProtoReflect.Descriptor instead.
 func (*Tracing) Descriptor() ([]byte, []int) {
-	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{54}
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *Tracing) GetDisabled() bool {
@@ -5173,7 +5334,7 @@ type SpanTag struct {
 
 func (x *SpanTag) Reset() {
 	*x = SpanTag{}
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[55]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5185,7 +5346,7 @@ func (x *SpanTag) String() string {
 func (*SpanTag) ProtoMessage() {}
 
 func (x *SpanTag) ProtoReflect() protoreflect.Message {
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[55]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5198,7 +5359,7 @@ func (x *SpanTag) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SpanTag.ProtoReflect.Descriptor instead.
 func (*SpanTag) Descriptor() ([]byte, []int) {
-	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{55}
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *SpanTag) GetName() string {
@@ -5289,7 +5450,7 @@ type AccessLog struct {
 
 func (x *AccessLog) Reset() {
 	*x = AccessLog{}
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[56]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5301,7 +5462,7 @@ func (x *AccessLog) String() string {
 func (*AccessLog) ProtoMessage() {}
 
 func (x *AccessLog) ProtoReflect() protoreflect.Message {
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[56]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5314,7 +5475,7 @@ func (x *AccessLog) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AccessLog.ProtoReflect.Descriptor instead.
 func (*AccessLog) Descriptor() ([]byte, []int) {
-	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{56}
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *AccessLog) GetDisabled() bool {
@@ -5368,7 +5529,7 @@ type Metrics struct {
 
 func (x *Metrics) Reset() {
 	*x = Metrics{}
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[57]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5380,7 +5541,7 @@ func (x *Metrics) String() string {
 func (*Metrics) ProtoMessage() {}
 
 func (x *Metrics) ProtoReflect() protoreflect.Message {
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[57]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5393,7 +5554,7 @@ func (x *Metrics) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Metrics.ProtoReflect.Descriptor instead.
 func (*Metrics) Descriptor() ([]byte, []int) {
-	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{57}
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *Metrics) GetOverrides() []*MetricOverride {
@@ -5416,7 +5577,7 @@ type MetricOverride struct {
 
 func (x *MetricOverride) Reset() {
 	*x = MetricOverride{}
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[58]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5428,7 +5589,7 @@ func (x *MetricOverride) String() string {
 func (*MetricOverride) ProtoMessage() {}
 
 func (x *MetricOverride) ProtoReflect() protoreflect.Message {
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[58]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5441,7 +5602,7 @@ func (x *MetricOverride) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MetricOverride.ProtoReflect.Descriptor instead.
 func (*MetricOverride) Descriptor() ([]byte, []int) {
-	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{58}
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *MetricOverride) GetMetric() string {
@@ -5477,7 +5638,7 @@ type MetricTag struct {
 
 func (x *MetricTag) Reset() {
 	*x = MetricTag{}
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[59]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5489,7 +5650,7 @@ func (x *MetricTag) String() string {
 func (*MetricTag) ProtoMessage() {}
 
 func (x *MetricTag) ProtoReflect() protoreflect.Message {
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[59]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5502,7 +5663,7 @@ func (x *MetricTag) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MetricTag.ProtoReflect.Descriptor instead.
 func (*MetricTag) Descriptor() ([]byte, []int) {
-	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{59}
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *MetricTag) GetName() string {
@@ -5548,7 +5709,7 @@ type Policy struct {
 
 func (x *Policy) Reset() {
 	*x = Policy{}
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[60]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5560,7 +5721,7 @@ func (x *Policy) String() string {
 func (*Policy) ProtoMessage() {}
 
 func (x *Policy) ProtoReflect() protoreflect.Message {
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[60]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5573,7 +5734,7 @@ func (x *Policy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Policy.ProtoReflect.Descriptor instead.
 func (*Policy) Descriptor() ([]byte, []int) {
-	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{60}
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *Policy) GetNamespace() string {
@@ -5638,7 +5799,7 @@ type PolicyRule struct {
 
 func (x *PolicyRule) Reset() {
 	*x = PolicyRule{}
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[61]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5650,7 +5811,7 @@ func (x *PolicyRule) String() string {
 func (*PolicyRule) ProtoMessage() {}
 
 func (x *PolicyRule) ProtoReflect() protoreflect.Message {
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[61]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5663,7 +5824,7 @@ func (x *PolicyRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyRule.ProtoReflect.Descriptor instead.
 func (*PolicyRule) Descriptor() ([]byte, []int) {
-	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{61}
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *PolicyRule) GetFrom() []*Source {
@@ -5710,7 +5871,7 @@ type Source struct {
 
 func (x *Source) Reset() {
 	*x = Source{}
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[62]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5722,7 +5883,7 @@ func (x *Source) String() string {
 func (*Source) ProtoMessage() {}
 
 func (x *Source) ProtoReflect() protoreflect.Message {
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[62]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5735,7 +5896,7 @@ func (x *Source) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Source.ProtoReflect.Descriptor instead.
 func (*Source) Descriptor() ([]byte, []int) {
-	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{62}
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *Source) GetPrincipals() []string {
@@ -5853,7 +6014,7 @@ type Operation struct {
 
 func (x *Operation) Reset() {
 	*x = Operation{}
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[63]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5865,7 +6026,7 @@ func (x *Operation) String() string {
 func (*Operation) ProtoMessage() {}
 
 func (x *Operation) ProtoReflect() protoreflect.Message {
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[63]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5878,7 +6039,7 @@ func (x *Operation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Operation.ProtoReflect.Descriptor instead.
 func (*Operation) Descriptor() ([]byte, []int) {
-	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{63}
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *Operation) GetHosts() []string {
@@ -5949,7 +6110,7 @@ type Condition struct {
 
 func (x *Condition) Reset() {
 	*x = Condition{}
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[64]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5961,7 +6122,7 @@ func (x *Condition) String() string {
 func (*Condition) ProtoMessage() {}
 
 func (x *Condition) ProtoReflect() protoreflect.Message {
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[64]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5974,7 +6135,7 @@ func (x *Condition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Condition.ProtoReflect.Descriptor instead.
 func (*Condition) Descriptor() ([]byte, []int) {
-	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{64}
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *Condition) GetKey() string {
@@ -6013,7 +6174,7 @@ type Authentication struct {
 
 func (x *Authentication) Reset() {
 	*x = Authentication{}
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[65]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6025,7 +6186,7 @@ func (x *Authentication) String() string {
 func (*Authentication) ProtoMessage() {}
 
 func (x *Authentication) ProtoReflect() protoreflect.Message {
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[65]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6038,7 +6199,7 @@ func (x *Authentication) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Authentication.ProtoReflect.Descriptor instead.
 func (*Authentication) Descriptor() ([]byte, []int) {
-	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{65}
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *Authentication) GetNamespace() string {
@@ -6096,7 +6257,7 @@ type TokenRule struct {
 
 func (x *TokenRule) Reset() {
 	*x = TokenRule{}
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[66]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6108,7 +6269,7 @@ func (x *TokenRule) String() string {
 func (*TokenRule) ProtoMessage() {}
 
 func (x *TokenRule) ProtoReflect() protoreflect.Message {
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[66]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6121,7 +6282,7 @@ func (x *TokenRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenRule.ProtoReflect.Descriptor instead.
 func (*TokenRule) Descriptor() ([]byte, []int) {
-	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{66}
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *TokenRule) GetIssuer() string {
@@ -6256,7 +6417,7 @@ type TokenHeader struct {
 
 func (x *TokenHeader) Reset() {
 	*x = TokenHeader{}
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[67]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6268,7 +6429,7 @@ func (x *TokenHeader) String() string {
 func (*TokenHeader) ProtoMessage() {}
 
 func (x *TokenHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[67]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6281,7 +6442,7 @@ func (x *TokenHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenHeader.ProtoReflect.Descriptor instead.
 func (*TokenHeader) Descriptor() ([]byte, []int) {
-	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{67}
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *TokenHeader) GetName() string {
@@ -6309,7 +6470,7 @@ type ClaimHeader struct {
 
 func (x *ClaimHeader) Reset() {
 	*x = ClaimHeader{}
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[68]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6321,7 +6482,7 @@ func (x *ClaimHeader) String() string {
 func (*ClaimHeader) ProtoMessage() {}
 
 func (x *ClaimHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_api_waypoint_waypoint_proto_msgTypes[68]
+	mi := &file_api_waypoint_waypoint_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6334,7 +6495,7 @@ func (x *ClaimHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClaimHeader.ProtoReflect.Descriptor instead.
 func (*ClaimHeader) Descriptor() ([]byte, []int) {
-	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{68}
+	return file_api_waypoint_waypoint_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *ClaimHeader) GetHeader() string {
@@ -6422,7 +6583,7 @@ const file_api_waypoint_waypoint_proto_rawDesc = "" +
 	"\x06weight\x18\x03 \x01(\rR\x06weight\x120\n" +
 	"\afilters\x18\x04 \x03(\v2\x16.tulle.waypoint.FilterR\afilters\x12\x14\n" +
 	"\x05fault\x18\x05 \x01(\tR\x05fault\x12\x16\n" +
-	"\x06subset\x18\x06 \x01(\tR\x06subset\"\xe3\x03\n" +
+	"\x06subset\x18\x06 \x01(\tR\x06subset\"\xae\x04\n" +
 	"\x06Filter\x12G\n" +
 	"\x0frequest_headers\x18\x01 \x01(\v2\x1c.tulle.waypoint.HeaderChangeH\x00R\x0erequestHeaders\x12I\n" +
 	"\x10response_headers\x18\x02 \x01(\v2\x1c.tulle.waypoint.HeaderChangeH\x00R\x0fresponseHeaders\x126\n" +
@@ -6431,8 +6592,12 @@ const file_api_waypoint_waypoint_proto_rawDesc = "" +
 	"\x06mirror\x18\x05 \x01(\v2\x16.tulle.waypoint.MirrorH\x00R\x06mirror\x12*\n" +
 	"\x04cors\x18\x06 \x01(\v2\x14.tulle.waypoint.CorsH\x00R\x04cors\x12C\n" +
 	"\rexternal_auth\x18\a \x01(\v2\x1c.tulle.waypoint.ExternalAuthH\x00R\fexternalAuth\x12-\n" +
-	"\x05fault\x18\b \x01(\v2\x15.tulle.waypoint.FaultH\x00R\x05faultB\x06\n" +
-	"\x04kind\"\xcd\x01\n" +
+	"\x05fault\x18\b \x01(\v2\x15.tulle.waypoint.FaultH\x00R\x05fault\x12I\n" +
+	"\x0fdirect_response\x18\t \x01(\v2\x1e.tulle.waypoint.DirectResponseH\x00R\x0edirectResponseB\x06\n" +
+	"\x04kind\"<\n" +
+	"\x0eDirectResponse\x12\x16\n" +
+	"\x06status\x18\x01 \x01(\rR\x06status\x12\x12\n" +
+	"\x04body\x18\x02 \x01(\fR\x04body\"\xcd\x01\n" +
 	"\x05Fault\x120\n" +
 	"\x05delay\x18\x01 \x01(\v2\x1a.tulle.waypoint.FaultDelayR\x05delay\x120\n" +
 	"\x05abort\x18\x02 \x01(\v2\x1a.tulle.waypoint.FaultAbortR\x05abort\x124\n" +
@@ -6467,23 +6632,29 @@ const file_api_waypoint_waypoint_proto_rawDesc = "" +
 	"\x06status\x18\x05 \x01(\rR\x06status\"U\n" +
 	"\aRewrite\x12\x1a\n" +
 	"\bhostname\x18\x01 \x01(\tR\bhostname\x12.\n" +
-	"\x04path\x18\x02 \x01(\v2\x1a.tulle.waypoint.PathChangeR\x04path\"D\n" +
+	"\x04path\x18\x02 \x01(\v2\x1a.tulle.waypoint.PathChangeR\x04path\"y\n" +
 	"\n" +
 	"PathChange\x12\x14\n" +
 	"\x04full\x18\x01 \x01(\tH\x00R\x04full\x12\x18\n" +
-	"\x06prefix\x18\x02 \x01(\tH\x00R\x06prefixB\x06\n" +
-	"\x04kind\"{\n" +
+	"\x06prefix\x18\x02 \x01(\tH\x00R\x06prefix\x123\n" +
+	"\x05regex\x18\x03 \x01(\v2\x1b.tulle.waypoint.RegexChangeH\x00R\x05regexB\x06\n" +
+	"\x04kind\"G\n" +
+	"\vRegexChange\x12\x14\n" +
+	"\x05match\x18\x01 \x01(\tR\x05match\x12\"\n" +
+	"\fsubstitution\x18\x02 \x01(\tR\fsubstitution\"{\n" +
 	"\x06Mirror\x121\n" +
 	"\abackend\x18\x01 \x01(\v2\x17.tulle.waypoint.BackendR\abackend\x12\x1c\n" +
 	"\tnumerator\x18\x02 \x01(\rR\tnumerator\x12 \n" +
-	"\vdenominator\x18\x03 \x01(\rR\vdenominator\"\xfd\x01\n" +
+	"\vdenominator\x18\x03 \x01(\rR\vdenominator\"\xdc\x02\n" +
 	"\x04Cors\x12#\n" +
 	"\rallow_origins\x18\x01 \x03(\tR\fallowOrigins\x12+\n" +
 	"\x11allow_credentials\x18\x02 \x01(\bR\x10allowCredentials\x12#\n" +
 	"\rallow_methods\x18\x03 \x03(\tR\fallowMethods\x12#\n" +
 	"\rallow_headers\x18\x04 \x03(\tR\fallowHeaders\x12%\n" +
 	"\x0eexpose_headers\x18\x05 \x03(\tR\rexposeHeaders\x122\n" +
-	"\amax_age\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x06maxAge\"\x8a\x05\n" +
+	"\amax_age\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x06maxAge\x120\n" +
+	"\x14allow_origin_regexes\x18\a \x03(\tR\x12allowOriginRegexes\x12+\n" +
+	"\x11forward_unmatched\x18\b \x01(\bR\x10forwardUnmatched\"\x8a\x05\n" +
 	"\fExternalAuth\x121\n" +
 	"\abackend\x18\x01 \x01(\v2\x17.tulle.waypoint.BackendR\abackend\x12\x12\n" +
 	"\x04grpc\x18\x02 \x01(\bR\x04grpc\x12\x1f\n" +
@@ -6884,7 +7055,7 @@ func file_api_waypoint_waypoint_proto_rawDescGZIP() []byte {
 }
 
 var file_api_waypoint_waypoint_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_api_waypoint_waypoint_proto_msgTypes = make([]protoimpl.MessageInfo, 69)
+var file_api_waypoint_waypoint_proto_msgTypes = make([]protoimpl.MessageInfo, 71)
 var file_api_waypoint_waypoint_proto_goTypes = []any{
 	(Protocol)(0),               // 0: tulle.waypoint.Protocol
 	(Balancer)(0),               // 1: tulle.waypoint.Balancer
@@ -6900,66 +7071,68 @@ var file_api_waypoint_waypoint_proto_goTypes = []any{
 	(*Rule)(nil),                // 11: tulle.waypoint.Rule
 	(*Backend)(nil),             // 12: tulle.waypoint.Backend
 	(*Filter)(nil),              // 13: tulle.waypoint.Filter
-	(*Fault)(nil),               // 14: tulle.waypoint.Fault
-	(*FaultDelay)(nil),          // 15: tulle.waypoint.FaultDelay
-	(*FaultAbort)(nil),          // 16: tulle.waypoint.FaultAbort
-	(*HeaderChange)(nil),        // 17: tulle.waypoint.HeaderChange
-	(*HeaderField)(nil),         // 18: tulle.waypoint.HeaderField
-	(*Redirect)(nil),            // 19: tulle.waypoint.Redirect
-	(*Rewrite)(nil),             // 20: tulle.waypoint.Rewrite
-	(*PathChange)(nil),          // 21: tulle.waypoint.PathChange
-	(*Mirror)(nil),              // 22: tulle.waypoint.Mirror
-	(*Cors)(nil),                // 23: tulle.waypoint.Cors
-	(*ExternalAuth)(nil),        // 24: tulle.waypoint.ExternalAuth
-	(*Timeouts)(nil),            // 25: tulle.waypoint.Timeouts
-	(*Retry)(nil),               // 26: tulle.waypoint.Retry
-	(*SessionAffinity)(nil),     // 27: tulle.waypoint.SessionAffinity
-	(*Destination)(nil),         // 28: tulle.waypoint.Destination
-	(*DestinationPort)(nil),     // 29: tulle.waypoint.DestinationPort
-	(*Subset)(nil),              // 30: tulle.waypoint.Subset
-	(*DestinationSettings)(nil), // 31: tulle.waypoint.DestinationSettings
-	(*Balancing)(nil),           // 32: tulle.waypoint.Balancing
-	(*LocalityChoice)(nil),      // 33: tulle.waypoint.LocalityChoice
-	(*Failover)(nil),            // 34: tulle.waypoint.Failover
-	(*HashKey)(nil),             // 35: tulle.waypoint.HashKey
-	(*HashCookie)(nil),          // 36: tulle.waypoint.HashCookie
-	(*Outlier)(nil),             // 37: tulle.waypoint.Outlier
-	(*HealthCheck)(nil),         // 38: tulle.waypoint.HealthCheck
-	(*HttpCheck)(nil),           // 39: tulle.waypoint.HttpCheck
-	(*GrpcCheck)(nil),           // 40: tulle.waypoint.GrpcCheck
-	(*TcpCheck)(nil),            // 41: tulle.waypoint.TcpCheck
-	(*Circuit)(nil),             // 42: tulle.waypoint.Circuit
-	(*Pool)(nil),                // 43: tulle.waypoint.Pool
-	(*Budget)(nil),              // 44: tulle.waypoint.Budget
-	(*Adaptive)(nil),            // 45: tulle.waypoint.Adaptive
-	(*PriorityRule)(nil),        // 46: tulle.waypoint.PriorityRule
-	(*Tls)(nil),                 // 47: tulle.waypoint.Tls
-	(*RateLimit)(nil),           // 48: tulle.waypoint.RateLimit
-	(*RateLimitRule)(nil),       // 49: tulle.waypoint.RateLimitRule
-	(*RateLimitMatch)(nil),      // 50: tulle.waypoint.RateLimitMatch
-	(*RateLimitKey)(nil),        // 51: tulle.waypoint.RateLimitKey
-	(*RateLimitAmount)(nil),     // 52: tulle.waypoint.RateLimitAmount
-	(*RateLimitCost)(nil),       // 53: tulle.waypoint.RateLimitCost
-	(*RateLimitBackend)(nil),    // 54: tulle.waypoint.RateLimitBackend
-	(*RedisBackend)(nil),        // 55: tulle.waypoint.RedisBackend
-	(*RateLimitService)(nil),    // 56: tulle.waypoint.RateLimitService
-	(*Telemetry)(nil),           // 57: tulle.waypoint.Telemetry
-	(*Tracing)(nil),             // 58: tulle.waypoint.Tracing
-	(*SpanTag)(nil),             // 59: tulle.waypoint.SpanTag
-	(*AccessLog)(nil),           // 60: tulle.waypoint.AccessLog
-	(*Metrics)(nil),             // 61: tulle.waypoint.Metrics
-	(*MetricOverride)(nil),      // 62: tulle.waypoint.MetricOverride
-	(*MetricTag)(nil),           // 63: tulle.waypoint.MetricTag
-	(*Policy)(nil),              // 64: tulle.waypoint.Policy
-	(*PolicyRule)(nil),          // 65: tulle.waypoint.PolicyRule
-	(*Source)(nil),              // 66: tulle.waypoint.Source
-	(*Operation)(nil),           // 67: tulle.waypoint.Operation
-	(*Condition)(nil),           // 68: tulle.waypoint.Condition
-	(*Authentication)(nil),      // 69: tulle.waypoint.Authentication
-	(*TokenRule)(nil),           // 70: tulle.waypoint.TokenRule
-	(*TokenHeader)(nil),         // 71: tulle.waypoint.TokenHeader
-	(*ClaimHeader)(nil),         // 72: tulle.waypoint.ClaimHeader
-	(*durationpb.Duration)(nil), // 73: google.protobuf.Duration
+	(*DirectResponse)(nil),      // 14: tulle.waypoint.DirectResponse
+	(*Fault)(nil),               // 15: tulle.waypoint.Fault
+	(*FaultDelay)(nil),          // 16: tulle.waypoint.FaultDelay
+	(*FaultAbort)(nil),          // 17: tulle.waypoint.FaultAbort
+	(*HeaderChange)(nil),        // 18: tulle.waypoint.HeaderChange
+	(*HeaderField)(nil),         // 19: tulle.waypoint.HeaderField
+	(*Redirect)(nil),            // 20: tulle.waypoint.Redirect
+	(*Rewrite)(nil),             // 21: tulle.waypoint.Rewrite
+	(*PathChange)(nil),          // 22: tulle.waypoint.PathChange
+	(*RegexChange)(nil),         // 23: tulle.waypoint.RegexChange
+	(*Mirror)(nil),              // 24: tulle.waypoint.Mirror
+	(*Cors)(nil),                // 25: tulle.waypoint.Cors
+	(*ExternalAuth)(nil),        // 26: tulle.waypoint.ExternalAuth
+	(*Timeouts)(nil),            // 27: tulle.waypoint.Timeouts
+	(*Retry)(nil),               // 28: tulle.waypoint.Retry
+	(*SessionAffinity)(nil),     // 29: tulle.waypoint.SessionAffinity
+	(*Destination)(nil),         // 30: tulle.waypoint.Destination
+	(*DestinationPort)(nil),     // 31: tulle.waypoint.DestinationPort
+	(*Subset)(nil),              // 32: tulle.waypoint.Subset
+	(*DestinationSettings)(nil), // 33: tulle.waypoint.DestinationSettings
+	(*Balancing)(nil),           // 34: tulle.waypoint.Balancing
+	(*LocalityChoice)(nil),      // 35: tulle.waypoint.LocalityChoice
+	(*Failover)(nil),            // 36: tulle.waypoint.Failover
+	(*HashKey)(nil),             // 37: tulle.waypoint.HashKey
+	(*HashCookie)(nil),          // 38: tulle.waypoint.HashCookie
+	(*Outlier)(nil),             // 39: tulle.waypoint.Outlier
+	(*HealthCheck)(nil),         // 40: tulle.waypoint.HealthCheck
+	(*HttpCheck)(nil),           // 41: tulle.waypoint.HttpCheck
+	(*GrpcCheck)(nil),           // 42: tulle.waypoint.GrpcCheck
+	(*TcpCheck)(nil),            // 43: tulle.waypoint.TcpCheck
+	(*Circuit)(nil),             // 44: tulle.waypoint.Circuit
+	(*Pool)(nil),                // 45: tulle.waypoint.Pool
+	(*Budget)(nil),              // 46: tulle.waypoint.Budget
+	(*Adaptive)(nil),            // 47: tulle.waypoint.Adaptive
+	(*PriorityRule)(nil),        // 48: tulle.waypoint.PriorityRule
+	(*Tls)(nil),                 // 49: tulle.waypoint.Tls
+	(*RateLimit)(nil),           // 50: tulle.waypoint.RateLimit
+	(*RateLimitRule)(nil),       // 51: tulle.waypoint.RateLimitRule
+	(*RateLimitMatch)(nil),      // 52: tulle.waypoint.RateLimitMatch
+	(*RateLimitKey)(nil),        // 53: tulle.waypoint.RateLimitKey
+	(*RateLimitAmount)(nil),     // 54: tulle.waypoint.RateLimitAmount
+	(*RateLimitCost)(nil),       // 55: tulle.waypoint.RateLimitCost
+	(*RateLimitBackend)(nil),    // 56: tulle.waypoint.RateLimitBackend
+	(*RedisBackend)(nil),        // 57: tulle.waypoint.RedisBackend
+	(*RateLimitService)(nil),    // 58: tulle.waypoint.RateLimitService
+	(*Telemetry)(nil),           // 59: tulle.waypoint.Telemetry
+	(*Tracing)(nil),             // 60: tulle.waypoint.Tracing
+	(*SpanTag)(nil),             // 61: tulle.waypoint.SpanTag
+	(*AccessLog)(nil),           // 62: tulle.waypoint.AccessLog
+	(*Metrics)(nil),             // 63: tulle.waypoint.Metrics
+	(*MetricOverride)(nil),      // 64: tulle.waypoint.MetricOverride
+	(*MetricTag)(nil),           // 65: tulle.waypoint.MetricTag
+	(*Policy)(nil),              // 66: tulle.waypoint.Policy
+	(*PolicyRule)(nil),          // 67: tulle.waypoint.PolicyRule
+	(*Source)(nil),              // 68: tulle.waypoint.Source
+	(*Operation)(nil),           // 69: tulle.waypoint.Operation
+	(*Condition)(nil),           // 70: tulle.waypoint.Condition
+	(*Authentication)(nil),      // 71: tulle.waypoint.Authentication
+	(*TokenRule)(nil),           // 72: tulle.waypoint.TokenRule
+	(*TokenHeader)(nil),         // 73: tulle.waypoint.TokenHeader
+	(*ClaimHeader)(nil),         // 74: tulle.waypoint.ClaimHeader
+	(*durationpb.Duration)(nil), // 75: google.protobuf.Duration
 }
 var file_api_waypoint_waypoint_proto_depIdxs = []int32{
 	5,   // 0: tulle.waypoint.Service.ports:type_name -> tulle.waypoint.Port
@@ -6973,115 +7146,117 @@ var file_api_waypoint_waypoint_proto_depIdxs = []int32{
 	10,  // 8: tulle.waypoint.Rule.ref:type_name -> tulle.waypoint.RouteRef
 	13,  // 9: tulle.waypoint.Rule.filters:type_name -> tulle.waypoint.Filter
 	12,  // 10: tulle.waypoint.Rule.backends:type_name -> tulle.waypoint.Backend
-	25,  // 11: tulle.waypoint.Rule.timeouts:type_name -> tulle.waypoint.Timeouts
-	26,  // 12: tulle.waypoint.Rule.retry:type_name -> tulle.waypoint.Retry
-	27,  // 13: tulle.waypoint.Rule.session_affinity:type_name -> tulle.waypoint.SessionAffinity
+	27,  // 11: tulle.waypoint.Rule.timeouts:type_name -> tulle.waypoint.Timeouts
+	28,  // 12: tulle.waypoint.Rule.retry:type_name -> tulle.waypoint.Retry
+	29,  // 13: tulle.waypoint.Rule.session_affinity:type_name -> tulle.waypoint.SessionAffinity
 	13,  // 14: tulle.waypoint.Backend.filters:type_name -> tulle.waypoint.Filter
-	17,  // 15: tulle.waypoint.Filter.request_headers:type_name -> tulle.waypoint.HeaderChange
-	17,  // 16: tulle.waypoint.Filter.response_headers:type_name -> tulle.waypoint.HeaderChange
-	19,  // 17: tulle.waypoint.Filter.redirect:type_name -> tulle.waypoint.Redirect
-	20,  // 18: tulle.waypoint.Filter.rewrite:type_name -> tulle.waypoint.Rewrite
-	22,  // 19: tulle.waypoint.Filter.mirror:type_name -> tulle.waypoint.Mirror
-	23,  // 20: tulle.waypoint.Filter.cors:type_name -> tulle.waypoint.Cors
-	24,  // 21: tulle.waypoint.Filter.external_auth:type_name -> tulle.waypoint.ExternalAuth
-	14,  // 22: tulle.waypoint.Filter.fault:type_name -> tulle.waypoint.Fault
-	15,  // 23: tulle.waypoint.Fault.delay:type_name -> tulle.waypoint.FaultDelay
-	16,  // 24: tulle.waypoint.Fault.abort:type_name -> tulle.waypoint.FaultAbort
-	9,   // 25: tulle.waypoint.Fault.headers:type_name -> tulle.waypoint.FieldMatch
-	10,  // 26: tulle.waypoint.Fault.ref:type_name -> tulle.waypoint.RouteRef
-	73,  // 27: tulle.waypoint.FaultDelay.duration:type_name -> google.protobuf.Duration
-	18,  // 28: tulle.waypoint.HeaderChange.set:type_name -> tulle.waypoint.HeaderField
-	18,  // 29: tulle.waypoint.HeaderChange.add:type_name -> tulle.waypoint.HeaderField
-	21,  // 30: tulle.waypoint.Redirect.path:type_name -> tulle.waypoint.PathChange
-	21,  // 31: tulle.waypoint.Rewrite.path:type_name -> tulle.waypoint.PathChange
-	12,  // 32: tulle.waypoint.Mirror.backend:type_name -> tulle.waypoint.Backend
-	73,  // 33: tulle.waypoint.Cors.max_age:type_name -> google.protobuf.Duration
-	12,  // 34: tulle.waypoint.ExternalAuth.backend:type_name -> tulle.waypoint.Backend
-	73,  // 35: tulle.waypoint.ExternalAuth.timeout:type_name -> google.protobuf.Duration
-	18,  // 36: tulle.waypoint.ExternalAuth.added_headers:type_name -> tulle.waypoint.HeaderField
-	73,  // 37: tulle.waypoint.Timeouts.request:type_name -> google.protobuf.Duration
-	73,  // 38: tulle.waypoint.Timeouts.backend:type_name -> google.protobuf.Duration
-	73,  // 39: tulle.waypoint.Retry.backoff:type_name -> google.protobuf.Duration
-	73,  // 40: tulle.waypoint.Retry.per_try_timeout:type_name -> google.protobuf.Duration
-	73,  // 41: tulle.waypoint.SessionAffinity.absolute_timeout:type_name -> google.protobuf.Duration
-	73,  // 42: tulle.waypoint.SessionAffinity.idle_timeout:type_name -> google.protobuf.Duration
-	31,  // 43: tulle.waypoint.Destination.settings:type_name -> tulle.waypoint.DestinationSettings
-	29,  // 44: tulle.waypoint.Destination.ports:type_name -> tulle.waypoint.DestinationPort
-	30,  // 45: tulle.waypoint.Destination.subsets:type_name -> tulle.waypoint.Subset
-	31,  // 46: tulle.waypoint.DestinationPort.settings:type_name -> tulle.waypoint.DestinationSettings
-	31,  // 47: tulle.waypoint.Subset.settings:type_name -> tulle.waypoint.DestinationSettings
-	29,  // 48: tulle.waypoint.Subset.ports:type_name -> tulle.waypoint.DestinationPort
-	32,  // 49: tulle.waypoint.DestinationSettings.balancing:type_name -> tulle.waypoint.Balancing
-	37,  // 50: tulle.waypoint.DestinationSettings.outlier:type_name -> tulle.waypoint.Outlier
-	38,  // 51: tulle.waypoint.DestinationSettings.health_check:type_name -> tulle.waypoint.HealthCheck
-	42,  // 52: tulle.waypoint.DestinationSettings.circuit:type_name -> tulle.waypoint.Circuit
-	43,  // 53: tulle.waypoint.DestinationSettings.pool:type_name -> tulle.waypoint.Pool
-	44,  // 54: tulle.waypoint.DestinationSettings.budget:type_name -> tulle.waypoint.Budget
-	45,  // 55: tulle.waypoint.DestinationSettings.adaptive:type_name -> tulle.waypoint.Adaptive
-	47,  // 56: tulle.waypoint.DestinationSettings.tls:type_name -> tulle.waypoint.Tls
-	27,  // 57: tulle.waypoint.DestinationSettings.session_affinity:type_name -> tulle.waypoint.SessionAffinity
-	26,  // 58: tulle.waypoint.DestinationSettings.retry:type_name -> tulle.waypoint.Retry
-	1,   // 59: tulle.waypoint.Balancing.balancer:type_name -> tulle.waypoint.Balancer
-	35,  // 60: tulle.waypoint.Balancing.hash:type_name -> tulle.waypoint.HashKey
-	73,  // 61: tulle.waypoint.Balancing.slow_start:type_name -> google.protobuf.Duration
-	33,  // 62: tulle.waypoint.Balancing.locality:type_name -> tulle.waypoint.LocalityChoice
-	34,  // 63: tulle.waypoint.LocalityChoice.failover:type_name -> tulle.waypoint.Failover
-	36,  // 64: tulle.waypoint.HashKey.cookie:type_name -> tulle.waypoint.HashCookie
-	73,  // 65: tulle.waypoint.HashCookie.ttl:type_name -> google.protobuf.Duration
-	73,  // 66: tulle.waypoint.Outlier.interval:type_name -> google.protobuf.Duration
-	73,  // 67: tulle.waypoint.Outlier.base_ejection:type_name -> google.protobuf.Duration
-	73,  // 68: tulle.waypoint.Outlier.max_ejection:type_name -> google.protobuf.Duration
-	39,  // 69: tulle.waypoint.HealthCheck.http:type_name -> tulle.waypoint.HttpCheck
-	40,  // 70: tulle.waypoint.HealthCheck.grpc:type_name -> tulle.waypoint.GrpcCheck
-	41,  // 71: tulle.waypoint.HealthCheck.tcp:type_name -> tulle.waypoint.TcpCheck
-	73,  // 72: tulle.waypoint.HealthCheck.interval:type_name -> google.protobuf.Duration
-	73,  // 73: tulle.waypoint.HealthCheck.timeout:type_name -> google.protobuf.Duration
-	73,  // 74: tulle.waypoint.Pool.idle_timeout:type_name -> google.protobuf.Duration
-	73,  // 75: tulle.waypoint.Pool.connect_timeout:type_name -> google.protobuf.Duration
-	73,  // 76: tulle.waypoint.Pool.max_connection_duration:type_name -> google.protobuf.Duration
-	73,  // 77: tulle.waypoint.Budget.interval:type_name -> google.protobuf.Duration
-	73,  // 78: tulle.waypoint.Budget.min_interval:type_name -> google.protobuf.Duration
-	73,  // 79: tulle.waypoint.Adaptive.window:type_name -> google.protobuf.Duration
-	73,  // 80: tulle.waypoint.Adaptive.min_rtt_interval:type_name -> google.protobuf.Duration
-	46,  // 81: tulle.waypoint.Adaptive.priorities:type_name -> tulle.waypoint.PriorityRule
-	2,   // 82: tulle.waypoint.PriorityRule.priority:type_name -> tulle.waypoint.Priority
-	9,   // 83: tulle.waypoint.PriorityRule.headers:type_name -> tulle.waypoint.FieldMatch
-	49,  // 84: tulle.waypoint.RateLimit.rules:type_name -> tulle.waypoint.RateLimitRule
-	54,  // 85: tulle.waypoint.RateLimit.backend:type_name -> tulle.waypoint.RateLimitBackend
-	73,  // 86: tulle.waypoint.RateLimit.timeout:type_name -> google.protobuf.Duration
-	50,  // 87: tulle.waypoint.RateLimitRule.match:type_name -> tulle.waypoint.RateLimitMatch
-	51,  // 88: tulle.waypoint.RateLimitRule.key:type_name -> tulle.waypoint.RateLimitKey
-	52,  // 89: tulle.waypoint.RateLimitRule.limits:type_name -> tulle.waypoint.RateLimitAmount
-	53,  // 90: tulle.waypoint.RateLimitRule.cost:type_name -> tulle.waypoint.RateLimitCost
-	8,   // 91: tulle.waypoint.RateLimitMatch.path:type_name -> tulle.waypoint.PathMatch
-	9,   // 92: tulle.waypoint.RateLimitMatch.headers:type_name -> tulle.waypoint.FieldMatch
-	9,   // 93: tulle.waypoint.RateLimitMatch.query:type_name -> tulle.waypoint.FieldMatch
-	73,  // 94: tulle.waypoint.RateLimitAmount.unit:type_name -> google.protobuf.Duration
-	55,  // 95: tulle.waypoint.RateLimitBackend.redis:type_name -> tulle.waypoint.RedisBackend
-	56,  // 96: tulle.waypoint.RateLimitBackend.rls:type_name -> tulle.waypoint.RateLimitService
-	12,  // 97: tulle.waypoint.RateLimitService.backend:type_name -> tulle.waypoint.Backend
-	58,  // 98: tulle.waypoint.Telemetry.tracing:type_name -> tulle.waypoint.Tracing
-	60,  // 99: tulle.waypoint.Telemetry.access_logs:type_name -> tulle.waypoint.AccessLog
-	61,  // 100: tulle.waypoint.Telemetry.metrics:type_name -> tulle.waypoint.Metrics
-	59,  // 101: tulle.waypoint.Tracing.tags:type_name -> tulle.waypoint.SpanTag
-	18,  // 102: tulle.waypoint.AccessLog.json:type_name -> tulle.waypoint.HeaderField
-	62,  // 103: tulle.waypoint.Metrics.overrides:type_name -> tulle.waypoint.MetricOverride
-	63,  // 104: tulle.waypoint.MetricOverride.tags:type_name -> tulle.waypoint.MetricTag
-	3,   // 105: tulle.waypoint.Policy.action:type_name -> tulle.waypoint.Action
-	65,  // 106: tulle.waypoint.Policy.rules:type_name -> tulle.waypoint.PolicyRule
-	24,  // 107: tulle.waypoint.Policy.external_auth:type_name -> tulle.waypoint.ExternalAuth
-	66,  // 108: tulle.waypoint.PolicyRule.from:type_name -> tulle.waypoint.Source
-	67,  // 109: tulle.waypoint.PolicyRule.to:type_name -> tulle.waypoint.Operation
-	68,  // 110: tulle.waypoint.PolicyRule.when:type_name -> tulle.waypoint.Condition
-	70,  // 111: tulle.waypoint.Authentication.rules:type_name -> tulle.waypoint.TokenRule
-	71,  // 112: tulle.waypoint.TokenRule.from_headers:type_name -> tulle.waypoint.TokenHeader
-	72,  // 113: tulle.waypoint.TokenRule.output_claim_to_headers:type_name -> tulle.waypoint.ClaimHeader
-	73,  // 114: tulle.waypoint.TokenRule.timeout:type_name -> google.protobuf.Duration
-	115, // [115:115] is the sub-list for method output_type
-	115, // [115:115] is the sub-list for method input_type
-	115, // [115:115] is the sub-list for extension type_name
-	115, // [115:115] is the sub-list for extension extendee
-	0,   // [0:115] is the sub-list for field type_name
+	18,  // 15: tulle.waypoint.Filter.request_headers:type_name -> tulle.waypoint.HeaderChange
+	18,  // 16: tulle.waypoint.Filter.response_headers:type_name -> tulle.waypoint.HeaderChange
+	20,  // 17: tulle.waypoint.Filter.redirect:type_name -> tulle.waypoint.Redirect
+	21,  // 18: tulle.waypoint.Filter.rewrite:type_name -> tulle.waypoint.Rewrite
+	24,  // 19: tulle.waypoint.Filter.mirror:type_name -> tulle.waypoint.Mirror
+	25,  // 20: tulle.waypoint.Filter.cors:type_name -> tulle.waypoint.Cors
+	26,  // 21: tulle.waypoint.Filter.external_auth:type_name -> tulle.waypoint.ExternalAuth
+	15,  // 22: tulle.waypoint.Filter.fault:type_name -> tulle.waypoint.Fault
+	14,  // 23: tulle.waypoint.Filter.direct_response:type_name -> tulle.waypoint.DirectResponse
+	16,  // 24: tulle.waypoint.Fault.delay:type_name -> tulle.waypoint.FaultDelay
+	17,  // 25: tulle.waypoint.Fault.abort:type_name -> tulle.waypoint.FaultAbort
+	9,   // 26: tulle.waypoint.Fault.headers:type_name -> tulle.waypoint.FieldMatch
+	10,  // 27: tulle.waypoint.Fault.ref:type_name -> tulle.waypoint.RouteRef
+	75,  // 28: tulle.waypoint.FaultDelay.duration:type_name -> google.protobuf.Duration
+	19,  // 29: tulle.waypoint.HeaderChange.set:type_name -> tulle.waypoint.HeaderField
+	19,  // 30: tulle.waypoint.HeaderChange.add:type_name -> tulle.waypoint.HeaderField
+	22,  // 31: tulle.waypoint.Redirect.path:type_name -> tulle.waypoint.PathChange
+	22,  // 32: tulle.waypoint.Rewrite.path:type_name -> tulle.waypoint.PathChange
+	23,  // 33: tulle.waypoint.PathChange.regex:type_name -> tulle.waypoint.RegexChange
+	12,  // 34: tulle.waypoint.Mirror.backend:type_name -> tulle.waypoint.Backend
+	75,  // 35: tulle.waypoint.Cors.max_age:type_name -> google.protobuf.Duration
+	12,  // 36: tulle.waypoint.ExternalAuth.backend:type_name -> tulle.waypoint.Backend
+	75,  // 37: tulle.waypoint.ExternalAuth.timeout:type_name -> google.protobuf.Duration
+	19,  // 38: tulle.waypoint.ExternalAuth.added_headers:type_name -> tulle.waypoint.HeaderField
+	75,  // 39: tulle.waypoint.Timeouts.request:type_name -> google.protobuf.Duration
+	75,  // 40: tulle.waypoint.Timeouts.backend:type_name -> google.protobuf.Duration
+	75,  // 41: tulle.waypoint.Retry.backoff:type_name -> google.protobuf.Duration
+	75,  // 42: tulle.waypoint.Retry.per_try_timeout:type_name -> google.protobuf.Duration
+	75,  // 43: tulle.waypoint.SessionAffinity.absolute_timeout:type_name -> google.protobuf.Duration
+	75,  // 44: tulle.waypoint.SessionAffinity.idle_timeout:type_name -> google.protobuf.Duration
+	33,  // 45: tulle.waypoint.Destination.settings:type_name -> tulle.waypoint.DestinationSettings
+	31,  // 46: tulle.waypoint.Destination.ports:type_name -> tulle.waypoint.DestinationPort
+	32,  // 47: tulle.waypoint.Destination.subsets:type_name -> tulle.waypoint.Subset
+	33,  // 48: tulle.waypoint.DestinationPort.settings:type_name -> tulle.waypoint.DestinationSettings
+	33,  // 49: tulle.waypoint.Subset.settings:type_name -> tulle.waypoint.DestinationSettings
+	31,  // 50: tulle.waypoint.Subset.ports:type_name -> tulle.waypoint.DestinationPort
+	34,  // 51: tulle.waypoint.DestinationSettings.balancing:type_name -> tulle.waypoint.Balancing
+	39,  // 52: tulle.waypoint.DestinationSettings.outlier:type_name -> tulle.waypoint.Outlier
+	40,  // 53: tulle.waypoint.DestinationSettings.health_check:type_name -> tulle.waypoint.HealthCheck
+	44,  // 54: tulle.waypoint.DestinationSettings.circuit:type_name -> tulle.waypoint.Circuit
+	45,  // 55: tulle.waypoint.DestinationSettings.pool:type_name -> tulle.waypoint.Pool
+	46,  // 56: tulle.waypoint.DestinationSettings.budget:type_name -> tulle.waypoint.Budget
+	47,  // 57: tulle.waypoint.DestinationSettings.adaptive:type_name -> tulle.waypoint.Adaptive
+	49,  // 58: tulle.waypoint.DestinationSettings.tls:type_name -> tulle.waypoint.Tls
+	29,  // 59: tulle.waypoint.DestinationSettings.session_affinity:type_name -> tulle.waypoint.SessionAffinity
+	28,  // 60: tulle.waypoint.DestinationSettings.retry:type_name -> tulle.waypoint.Retry
+	1,   // 61: tulle.waypoint.Balancing.balancer:type_name -> tulle.waypoint.Balancer
+	37,  // 62: tulle.waypoint.Balancing.hash:type_name -> tulle.waypoint.HashKey
+	75,  // 63: tulle.waypoint.Balancing.slow_start:type_name -> google.protobuf.Duration
+	35,  // 64: tulle.waypoint.Balancing.locality:type_name -> tulle.waypoint.LocalityChoice
+	36,  // 65: tulle.waypoint.LocalityChoice.failover:type_name -> tulle.waypoint.Failover
+	38,  // 66: tulle.waypoint.HashKey.cookie:type_name -> tulle.waypoint.HashCookie
+	75,  // 67: tulle.waypoint.HashCookie.ttl:type_name -> google.protobuf.Duration
+	75,  // 68: tulle.waypoint.Outlier.interval:type_name -> google.protobuf.Duration
+	75,  // 69: tulle.waypoint.Outlier.base_ejection:type_name -> google.protobuf.Duration
+	75,  // 70: tulle.waypoint.Outlier.max_ejection:type_name -> google.protobuf.Duration
+	41,  // 71: tulle.waypoint.HealthCheck.http:type_name -> tulle.waypoint.HttpCheck
+	42,  // 72: tulle.waypoint.HealthCheck.grpc:type_name -> tulle.waypoint.GrpcCheck
+	43,  // 73: tulle.waypoint.HealthCheck.tcp:type_name -> tulle.waypoint.TcpCheck
+	75,  // 74: tulle.waypoint.HealthCheck.interval:type_name -> google.protobuf.Duration
+	75,  // 75: tulle.waypoint.HealthCheck.timeout:type_name -> google.protobuf.Duration
+	75,  // 76: tulle.waypoint.Pool.idle_timeout:type_name -> google.protobuf.Duration
+	75,  // 77: tulle.waypoint.Pool.connect_timeout:type_name -> google.protobuf.Duration
+	75,  // 78: tulle.waypoint.Pool.max_connection_duration:type_name -> google.protobuf.Duration
+	75,  // 79: tulle.waypoint.Budget.interval:type_name -> google.protobuf.Duration
+	75,  // 80: tulle.waypoint.Budget.min_interval:type_name -> google.protobuf.Duration
+	75,  // 81: tulle.waypoint.Adaptive.window:type_name -> google.protobuf.Duration
+	75,  // 82: tulle.waypoint.Adaptive.min_rtt_interval:type_name -> google.protobuf.Duration
+	48,  // 83: tulle.waypoint.Adaptive.priorities:type_name -> tulle.waypoint.PriorityRule
+	2,   // 84: tulle.waypoint.PriorityRule.priority:type_name -> tulle.waypoint.Priority
+	9,   // 85: tulle.waypoint.PriorityRule.headers:type_name -> tulle.waypoint.FieldMatch
+	51,  // 86: tulle.waypoint.RateLimit.rules:type_name -> tulle.waypoint.RateLimitRule
+	56,  // 87: tulle.waypoint.RateLimit.backend:type_name -> tulle.waypoint.RateLimitBackend
+	75,  // 88: tulle.waypoint.RateLimit.timeout:type_name -> google.protobuf.Duration
+	52,  // 89: tulle.waypoint.RateLimitRule.match:type_name -> tulle.waypoint.RateLimitMatch
+	53,  // 90: tulle.waypoint.RateLimitRule.key:type_name -> tulle.waypoint.RateLimitKey
+	54,  // 91: tulle.waypoint.RateLimitRule.limits:type_name -> tulle.waypoint.RateLimitAmount
+	55,  // 92: tulle.waypoint.RateLimitRule.cost:type_name -> tulle.waypoint.RateLimitCost
+	8,   // 93: tulle.waypoint.RateLimitMatch.path:type_name -> tulle.waypoint.PathMatch
+	9,   // 94: tulle.waypoint.RateLimitMatch.headers:type_name -> tulle.waypoint.FieldMatch
+	9,   // 95: tulle.waypoint.RateLimitMatch.query:type_name -> tulle.waypoint.FieldMatch
+	75,  // 96: tulle.waypoint.RateLimitAmount.unit:type_name -> google.protobuf.Duration
+	57,  // 97: tulle.waypoint.RateLimitBackend.redis:type_name -> tulle.waypoint.RedisBackend
+	58,  // 98: tulle.waypoint.RateLimitBackend.rls:type_name -> tulle.waypoint.RateLimitService
+	12,  // 99: tulle.waypoint.RateLimitService.backend:type_name -> tulle.waypoint.Backend
+	60,  // 100: tulle.waypoint.Telemetry.tracing:type_name -> tulle.waypoint.Tracing
+	62,  // 101: tulle.waypoint.Telemetry.access_logs:type_name -> tulle.waypoint.AccessLog
+	63,  // 102: tulle.waypoint.Telemetry.metrics:type_name -> tulle.waypoint.Metrics
+	61,  // 103: tulle.waypoint.Tracing.tags:type_name -> tulle.waypoint.SpanTag
+	19,  // 104: tulle.waypoint.AccessLog.json:type_name -> tulle.waypoint.HeaderField
+	64,  // 105: tulle.waypoint.Metrics.overrides:type_name -> tulle.waypoint.MetricOverride
+	65,  // 106: tulle.waypoint.MetricOverride.tags:type_name -> tulle.waypoint.MetricTag
+	3,   // 107: tulle.waypoint.Policy.action:type_name -> tulle.waypoint.Action
+	67,  // 108: tulle.waypoint.Policy.rules:type_name -> tulle.waypoint.PolicyRule
+	26,  // 109: tulle.waypoint.Policy.external_auth:type_name -> tulle.waypoint.ExternalAuth
+	68,  // 110: tulle.waypoint.PolicyRule.from:type_name -> tulle.waypoint.Source
+	69,  // 111: tulle.waypoint.PolicyRule.to:type_name -> tulle.waypoint.Operation
+	70,  // 112: tulle.waypoint.PolicyRule.when:type_name -> tulle.waypoint.Condition
+	72,  // 113: tulle.waypoint.Authentication.rules:type_name -> tulle.waypoint.TokenRule
+	73,  // 114: tulle.waypoint.TokenRule.from_headers:type_name -> tulle.waypoint.TokenHeader
+	74,  // 115: tulle.waypoint.TokenRule.output_claim_to_headers:type_name -> tulle.waypoint.ClaimHeader
+	75,  // 116: tulle.waypoint.TokenRule.timeout:type_name -> google.protobuf.Duration
+	117, // [117:117] is the sub-list for method output_type
+	117, // [117:117] is the sub-list for method input_type
+	117, // [117:117] is the sub-list for extension type_name
+	117, // [117:117] is the sub-list for extension extendee
+	0,   // [0:117] is the sub-list for field type_name
 }
 
 func init() { file_api_waypoint_waypoint_proto_init() }
@@ -7110,27 +7285,29 @@ func file_api_waypoint_waypoint_proto_init() {
 		(*Filter_Cors)(nil),
 		(*Filter_ExternalAuth)(nil),
 		(*Filter_Fault)(nil),
+		(*Filter_DirectResponse)(nil),
 	}
-	file_api_waypoint_waypoint_proto_msgTypes[17].OneofWrappers = []any{
+	file_api_waypoint_waypoint_proto_msgTypes[18].OneofWrappers = []any{
 		(*PathChange_Full)(nil),
 		(*PathChange_Prefix)(nil),
+		(*PathChange_Regex)(nil),
 	}
-	file_api_waypoint_waypoint_proto_msgTypes[23].OneofWrappers = []any{
+	file_api_waypoint_waypoint_proto_msgTypes[25].OneofWrappers = []any{
 		(*SessionAffinity_Cookie)(nil),
 		(*SessionAffinity_Header)(nil),
 	}
-	file_api_waypoint_waypoint_proto_msgTypes[31].OneofWrappers = []any{
+	file_api_waypoint_waypoint_proto_msgTypes[33].OneofWrappers = []any{
 		(*HashKey_Header)(nil),
 		(*HashKey_Query)(nil),
 		(*HashKey_Cookie)(nil),
 		(*HashKey_SourceIp)(nil),
 	}
-	file_api_waypoint_waypoint_proto_msgTypes[34].OneofWrappers = []any{
+	file_api_waypoint_waypoint_proto_msgTypes[36].OneofWrappers = []any{
 		(*HealthCheck_Http)(nil),
 		(*HealthCheck_Grpc)(nil),
 		(*HealthCheck_Tcp)(nil),
 	}
-	file_api_waypoint_waypoint_proto_msgTypes[47].OneofWrappers = []any{
+	file_api_waypoint_waypoint_proto_msgTypes[49].OneofWrappers = []any{
 		(*RateLimitKey_Identity)(nil),
 		(*RateLimitKey_Namespace)(nil),
 		(*RateLimitKey_Header)(nil),
@@ -7142,17 +7319,17 @@ func file_api_waypoint_waypoint_proto_init() {
 		(*RateLimitKey_ServiceAccount)(nil),
 		(*RateLimitKey_Host)(nil),
 	}
-	file_api_waypoint_waypoint_proto_msgTypes[50].OneofWrappers = []any{
+	file_api_waypoint_waypoint_proto_msgTypes[52].OneofWrappers = []any{
 		(*RateLimitBackend_Leases)(nil),
 		(*RateLimitBackend_Redis)(nil),
 		(*RateLimitBackend_Rls)(nil),
 	}
-	file_api_waypoint_waypoint_proto_msgTypes[55].OneofWrappers = []any{
+	file_api_waypoint_waypoint_proto_msgTypes[57].OneofWrappers = []any{
 		(*SpanTag_Literal)(nil),
 		(*SpanTag_Header)(nil),
 		(*SpanTag_Environment)(nil),
 	}
-	file_api_waypoint_waypoint_proto_msgTypes[66].OneofWrappers = []any{
+	file_api_waypoint_waypoint_proto_msgTypes[68].OneofWrappers = []any{
 		(*TokenRule_JwksUri)(nil),
 		(*TokenRule_Jwks)(nil),
 	}
@@ -7162,7 +7339,7 @@ func file_api_waypoint_waypoint_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_waypoint_waypoint_proto_rawDesc), len(file_api_waypoint_waypoint_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   69,
+			NumMessages:   71,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
