@@ -20,7 +20,7 @@ var layers = []struct {
 	packages []string
 }{
 	{0, []string{
-		"api/...", "internal/backoff", "internal/baggage", "internal/lifecycle", "internal/logging", "internal/netns",
+		"api/...", "internal/backoff", "internal/baggage", "internal/cel", "internal/lifecycle", "internal/logging", "internal/netns",
 		"internal/nodetoken", "internal/readiness", "internal/relay", "internal/roottest", "internal/sockopt", "internal/telemetry",
 	}},
 	{1, []string{"internal/authz/...", "internal/workload"}},
