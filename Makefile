@@ -49,6 +49,17 @@ e2e: packages images ## Test on a Kubernetes cluster from nothing; logs of a fai
 	cd e2e/cluster && go vet ./... && go test $$(go list ./... | grep -v /suite)
 	cd e2e/cluster && go test ./suite -count=1 -timeout 40m -v -args $(E2E)
 
+REPORTS ?= e2e/conformance/reports
+.PHONY: conformance
+conformance: packages build cluster ## Run the Gateway API's conformance suite on a cluster from nothing; write its report
+	@if [ "$$TULLE_E2E_RUNNING" != 1 ] && $(CLUSTER) status >/dev/null 2>&1; then \
+	  echo 'conformance: a cluster is up; end it with `make cluster-down`, or use it with TULLE_E2E_RUNNING=1' >&2; exit 1; fi
+	@$(CLUSTER) images --bin $(BIN) --version '$(VERSION)' --out out/conformance/images istiod-lite ztunnel tulle-agent waypoint echo
+	cd e2e/conformance && go vet ./... && go test ./echo
+	@set -o pipefail; cd e2e/conformance && echo 'the suite runs; all it says is in out/conformance/log' && \
+	go test . -count=1 -timeout 30m -v -args -version='$(VERSION)' -reports='$(abspath $(REPORTS))' $(CONFORMANCE) 2>&1 | \
+	tee ../../out/conformance/log | grep -E '^ *--- (PASS|FAIL)|^(PASS|FAIL|ok|conformance:|mesh installed|  +[0-9.]+ s)|tests of a mesh|report kept'
+
 .PHONY: cluster-down
 cluster-down: cluster ## End the Kubernetes cluster and remove all of it
 	@$(CLUSTER) down
