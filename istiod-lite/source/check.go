@@ -15,6 +15,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	policyv1alpha1 "github.com/tulle-mesh/tulle/api/policy/v1alpha1"
 )
 
 // Checker holds what the checks depend on besides the object.
@@ -71,6 +73,8 @@ func (c Checker) Check(obj metav1.Object) field.ErrorList {
 		return append(checkMeta(&o.ObjectMeta, true, apivalidation.NameIsDNSSubdomain), checkTLSRoute(o)...)
 	case *gatewayv1.ReferenceGrant:
 		return append(checkMeta(&o.ObjectMeta, true, apivalidation.NameIsDNSSubdomain), checkReferenceGrant(o)...)
+	case *policyv1alpha1.RateLimitPolicy:
+		return append(checkMeta(&o.ObjectMeta, true, apivalidation.NameIsDNSSubdomain), RateLimitFaults(o)...)
 	case *networkingv1.WorkloadEntry:
 		return append(checkMeta(&o.ObjectMeta, true, apivalidation.NameIsDNSSubdomain), checkWorkloadEntry(o)...)
 	}
@@ -97,6 +101,8 @@ func (c Checker) checkServed(obj metav1.Object) field.ErrorList {
 		return checkServiceEntry(o)
 	case *networkingv1.WorkloadEntry:
 		return checkWorkloadEntry(o)
+	case *policyv1alpha1.RateLimitPolicy:
+		return RateLimitFaults(o)
 	}
 	return nil
 }

@@ -8,6 +8,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	policyv1alpha1 "github.com/tulle-mesh/tulle/api/policy/v1alpha1"
 )
 
 // Class says what Tulle does with a kind.
@@ -54,7 +56,7 @@ func Lookup(gvk schema.GroupVersionKind) Kind {
 // OtherVersion returns the versions under which a kind is taken, for the error
 // about one that is not; empty when the kind is not taken at all.
 func OtherVersion(gvk schema.GroupVersionKind) string {
-	for _, v := range []string{"v1", "v1beta1", "v1alpha3"} {
+	for _, v := range []string{"v1", "v1beta1", "v1alpha3", "v1alpha1"} {
 		if _, ok := acted[schema.GroupVersionKind{Group: gvk.Group, Version: v, Kind: gvk.Kind}]; ok {
 			return schema.GroupVersion{Group: gvk.Group, Version: v}.String()
 		}
@@ -102,6 +104,8 @@ func init() {
 		acted[schema.GroupVersionKind{Group: "security.istio.io", Version: version, Kind: "RequestAuthentication"}] =
 			Kind{Class: Acted, Namespaced: true, New: func() metav1.Object { return new(securityv1.RequestAuthentication) }}
 	}
+	acted[policyv1alpha1.SchemeGroupVersion.WithKind("RateLimitPolicy")] =
+		Kind{Class: Acted, Namespaced: true, New: func() metav1.Object { return new(policyv1alpha1.RateLimitPolicy) }}
 	for _, version := range []string{"v1", "v1beta1", "v1alpha3"} {
 		acted[schema.GroupVersionKind{Group: "networking.istio.io", Version: version, Kind: "ServiceEntry"}] =
 			Kind{Class: Acted, Namespaced: true, New: func() metav1.Object { return new(networkingv1.ServiceEntry) }}

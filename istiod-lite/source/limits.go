@@ -31,6 +31,16 @@ const (
 	// maxRouteDuration bounds a timeout; GEP-2257 has five digits of hours.
 	maxRouteDuration = 99999 * time.Hour
 
+	// A RateLimitPolicy's bounds: all of its rules are asked for each request. A limit
+	// is at most 1e9 requests, so that its arithmetic fits 64 bits (waypoint/ratelimit).
+	maxPolicyTargets     = 64
+	maxRateLimitRules    = 64
+	maxRateLimitParts    = 16 // of a key, and matches
+	maxRateLimits        = 4  // of a rule
+	maxRateLimitRequests = 1_000_000_000
+	// maxRateLimitTimeout bounds how long a request waits for its limit.
+	maxRateLimitTimeout = 10 * time.Second
+
 	// maxHistory bounds the changes that a Store remembers, in changes: some
 	// seconds at a thousand a second. Who is further behind compares everything.
 	maxHistory = 8192

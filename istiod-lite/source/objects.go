@@ -13,6 +13,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	policyv1alpha1 "github.com/tulle-mesh/tulle/api/policy/v1alpha1"
 )
 
 // Name is the namespace and name of an object; Namespace is empty for kinds
@@ -41,6 +43,7 @@ type Objects struct {
 	TCPRoutes              map[Name]*gatewayv1.TCPRoute
 	TLSRoutes              map[Name]*gatewayv1.TLSRoute
 	ReferenceGrants        map[Name]*gatewayv1.ReferenceGrant
+	RateLimitPolicies      map[Name]*policyv1alpha1.RateLimitPolicy
 
 	placementOnce sync.Once
 	placement     placement
@@ -158,6 +161,7 @@ func newObjects() *Objects {
 		TCPRoutes:              map[Name]*gatewayv1.TCPRoute{},
 		TLSRoutes:              map[Name]*gatewayv1.TLSRoute{},
 		ReferenceGrants:        map[Name]*gatewayv1.ReferenceGrant{},
+		RateLimitPolicies:      map[Name]*policyv1alpha1.RateLimitPolicy{},
 	}
 }
 
@@ -202,6 +206,8 @@ func KeyOf(obj metav1.Object) Key {
 		kind = "TLSRoute"
 	case *gatewayv1.ReferenceGrant:
 		kind = "ReferenceGrant"
+	case *policyv1alpha1.RateLimitPolicy:
+		kind = "RateLimitPolicy"
 	default:
 		panic(fmt.Sprintf("source: %T is no mesh object", obj))
 	}

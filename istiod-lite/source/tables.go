@@ -11,6 +11,7 @@ var kindNames = []string{
 	"Namespace", "Node", "Pod", "Service", "ServiceAccount", "EndpointSlice", "AuthorizationPolicy", "PeerAuthentication", "RequestAuthentication",
 	"ServiceEntry", "WorkloadEntry", "Gateway", "GatewayClass", "HTTPRoute", "GRPCRoute",
 	"TCPRoute", "TLSRoute", "ReferenceGrant",
+	"RateLimitPolicy",
 }
 
 // table is one of the maps of Objects, whatever its objects are.
@@ -66,6 +67,8 @@ func (o *Objects) table(kind string) table {
 		return tableOf(&o.TLSRoutes)
 	case "ReferenceGrant":
 		return tableOf(&o.ReferenceGrants)
+	case "RateLimitPolicy":
+		return tableOf(&o.RateLimitPolicies)
 	}
 	return nil
 }

@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
+	policyv1alpha1 "github.com/tulle-mesh/tulle/api/policy/v1alpha1"
 	"github.com/tulle-mesh/tulle/istiod-lite/source"
 )
 
@@ -77,10 +78,17 @@ func decode(obj runtime.Object, kind string, check source.Checker) (metav1.Objec
 		o := &gatewayv1.ReferenceGrant{}
 		out, meta = o, &o.ObjectMeta
 	}
+	if kind == "RateLimitPolicy" {
+		o := &policyv1alpha1.RateLimitPolicy{}
+		out, meta = o, &o.ObjectMeta
+	}
 	if err := json.Unmarshal(raw, out); err != nil {
 		return nil, problem("cannot be read and is left out: %v", err)
 	}
 	trimCustom(meta)
+	if p, ok := out.(*policyv1alpha1.RateLimitPolicy); ok {
+		return p, problemsOfFaults(name, source.FaultsOf(check.Check(p)), "no request is counted: all pass, or get 503 where failureMode is Closed")
+	}
 	return out, nil
 }
 

@@ -16,6 +16,7 @@ import (
 	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 
+	policyv1alpha1 "github.com/tulle-mesh/tulle/api/policy/v1alpha1"
 	"github.com/tulle-mesh/tulle/istiod-lite/source"
 )
 
@@ -109,8 +110,12 @@ func customKinds(c dynamic.Interface, check source.Checker) []*kind {
 		{"gateway.networking.k8s.io", "tcproutes", "TCPRoute", false},
 		{"gateway.networking.k8s.io", "tlsroutes", "TLSRoute", false},
 		{"gateway.networking.k8s.io", "referencegrants", "ReferenceGrant", false},
+		{policyv1alpha1.GroupName, "ratelimitpolicies", "RateLimitPolicy", false},
 	} {
 		gvr := schema.GroupVersionResource{Group: k.group, Version: "v1", Resource: k.resource}
+		if k.group == policyv1alpha1.GroupName {
+			gvr.Version = policyv1alpha1.SchemeGroupVersion.Version
+		}
 		gvk := gvr.GroupVersion().WithKind(k.kind)
 		expected := &unstructured.Unstructured{}
 		expected.SetGroupVersionKind(gvk)

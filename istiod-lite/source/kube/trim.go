@@ -13,6 +13,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	policyv1alpha1 "github.com/tulle-mesh/tulle/api/policy/v1alpha1"
 	"github.com/tulle-mesh/tulle/istiod-lite/source"
 )
 
@@ -195,6 +196,9 @@ func same(a, b metav1.Object) bool {
 		return sameMeta(&a.ObjectMeta, &b.ObjectMeta) && reflect.DeepEqual(&a.Spec, &b.Spec) && reflect.DeepEqual(&a.Status, &b.Status)
 	case *gatewayv1.TLSRoute:
 		b := b.(*gatewayv1.TLSRoute)
+		return sameMeta(&a.ObjectMeta, &b.ObjectMeta) && reflect.DeepEqual(&a.Spec, &b.Spec) && reflect.DeepEqual(&a.Status, &b.Status)
+	case *policyv1alpha1.RateLimitPolicy:
+		b := b.(*policyv1alpha1.RateLimitPolicy)
 		return sameMeta(&a.ObjectMeta, &b.ObjectMeta) && reflect.DeepEqual(&a.Spec, &b.Spec) && reflect.DeepEqual(&a.Status, &b.Status)
 	case *gatewayv1.ReferenceGrant:
 		b := b.(*gatewayv1.ReferenceGrant)
