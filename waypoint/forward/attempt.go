@@ -24,7 +24,6 @@ func (e *exchange) forward(ctx context.Context, permit request.Permit) {
 	if !permit.Valid() {
 		panic("forward: without a permit")
 	}
-	e.bind(ctx)
 	service, port := e.c.Service, e.c.Port
 	if e.b != nil {
 		key, ok := workload.ParseServiceKey(e.b.Service)
@@ -62,33 +61,6 @@ func (e *exchange) forward(ctx context.Context, permit request.Permit) {
 	}
 	e.outgoing(e.b, e.r)
 	e.attempts(ctx, up, protocol, e.r)
-}
-
-// bind finds what the rule binds the client to: the endpoint, and of several backends
-// the one that has it.
-func (e *exchange) bind(ctx context.Context) {
-	if e.d.Rule == nil || e.d.Rule.Affinity == nil {
-		return
-	}
-	rule := e.d.Rule.Affinity
-	e.affinity = &upstream.Affinity{
-		Cookie: rule.Cookie, Header: rule.Header, Permanent: rule.Permanent,
-		SessionPolicy: upstream.SessionPolicy{Absolute: rule.AbsoluteTimeout, Idle: rule.IdleTimeout},
-	}
-	if e.session = e.affinity.Read(e.r, e.rec.Start); e.session.Target == 0 {
-		return
-	}
-	for i := range e.d.Rule.Backends {
-		b := &e.d.Rule.Backends[i]
-		key, ok := workload.ParseServiceKey(b.Service)
-		if _, _, refused := b.Refusal(); refused || !ok || b.Weight == 0 || asks(b.Filters) {
-			continue
-		}
-		if up, _, err := e.f.cfg.Mesh.Backend(ctx, key, b.Port); err == nil && up.Holds(e.session.Target) {
-			e.b = b
-			return
-		}
-	}
 }
 
 // outgoing makes of the client's request what the application gets.
@@ -277,16 +249,14 @@ func (a *attempt) finish(ctx context.Context) {
 		a.join(ctx)
 		return
 	}
-	if rule := e.d.Rule; rule != nil {
+	if e.d.Rule != nil {
 		e.d.ApplyResponse(e.b, r)
-		if cors := rule.Filters.CORS(); cors != nil {
-			cors.Apply(e.origin, r)
-		}
 	}
 	if e.affinity != nil {
 		path, _ := e.d.Prefix()
 		e.affinity.Write(r, a.x.Target(), e.session, path, e.rec.Start)
 	}
+	e.leave(r)
 	empty := e.r.Method == "HEAD" || r.Status == 204 || r.Status == 304 || r.Length == 0
 	if err := e.x.Respond(r, empty); err != nil {
 		if e.r.Protocol != "" && r.Status/100 == 2 {

@@ -2,10 +2,8 @@ package forward
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -13,7 +11,6 @@ import (
 
 	"github.com/tulle-mesh/tulle/internal/authz/request"
 	"github.com/tulle-mesh/tulle/internal/workload"
-	"github.com/tulle-mesh/tulle/waypoint/jwt"
 	"github.com/tulle-mesh/tulle/waypoint/mesh"
 	"github.com/tulle-mesh/tulle/waypoint/message"
 	"github.com/tulle-mesh/tulle/waypoint/route"
@@ -96,6 +93,8 @@ type exchange struct {
 	x   message.Exchange
 	r   *message.Request
 	rec Record
+	// svc is the service that was addressed.
+	svc *mesh.Service
 	// d is what the route decided, b the backend that was picked, nil for the service
 	// itself.
 	d route.Decision
@@ -126,88 +125,26 @@ func (e *exchange) guarded(ctx context.Context) {
 	e.serve(ctx)
 }
 
+// serve takes the request through its stations. Each lets it go on, or has answered it.
 func (e *exchange) serve(ctx context.Context) {
-	svc := e.f.cfg.Mesh.Service(e.c.Service)
-	if svc == nil {
-		e.reply(reply{status: 503, flag: flagNoRoute, text: "the service is not served here any more"})
+	if !e.address() {
 		return
 	}
-	e.rec.Service = svc.Name
-	permit, err := e.authorize(ctx, svc)
-	if err != nil {
-		e.rec.Err = err
-		e.deny(err)
+	permit, ok := e.authorize(ctx)
+	if !ok || !e.decide() || e.preflight() || !e.consult(ctx) || e.redirect() || !e.pick(ctx) || !e.inject(ctx) {
 		return
-	}
-	e.rec.Policy = permit.Policy()
-	port := svc.Port(e.c.Port)
-	if port == nil {
-		e.reply(reply{status: 503, flag: flagNoRoute, text: "the service has no such port"})
-		return
-	}
-	e.d = port.Match(e.c.Peer.Namespace(), e.r)
-	if rule := e.d.Rule; rule != nil {
-		e.rec.Route = rule.Name
-	}
-	if status, grpc, refused := e.d.Refusal(); refused {
-		e.rec.Detail = e.d.Fault()
-		text := "no route leads there"
-		if e.rec.Detail != "" {
-			text = "the route cannot be followed"
-		}
-		e.reply(reply{status: status, flag: flagNoRoute, text: text, grpc: grpc})
-		return
-	}
-	if rule := e.d.Rule; rule != nil {
-		if e.answer(rule) {
-			return
-		}
-		if asks(rule.Filters) {
-			e.rec.Detail = noExternalAuth
-			e.reply(reply{status: 500, flag: flagNoRoute, text: "the route cannot be followed", grpc: grpcUnavailable})
-			return
-		}
-		e.b = rule.Pick(e.f.backends.Next())
-		if status, grpc, refused := e.b.Refusal(); refused {
-			if e.b != nil {
-				e.rec.Detail = e.b.Fault
-			}
-			e.reply(reply{status: status, flag: flagNoRoute, text: "the route has no backend for this request", grpc: grpc})
-			return
-		}
-		if asks(e.b.Filters) {
-			e.rec.Detail = noExternalAuth
-			e.reply(reply{status: 500, flag: flagNoRoute, text: "the route cannot be followed", grpc: grpcUnavailable})
-			return
-		}
 	}
 	e.forward(ctx, permit)
 }
 
-// noExternalAuth is why a rule that asks an authorizer is not followed: passing the
-// request unasked would let in whom its author wanted asked about.
-const noExternalAuth = "this waypoint asks no external authorizers"
-
-func asks(filters route.Filters) bool {
-	return slices.ContainsFunc(filters, func(f route.Filter) bool { return f.ExternalAuth != nil })
-}
-
-// answer gives the answers of the rule itself, and reports whether it did.
-func (e *exchange) answer(rule *route.Rule) bool {
-	if cors := rule.Filters.CORS(); cors != nil {
-		e.origin = e.r.Header.Get("origin")
-		if r := cors.Preflight(e.r); r != nil {
-			e.respond(r)
-			return true
+// leave gives a response that is about to go to the client what the route and the
+// waypoint add to it. It is the last to change the head, whoever has made it.
+func (e *exchange) leave(r *message.Response) {
+	if rule := e.d.Rule; rule != nil {
+		if cors := rule.Filters.CORS(); cors != nil {
+			cors.Apply(e.origin, r)
 		}
 	}
-	if x := rule.Filters.Redirect(); x != nil {
-		r := x.Respond(e.d, e.r, e.c.Port)
-		e.d.ApplyResponse(nil, r)
-		e.respond(r)
-		return true
-	}
-	return false
 }
 
 // respond sends a response without content.
@@ -229,50 +166,5 @@ func (e *exchange) reply(r reply) {
 			e.rec.GRPC = grpcStatus(r.status)
 		}
 	}
-	e.rec.fail(flagDownstream, r.send(e.x))
-}
-
-// deny answers a request that may not pass.
-func (e *exchange) deny(err error) {
-	var refusal *jwt.Refusal
-	if !errors.As(err, &refusal) {
-		e.reply(reply{status: 403, flag: flagDenied, text: "access denied by policy"})
-		return
-	}
-	r := reply{status: refusal.Status, flag: flagDenied, text: "the request's token is not accepted"}
-	if challenge := refusal.Challenge(); challenge != "" {
-		r.header = message.Header{{Name: "www-authenticate", Value: challenge}}
-	}
-	e.reply(r)
-}
-
-// authorize checks the request's token and asks the service's policies. The error is a
-// *jwt.Refusal or a *request.Denial.
-func (e *exchange) authorize(ctx context.Context, svc *mesh.Service) (request.Permit, error) {
-	attributes := request.Attributes{
-		Source: e.c.Source.Addr(), Remote: e.c.Source.Addr(), Peer: e.c.Peer, Destination: e.c.Destination,
-		Request: &request.Request{
-			Method: e.r.Method, Scheme: e.r.Scheme, Authority: e.r.Authority, Path: e.r.Path, Folded: message.Folded(e.r.Path),
-			Query: e.r.Query, HasQuery: e.r.HasQuery, Protocol: e.r.Protocol, Fields: &e.r.Header,
-		},
-	}
-	// CUSTOM policies judge the request as it was sent. Nobody is asked yet: they deny
-	// what they fit.
-	consent := svc.Policies.Consult(&attributes)
-	if !svc.Tokens.Empty() {
-		token, err := svc.Tokens.Check(ctx, e.r)
-		if err != nil {
-			return request.Permit{}, err
-		}
-		attributes.Request.Token, attributes.Request.Fields = token, &e.r.Header
-		attributes.Request.Query, attributes.Request.HasQuery = e.r.Query, e.r.HasQuery
-	}
-	permit, observed, err := svc.Policies.Authorize(&attributes, consent)
-	for _, o := range observed {
-		if o.Matched || o.WouldDeny {
-			e.f.log.Info("policy that is not enforced fits", zap.String("policy", o.Policy), zap.Bool("would_deny", o.WouldDeny),
-				zap.Stringer("src.identity", e.c.Identity), zap.String("path", e.r.Path))
-		}
-	}
-	return permit, err
+	e.rec.fail(flagDownstream, r.send(e.x, e.leave))
 }

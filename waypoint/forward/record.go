@@ -18,6 +18,8 @@ const (
 	flagTimeout          = "UT"
 	flagRetriesExceeded  = "URX"
 	flagDownstream       = "DC"
+	flagDelayed          = "DI"
+	flagAborted          = "FI"
 )
 
 // Record is what became of one request.

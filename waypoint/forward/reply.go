@@ -35,6 +35,8 @@ const (
 // (https://github.com/grpc/grpc/blob/master/doc/http-grpc-status-mapping.md).
 func grpcStatus(status int) int {
 	switch status {
+	case 200:
+		return 0
 	case 400:
 		return grpcInternal
 	case 401:
@@ -57,8 +59,13 @@ func isGRPC(h message.Header) bool {
 	return strings.HasPrefix(v, prefix) && (len(v) == len(prefix) || v[len(prefix)] == '+' || v[len(prefix)] == ';')
 }
 
-// send answers x with the reply.
-func (r reply) send(x message.Exchange) error {
+// send answers x with the reply, after leave has seen the head.
+func (r reply) send(x message.Exchange, leave func(*message.Response)) error {
+	respond := func(status int, h message.Header, length int64, end bool) error {
+		head := &message.Response{Status: status, Header: h, Length: length}
+		leave(head)
+		return x.Respond(head, end)
+	}
 	if isGRPC(x.Request().Header) {
 		status := r.grpc
 		if status == 0 {
@@ -69,20 +76,20 @@ func (r reply) send(x message.Exchange) error {
 			{Name: "grpc-status", Value: strconv.Itoa(status)},
 			{Name: "grpc-message", Value: percentEncode(r.text)},
 		}, r.header...)
-		if err := x.Respond(&message.Response{Status: 200, Header: h}, true); err != nil {
+		if err := respond(200, h, 0, true); err != nil {
 			return err
 		}
 		return x.Close(nil)
 	}
 	h := r.header
 	if r.text == "" || x.Request().Method == "HEAD" {
-		if err := x.Respond(&message.Response{Status: r.status, Header: h}, true); err != nil {
+		if err := respond(r.status, h, 0, true); err != nil {
 			return err
 		}
 		return x.Close(nil)
 	}
 	h = append(message.Header{{Name: "content-type", Value: "text/plain; charset=utf-8"}}, h...)
-	if err := x.Respond(&message.Response{Status: r.status, Header: h, Length: int64(len(r.text) + 1)}, false); err != nil {
+	if err := respond(r.status, h, int64(len(r.text)+1), false); err != nil {
 		return err
 	}
 	if _, err := x.Write([]byte(r.text + "\n")); err != nil {

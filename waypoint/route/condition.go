@@ -11,16 +11,90 @@ import (
 // condition is one on a header field or a query parameter.
 type condition struct {
 	name string
-	// regex, if set, decides, else equality with exact.
+	kind conditionKind
+	// exact is the value, or its prefix.
 	exact string
 	regex *regexp.Regexp
+	// invert tells that it holds when the rest does not.
+	invert bool
 }
 
+type conditionKind uint8
+
+const (
+	isExact conditionKind = iota
+	isRegex
+	isPrefix
+	isPresent
+)
+
+// The names of conditions on what is no field.
+const (
+	nameAuthority = ":authority"
+	nameScheme    = ":scheme"
+)
+
+// conditions must all hold.
+type conditions []condition
+
 func (c *condition) String() string {
-	if c.regex != nil {
-		return fmt.Sprintf("%s ~ %s", c.name, regexText(c.regex))
+	not := ""
+	if c.invert {
+		not = "not "
 	}
-	return fmt.Sprintf("%s = %s", c.name, c.exact)
+	switch c.kind {
+	case isRegex:
+		return fmt.Sprintf("%s%s ~ %s", not, c.name, regexText(c.regex))
+	case isPrefix:
+		return fmt.Sprintf("%s%s begins with %s", not, c.name, c.exact)
+	case isPresent:
+		return fmt.Sprintf("%s%s is there", not, c.name)
+	}
+	return fmt.Sprintf("%s%s = %s", not, c.name, c.exact)
+}
+
+// fits reports whether a value is what is asked for.
+func (c *condition) fits(value string) bool {
+	switch c.kind {
+	case isRegex:
+		return c.regex.MatchString(value)
+	case isPrefix:
+		return strings.HasPrefix(value, c.exact)
+	case isPresent:
+		return true
+	}
+	return value == c.exact
+}
+
+// inRequest reports whether all hold.
+func (cs conditions) inRequest(r *message.Request) bool {
+	for i := range cs {
+		if !cs[i].inRequest(r) {
+			return false
+		}
+	}
+	return true
+}
+
+// inRequest reports whether the condition on a field, or on what has a name like one,
+// holds.
+func (c *condition) inRequest(r *message.Request) bool {
+	if c.name[0] != ':' {
+		return c.inHeader(r.Header) != c.invert
+	}
+	value, found := pseudo(r, c.name)
+	return (found && c.fits(value)) != c.invert
+}
+
+// pseudo returns what is no field, and has a name like one.
+func pseudo(r *message.Request, name string) (string, bool) {
+	switch name {
+	case nameAuthority:
+		return r.Authority, r.Authority != ""
+	case nameScheme:
+		return r.Scheme, true
+	}
+	return "", false
 }
 
 // inHeader reports whether the values of the field, joined by commas, fit.
@@ -39,13 +113,11 @@ func (c *condition) inHeader(h message.Header) bool {
 	switch {
 	case first < 0:
 		return false
-	case !more && c.regex == nil:
-		return h[first].Value == c.exact
-	case !more:
-		return c.regex.MatchString(h[first].Value)
-	case c.regex != nil:
+	case !more || c.kind == isPresent:
+		return c.fits(h[first].Value)
+	case c.kind != isExact:
 		joined, _ := h.Lookup(c.name)
-		return c.regex.MatchString(joined)
+		return c.fits(joined)
 	}
 	rest := c.exact
 	for i := first; i < len(h); i++ {
@@ -83,17 +155,21 @@ func appendField(b []byte, h message.Header, name string) []byte {
 
 // inQuery reports whether the first parameter of that name, decoded, fits.
 func (c *condition) inQuery(query string) bool {
+	return c.hasParameter(query) != c.invert
+}
+
+func (c *condition) hasParameter(query string) bool {
 	raw, found := firstParameter(query, c.name)
-	if !found {
-		return false
-	}
-	if c.regex == nil {
+	switch {
+	case !found || c.kind == isPresent:
+		return found
+	case c.kind == isExact:
 		return decodesTo(raw, c.exact)
 	}
 	if escaped(raw) {
 		raw = string(appendDecoded(nil, raw))
 	}
-	return c.regex.MatchString(raw)
+	return c.fits(raw)
 }
 
 // firstParameter returns the value, as sent, of the first parameter of that name. A

@@ -45,8 +45,10 @@ func (p *Port) ExplainConnect(clientNamespace, serverName string) Explanation {
 	name := strings.ToLower(serverName)
 	return p.explain(clientNamespace, func(m *match) (failed, got string) {
 		switch {
+		case m.elsewhere:
+			return m.portText(), "another"
 		case !m.connects():
-			return m.conditions()[0], "a connection"
+			return m.ofRequests(), "a connection"
 		case !m.servesName(name) || len(m.serverNames) > 0 && name == "":
 			return m.serverNameText(), orNone(name, name != "")
 		}
@@ -81,6 +83,9 @@ func (p *Port) explain(clientNamespace string, judge func(*match) (failed, got s
 
 // explain returns the first condition that does not hold, and what there is instead.
 func (m *match) explain(r *message.Request) (failed, got string) {
+	if m.elsewhere {
+		return m.portText(), "another"
+	}
 	if len(m.serverNames) > 0 {
 		return m.serverNameText(), "a request"
 	}
@@ -91,7 +96,12 @@ func (m *match) explain(r *message.Request) (failed, got string) {
 		return m.methodText(), r.Method
 	}
 	for i := range m.headers {
-		if c := &m.headers[i]; !c.inHeader(r.Header) {
+		c := &m.headers[i]
+		switch {
+		case c.inRequest(r):
+		case c.name[0] == ':':
+			return "header " + c.String(), orNone(pseudo(r, c.name))
+		default:
 			return "header " + c.String(), orNone(r.Header.Lookup(c.name))
 		}
 	}
@@ -111,19 +121,12 @@ func orNone(value string, found bool) string {
 	return value
 }
 
-func (m *match) fitsPath(path string) bool {
-	switch m.kind {
-	case pathExact:
-		return path == m.path
-	case pathRegex:
-		return m.regex.MatchString(path)
-	}
-	return under(path, m.path)
-}
-
 // conditions returns all that is asked, in the order in which explain looks.
 func (m *match) conditions() []string {
 	var out []string
+	if len(m.ports) > 0 {
+		out = append(out, m.portText())
+	}
 	if len(m.serverNames) > 0 {
 		out = append(out, m.serverNameText())
 	}
@@ -143,13 +146,33 @@ func (m *match) conditions() []string {
 }
 
 func (m *match) pathText() string {
+	text := "path under " + m.path
 	switch m.kind {
 	case pathExact:
-		return "path = " + m.path
+		text = "path = " + m.path
 	case pathRegex:
-		return "path ~ " + regexText(m.regex)
+		text = "path ~ " + regexText(m.regex)
+	case pathText:
+		text = "path begins with " + m.path
 	}
-	return "path under " + m.path
+	if m.folded {
+		text += " in any case"
+	}
+	return text
+}
+
+func (m *match) portText() string {
+	return "port in " + strings.Trim(fmt.Sprint(m.ports), "[]")
+}
+
+// ofRequests returns the first condition that is on requests.
+func (m *match) ofRequests() string {
+	for _, text := range m.conditions() {
+		if !(len(m.ports) > 0 && text == m.portText()) && !(len(m.serverNames) > 0 && text == m.serverNameText()) {
+			return text
+		}
+	}
+	return ""
 }
 
 func (m *match) methodText() string { return "method = " + m.method }

@@ -18,6 +18,7 @@ type Filter struct {
 	Mirror          *Mirror
 	CORS            *CORS
 	ExternalAuth    *ExternalAuth
+	Fault           *Fault
 }
 
 // Filters in the order in which they apply.
@@ -96,6 +97,8 @@ func compileFilter(f *api.Filter) (out Filter, err error) {
 		out.CORS, err = compileCORS(kind.Cors)
 	case *api.Filter_ExternalAuth:
 		out.ExternalAuth, err = compileExternalAuth(kind.ExternalAuth)
+	case *api.Filter_Fault:
+		out.Fault, err = compileFault(kind.Fault)
 	default:
 		err = errors.New("a kind that this waypoint does not know")
 	}

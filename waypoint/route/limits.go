@@ -1,5 +1,7 @@
 package route
 
+import "time"
+
 const (
 	// maxMatches of one table. A Gateway API route has at most 128, so that this is
 	// what 780 full ones hold; with a rule for each they take some 60 MB.
@@ -25,4 +27,10 @@ const (
 	// joinedBytes is how much of a header whose field is repeated, or of a parameter
 	// with escapes, is put together without an allocation: most of them are short.
 	joinedBytes = 256
+
+	// maxDelay of an injected fault: what is held up holds a connection of its client.
+	maxDelay = 10 * time.Minute
+
+	// maxGRPCStatus is the last of gRPC's (UNAUTHENTICATED).
+	maxGRPCStatus = 16
 )

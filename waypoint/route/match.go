@@ -19,6 +19,8 @@ const (
 	pathPrefix pathKind = iota
 	pathExact
 	pathRegex
+	// pathText is a prefix wherever its segments end.
+	pathText
 )
 
 // match leads what fits it to a rule.
@@ -26,14 +28,21 @@ type match struct {
 	kind pathKind
 	// plain tells that nothing but the path is asked, and that not by regex.
 	plain bool
-	// path is the exact one, or the prefix without a slash at its end.
+	// folded tells that the path is compared without regard to case; path is then in
+	// lower case.
+	folded bool
+	// path is the exact one, or the prefix, of whole segments without a slash at its end.
 	path    string
 	regex   *regexp.Regexp
 	method  string
-	headers []condition
-	query   []condition
+	headers conditions
+	query   conditions
 	// serverNames of which a connection must have one.
 	serverNames []string
+	// ports of which the service's must be one; none fits all. elsewhere tells that it
+	// is not, so that nothing fits.
+	ports     []uint16
+	elsewhere bool
 	// fault is why what fits gets 500, whatever the rule.
 	fault string
 }
@@ -41,13 +50,13 @@ type match struct {
 // compileMatch leaves out conditions that cannot be, as if they held, and makes the
 // match faulty instead: what it may be about gets 500, rather than go on to a match
 // that its author did not mean. So one bad route spoils nobody else's.
-func compileMatch(m *api.Match, needsPrefix bool) match {
+func compileMatch(m *api.Match, port uint16, needsPrefix bool) match {
 	out := match{method: m.GetMethod()}
 	if unknownIn(m, m.GetPath()) {
 		out.spoil("a condition that this waypoint does not know")
 	}
 	out.compilePath(m.GetPath())
-	out.headers = out.compileConditions("header", m.GetHeaders(), strings.ToLower)
+	out.headers = out.compileConditions("header", m.GetHeaders(), lower)
 	out.query = out.compileConditions("query", m.GetQuery(), func(name string) string { return name })
 	for _, name := range m.GetServerNames() {
 		name = strings.ToLower(name)
@@ -57,13 +66,27 @@ func compileMatch(m *api.Match, needsPrefix bool) match {
 		}
 		out.serverNames = append(out.serverNames, name)
 	}
-	out.plain = out.kind != pathRegex && out.method == "" &&
+	for _, n := range m.GetPorts() {
+		if n == 0 || n > 65535 {
+			out.spoil(fmt.Sprintf("port %d is none", n))
+			continue
+		}
+		out.ports = append(out.ports, uint16(n))
+	}
+	out.elsewhere = len(out.ports) > 0 && !slices.Contains(out.ports, port)
+	out.plain = !out.judgesPath() && out.method == "" &&
 		len(out.headers)+len(out.query)+len(out.serverNames) == 0
 	if _, ok := (Decision{match: &out}).Prefix(); !ok && needsPrefix {
 		out.spoil("a prefix is replaced, and the match has none")
 	}
 	return out
 }
+
+func lower(name string) string { return strings.ToLower(name) }
+
+// judgesPath reports whether the path has to be looked at besides where the match
+// stands in the tree.
+func (m *match) judgesPath() bool { return m.kind == pathRegex || m.kind == pathText || m.folded }
 
 // spoil notes why what fits gets 500; the first reason stays.
 func (m *match) spoil(why string) {
@@ -92,6 +115,17 @@ func (m *match) compilePath(p *api.PathMatch) {
 		if m.regex, err = compileRegex(kind.Regex); err == nil {
 			m.kind = pathRegex
 		}
+	case *api.PathMatch_TextPrefix:
+		if kind.TextPrefix != "" {
+			if m.path, err = normalPath(kind.TextPrefix); err == nil {
+				m.kind = pathText
+			}
+		}
+	default:
+		err = errors.New("a condition on the path that this waypoint does not know")
+	}
+	if p.GetIgnoreCase() && m.kind != pathRegex && m.path != "" {
+		m.folded, m.path = true, lower(m.path)
 	}
 	if err != nil {
 		m.spoil(err.Error())
@@ -142,26 +176,34 @@ func literalPrefix(re *regexp.Regexp) string {
 }
 
 // compileConditions compiles those on header fields or parameters. Of several on one
-// name the first counts.
-func (m *match) compileConditions(of string, fields []*api.FieldMatch, nameOf func(string) string) []condition {
+// name the first counts, and each that is inverted.
+func (m *match) compileConditions(of string, fields []*api.FieldMatch, nameOf func(string) string) conditions {
 	if len(fields) > maxConditions {
 		m.spoil(fmt.Sprintf("%d conditions on one %s, of %d that are allowed", len(fields), of, maxConditions))
 		fields = fields[:maxConditions]
 	}
-	var out []condition
+	var out conditions
 	seen := map[string]bool{}
 	for _, f := range fields {
-		c := condition{name: nameOf(f.GetName())}
-		if seen[c.name] {
+		c := condition{name: nameOf(f.GetName()), invert: f.GetInvert()}
+		if seen[c.name] && !c.invert {
 			continue
 		}
-		seen[c.name] = true
+		seen[c.name] = seen[c.name] || !c.invert
 		var err error
 		switch kind := f.GetKind().(type) {
 		case *api.FieldMatch_Exact:
 			c.exact = kind.Exact
 		case *api.FieldMatch_Regex:
+			c.kind = isRegex
 			c.regex, err = compileRegex(kind.Regex)
+		case *api.FieldMatch_Prefix:
+			c.kind, c.exact = isPrefix, kind.Prefix
+		case *api.FieldMatch_Present:
+			c.kind = isPresent
+			if !kind.Present {
+				c.invert = !c.invert
+			}
 		default:
 			err = errors.New("a condition that this waypoint does not know")
 		}
@@ -169,6 +211,8 @@ func (m *match) compileConditions(of string, fields []*api.FieldMatch, nameOf fu
 		case err != nil:
 		case c.name == "":
 			err = errors.New("a condition without a name")
+		case of == "header" && c.name[0] == ':' && c.name != nameAuthority && c.name != nameScheme:
+			err = errors.New("no part of a request that this waypoint knows")
 		case unknownIn(f):
 			err = errors.New("more than this waypoint knows")
 		}
@@ -190,10 +234,8 @@ func (m *match) fitsRest(r *message.Request) bool {
 	if m.method != "" && m.method != r.Method || len(m.serverNames) > 0 {
 		return false
 	}
-	for i := range m.headers {
-		if !m.headers[i].inHeader(r.Header) {
-			return false
-		}
+	if m.judgesPath() && m.kind != pathRegex && !m.fitsPath(r.Path) || !m.headers.inRequest(r) {
+		return false
 	}
 	for i := range m.query {
 		if !m.query[i].inQuery(r.Query) {
@@ -203,10 +245,37 @@ func (m *match) fitsRest(r *message.Request) bool {
 	return m.regex == nil || m.regex.MatchString(r.Path)
 }
 
-// under reports whether path lies under the prefix of whole segments.
-func under(path, prefix string) bool {
-	return strings.HasPrefix(path, prefix) &&
-		(len(path) == len(prefix) || prefix == "" || path[len(prefix)] == '/')
+// fitsPath reports whether the path is what is asked for.
+func (m *match) fitsPath(path string) bool {
+	switch m.kind {
+	case pathExact:
+		return len(path) == len(m.path) && m.begins(path)
+	case pathRegex:
+		return m.regex.MatchString(path)
+	case pathText:
+		return m.begins(path)
+	}
+	return m.begins(path) && (len(path) == len(m.path) || m.path == "" || path[len(m.path)] == '/')
+}
+
+// begins reports whether a path begins with the match's.
+func (m *match) begins(path string) bool {
+	if !m.folded {
+		return strings.HasPrefix(path, m.path)
+	}
+	if len(path) < len(m.path) {
+		return false
+	}
+	for i := range len(m.path) {
+		c := path[i]
+		if 'A' <= c && c <= 'Z' {
+			c += 'a' - 'A'
+		}
+		if c != m.path[i] {
+			return false
+		}
+	}
+	return true
 }
 
 // connects reports whether anything is asked that a connection has not.

@@ -12,8 +12,9 @@ import (
 // pathChange is what a redirect or a rewrite makes of the path.
 type pathChange struct {
 	kind changeKind
-	// to is the whole path, or the new prefix without a slash at its end.
-	to string
+	// to is the whole path, or the new prefix without a slash at its end; text is the
+	// new prefix with it.
+	to, text string
 }
 
 type changeKind uint8
@@ -32,8 +33,8 @@ func compilePathChange(c *api.PathChange) (out pathChange, err error) {
 	case *api.PathChange_Prefix:
 		out.kind = replacePrefix
 		if kind.Prefix != "" {
-			out.to, err = replacement(kind.Prefix)
-			out.to = strings.TrimSuffix(out.to, "/")
+			out.text, err = replacement(kind.Prefix)
+			out.to = strings.TrimSuffix(out.text, "/")
 		}
 	default:
 		if c != nil {
@@ -64,18 +65,28 @@ func (c pathChange) apply(d Decision, path string) string {
 	if c.kind == replaceFull {
 		return c.to
 	}
-	prefix, ok := d.Prefix()
-	if !ok || !under(path, prefix) {
+	if _, ok := d.Prefix(); !ok || !d.match.fitsPath(path) {
 		return path
 	}
-	rest := path[len(prefix):]
+	rest := path[len(d.match.path):]
 	switch {
+	case d.match.kind == pathText:
+		return joined(c.text, rest)
 	case c.to == "" && rest == "":
 		return "/"
 	case c.to == "":
 		return rest
 	}
 	return c.to + rest
+}
+
+// joined puts what follows a prefix behind another, wherever their segments end. What
+// were parts of segments may have become dot segments.
+func joined(prefix, rest string) string {
+	if path, err := message.NormalizePath(prefix + rest); err == nil {
+		return path
+	}
+	return "/" + rest
 }
 
 // Rewrite changes where a request says that it goes.

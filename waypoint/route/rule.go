@@ -56,6 +56,8 @@ type Backend struct {
 	Weight  uint32
 	// Filters apply after those of the rule to requests, before them to responses.
 	Filters Filters
+	// Subset of the service's endpoints; "" is all of them.
+	Subset string
 	// Fault is why its share gets 500.
 	Fault string
 
@@ -138,7 +140,7 @@ func compileRule(r *api.Rule) Rule {
 }
 
 func compileBackend(b *api.Backend) Backend {
-	out := Backend{Service: b.GetService(), Port: uint16(b.GetPort()), Weight: b.GetWeight(), Fault: b.GetFault()}
+	out := Backend{Service: b.GetService(), Port: uint16(b.GetPort()), Weight: b.GetWeight(), Subset: b.GetSubset(), Fault: b.GetFault()}
 	fault := func(why string) {
 		if out.Fault == "" {
 			out.Fault = why

@@ -15,6 +15,8 @@ type Service struct {
 	Name string
 	// Policies and Authentications name the resources that apply to all traffic.
 	Policies, Authentications []string
+	// RateLimits names those that apply to all requests.
+	RateLimits []string
 
 	ports map[uint16]*Port
 }
@@ -44,6 +46,7 @@ func Compile(s *api.Service) (*Service, error) {
 		Name:            s.GetName(),
 		Policies:        s.GetPolicies(),
 		Authentications: s.GetAuthentications(),
+		RateLimits:      s.GetRateLimits(),
 		ports:           make(map[uint16]*Port, len(s.GetPorts())),
 	}
 	for _, p := range s.GetPorts() {
@@ -70,7 +73,7 @@ func compilePort(p *api.Port) (*Port, error) {
 		if out.clients[ns] != nil || ns == "" && out.all != nil {
 			return nil, fmt.Errorf("two tables of routes for clients of namespace %q", ns)
 		}
-		compiled, err := compileTable(t)
+		compiled, err := compileTable(t, out.Number)
 		if err != nil {
 			if ns != "" {
 				err = fmt.Errorf("routes for clients of namespace %s: %w", ns, err)

@@ -75,7 +75,7 @@ var seed = maphash.MakeSeed()
 // mix makes the hash of a parent and a segment out of the segment's.
 func mix(parent int32, h uint64) uint64 { return h ^ uint64(uint32(parent))*step }
 
-func compileTable(t *api.RouteTable) (*table, error) {
+func compileTable(t *api.RouteTable, port uint16) (*table, error) {
 	if len(t.GetMatches()) > maxMatches {
 		return nil, fmt.Errorf("%d matches, of %d that are allowed", len(t.GetMatches()), maxMatches)
 	}
@@ -99,7 +99,7 @@ func compileTable(t *api.RouteTable) (*table, error) {
 		if m.GetRule() >= uint32(rules) {
 			return nil, fmt.Errorf("match %d leads to rule %d of %d", i, m.GetRule(), rules)
 		}
-		compiled := compileMatch(m, out.rules[m.GetRule()].needsPrefix)
+		compiled := compileMatch(m, port, out.rules[m.GetRule()].needsPrefix)
 		out.matches[i] = compiled
 		out.ruleOf[i] = int32(m.GetRule())
 		if compiled.fault != "" {
@@ -130,6 +130,9 @@ type nodeKey struct {
 // place puts a match where requests come by that it may fit.
 func (b *builder) place(i int32) {
 	m := &b.matches[i]
+	if m.elsewhere {
+		return
+	}
 	if m.connects() {
 		b.placeNames(i, m.serverNames)
 	}
@@ -137,13 +140,17 @@ func (b *builder) place(i int32) {
 		return
 	}
 	var at int32
-	switch m.kind {
-	case pathExact:
+	switch {
+	case m.folded:
+		// At the root: the tree tells cases apart.
+	case m.kind == pathExact:
 		at = b.node(wholePath, m.path)
 		b.hasExact = true
-	case pathPrefix:
+	case m.kind == pathPrefix:
 		at = b.walk(m.path)
-	case pathRegex:
+	case m.kind == pathText:
+		at = b.walk(m.path[:strings.LastIndexByte(m.path, '/')])
+	case m.kind == pathRegex:
 		// The last segment of a literal prefix may go on in what follows.
 		literal := literalPrefix(m.regex)
 		at = b.walk(literal[:max(0, strings.LastIndexByte(literal, '/'))])

@@ -45,12 +45,12 @@ func (m *match) exactConditions(yield func(what asked, value string)) {
 		yield(asked{inMethod, ""}, m.method)
 	}
 	for _, c := range m.headers {
-		if c.regex == nil {
+		if c.kind == isExact && !c.invert && c.name[0] != ':' {
 			yield(asked{inHeader, c.name}, c.exact)
 		}
 	}
 	for _, c := range m.query {
-		if c.regex == nil {
+		if c.kind == isExact && !c.invert {
 			yield(asked{inQuery, c.name}, c.exact)
 		}
 	}
@@ -105,7 +105,7 @@ func (m *match) asksOnce() bool {
 	if m.method != "" {
 		n++
 	}
-	return n == 1 && m.kind != pathRegex
+	return n == 1 && !m.judgesPath()
 }
 
 // first returns the first match that fits, best when that is less. The rest comes last:

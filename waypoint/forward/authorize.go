@@ -1,0 +1,90 @@
+package forward
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"go.uber.org/zap"
+
+	"github.com/tulle-mesh/tulle/internal/authz/request"
+	"github.com/tulle-mesh/tulle/waypoint/jwt"
+	"github.com/tulle-mesh/tulle/waypoint/message"
+	"github.com/tulle-mesh/tulle/waypoint/route"
+)
+
+// authorize lets in who may pass: the permit is what forward wants to see.
+func (e *exchange) authorize(ctx context.Context) (request.Permit, bool) {
+	permit, err := e.judge(ctx)
+	if err != nil {
+		e.rec.Err = err
+		e.deny(err)
+		return permit, false
+	}
+	e.rec.Policy = permit.Policy()
+	return permit, true
+}
+
+// deny answers a request that may not pass.
+func (e *exchange) deny(err error) {
+	var refusal *jwt.Refusal
+	if !errors.As(err, &refusal) {
+		e.reply(reply{status: 403, flag: flagDenied, text: "access denied by policy"})
+		return
+	}
+	r := reply{status: refusal.Status, flag: flagDenied, text: "the request's token is not accepted"}
+	if challenge := refusal.Challenge(); challenge != "" {
+		r.header = message.Header{{Name: "www-authenticate", Value: challenge}}
+	}
+	e.reply(r)
+}
+
+// judge checks the request's token and asks the service's policies. The error is a
+// *jwt.Refusal or a *request.Denial.
+func (e *exchange) judge(ctx context.Context) (request.Permit, error) {
+	svc := e.svc
+	attributes := request.Attributes{
+		Source: e.c.Source.Addr(), Remote: e.c.Source.Addr(), Peer: e.c.Peer, Destination: e.c.Destination,
+		Request: &request.Request{
+			Method: e.r.Method, Scheme: e.r.Scheme, Authority: e.r.Authority, Path: e.r.Path, Folded: message.Folded(e.r.Path),
+			Query: e.r.Query, HasQuery: e.r.HasQuery, Protocol: e.r.Protocol, Fields: &e.r.Header,
+		},
+	}
+	// CUSTOM policies judge the request as it was sent. Nobody is asked yet: they deny
+	// what they fit.
+	consent := svc.Policies.Consult(&attributes)
+	if !svc.Tokens.Empty() {
+		token, err := svc.Tokens.Check(ctx, e.r)
+		if err != nil {
+			return request.Permit{}, err
+		}
+		attributes.Request.Token, attributes.Request.Fields = token, &e.r.Header
+		attributes.Request.Query, attributes.Request.HasQuery = e.r.Query, e.r.HasQuery
+	}
+	permit, observed, err := svc.Policies.Authorize(&attributes, consent)
+	for _, o := range observed {
+		if o.Matched || o.WouldDeny {
+			e.f.log.Info("policy that is not enforced fits", zap.String("policy", o.Policy), zap.Bool("would_deny", o.WouldDeny),
+				zap.Stringer("src.identity", e.c.Identity), zap.String("path", e.r.Path))
+		}
+	}
+	return permit, err
+}
+
+// noExternalAuth is why a rule that asks an authorizer is not followed: passing the
+// request unasked would let in whom its author wanted asked about.
+const noExternalAuth = "this waypoint asks no external authorizers"
+
+func asks(filters route.Filters) bool {
+	return slices.ContainsFunc(filters, func(f route.Filter) bool { return f.ExternalAuth != nil })
+}
+
+// consult asks the external authorizers of the rule.
+func (e *exchange) consult(context.Context) bool {
+	if rule := e.d.Rule; rule != nil && asks(rule.Filters) {
+		e.rec.Detail = noExternalAuth
+		e.reply(reply{status: 500, flag: flagNoRoute, text: "the route cannot be followed", grpc: grpcUnavailable})
+		return false
+	}
+	return true
+}

@@ -1,0 +1,124 @@
+package forward
+
+import (
+	"context"
+
+	"github.com/tulle-mesh/tulle/internal/workload"
+	"github.com/tulle-mesh/tulle/waypoint/upstream"
+)
+
+// address finds the service that the client means.
+func (e *exchange) address() bool {
+	if e.svc = e.f.cfg.Mesh.Service(e.c.Service); e.svc == nil {
+		e.reply(reply{status: 503, flag: flagNoRoute, text: "the service is not served here any more"})
+		return false
+	}
+	e.rec.Service = e.svc.Name
+	return true
+}
+
+// decide follows the routes of the service's port to a rule, or to the service itself.
+func (e *exchange) decide() bool {
+	port := e.svc.Port(e.c.Port)
+	if port == nil {
+		e.reply(reply{status: 503, flag: flagNoRoute, text: "the service has no such port"})
+		return false
+	}
+	e.d = port.Match(e.c.Peer.Namespace(), e.r)
+	if rule := e.d.Rule; rule != nil {
+		e.rec.Route = rule.Name
+	}
+	if status, grpc, refused := e.d.Refusal(); refused {
+		e.rec.Detail = e.d.Fault()
+		text := "no route leads there"
+		if e.rec.Detail != "" {
+			text = "the route cannot be followed"
+		}
+		e.reply(reply{status: status, flag: flagNoRoute, text: text, grpc: grpc})
+		return false
+	}
+	return true
+}
+
+// preflight answers what a browser asks before a script's request, and reports whether
+// it did.
+func (e *exchange) preflight() bool {
+	if e.d.Rule == nil {
+		return false
+	}
+	cors := e.d.Rule.Filters.CORS()
+	if cors == nil {
+		return false
+	}
+	e.origin = e.r.Header.Get("origin")
+	r := cors.Preflight(e.r)
+	if r != nil {
+		e.respond(r)
+	}
+	return r != nil
+}
+
+// redirect sends the client elsewhere where the rule says so, and reports whether it did.
+func (e *exchange) redirect() bool {
+	if e.d.Rule == nil {
+		return false
+	}
+	to := e.d.Rule.Filters.Redirect()
+	if to == nil {
+		return false
+	}
+	r := to.Respond(e.d, e.r, e.c.Port)
+	e.d.ApplyResponse(nil, r)
+	e.respond(r)
+	return true
+}
+
+// pick chooses one of the rule's backends: the one that holds the client's session, else
+// by weight.
+func (e *exchange) pick(ctx context.Context) bool {
+	if e.d.Rule == nil {
+		return true
+	}
+	e.b = e.d.Rule.Pick(e.f.backends.Next())
+	e.bind(ctx)
+	if status, grpc, refused := e.b.Refusal(); refused {
+		if e.b != nil {
+			e.rec.Detail = e.b.Fault
+		}
+		e.reply(reply{status: status, flag: flagNoRoute, text: "the route has no backend for this request", grpc: grpc})
+		return false
+	}
+	if asks(e.b.Filters) {
+		e.rec.Detail = noExternalAuth
+		e.reply(reply{status: 500, flag: flagNoRoute, text: "the route cannot be followed", grpc: grpcUnavailable})
+		return false
+	}
+	return true
+}
+
+// bind finds what the rule binds the client to: the endpoint, and of several backends
+// the one that has it.
+func (e *exchange) bind(ctx context.Context) {
+	if e.d.Rule == nil || e.d.Rule.Affinity == nil {
+		return
+	}
+	rule := e.d.Rule.Affinity
+	e.affinity = &upstream.Affinity{
+		Cookie: rule.Cookie, Header: rule.Header, Permanent: rule.Permanent,
+		SessionPolicy: upstream.SessionPolicy{Absolute: rule.AbsoluteTimeout, Idle: rule.IdleTimeout},
+	}
+	if e.session = e.affinity.Read(e.r, e.rec.Start); e.session.Target == 0 {
+		return
+	}
+	for i := range e.d.Rule.Backends {
+		b := &e.d.Rule.Backends[i]
+		key, ok := workload.ParseServiceKey(b.Service)
+		if _, _, refused := b.Refusal(); refused || !ok || b.Weight == 0 || asks(b.Filters) {
+			continue
+		}
+		if up, _, err := e.f.cfg.Mesh.Backend(ctx, key, b.Port); err == nil && up.Holds(e.session.Target) {
+			e.b = b
+			return
+		}
+	}
+}
