@@ -16,7 +16,8 @@ import (
 type Vars interface {
 	// Attribute returns the value of a word, as "request.path": a string, bool, int64,
 	// []string, time.Time, time.Duration, map[string]string, map[string]any or Fields, as
-	// the word's type wants it; ok is false for one that is absent.
+	// the word's type wants it. ok is false for one that is absent: has() says so, and
+	// asking for it all the same gets the value, or where that is nil is an error.
 	Attribute(name string) (value any, ok bool)
 }
 
@@ -28,8 +29,9 @@ func (e *AbsentError) Error() string { return e.Name + " is not known" }
 
 // Program is a compiled expression, immutable and safe for concurrent use.
 type Program struct {
-	text    string
-	program cel.Program
+	text     string
+	program  cel.Program
+	mentions map[string]bool
 }
 
 // Compile compiles a condition, whose value must be a boolean. The error says where
@@ -73,8 +75,17 @@ func (v *Vocabulary) compile(text string, fits func(*cel.Type) error) (*Program,
 	if err != nil {
 		return nil, errors.New(oneLine(err.Error()))
 	}
-	return &Program{text: text, program: program}, nil
+	p := &Program{text: text, program: program, mentions: map[string]bool{}}
+	for _, r := range ast.NativeRep().ReferenceMap() {
+		if object, _, _ := strings.Cut(r.Name, "."); object != "" {
+			p.mentions[object] = true
+		}
+	}
+	return p, nil
 }
+
+// Mentions reports whether an object, as "request", occurs in the expression.
+func (p *Program) Mentions(object string) bool { return p.mentions[object] }
 
 // oneLine leaves of cel-go's errors what fits into a log line: without the picture of
 // the place, which the numbers tell.

@@ -196,7 +196,7 @@ func attribute(w word) *types.FieldType {
 		},
 		GetFrom: func(target any) (any, error) {
 			value, ok := target.(Vars).Attribute(name)
-			if !ok {
+			if !ok && value == nil {
 				return nil, &AbsentError{Name: name}
 			}
 			if f, ok := value.(Fields); ok {

@@ -2,12 +2,14 @@ package jwt
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/tulle-mesh/tulle/internal/authz/request"
@@ -21,6 +23,10 @@ type Token struct {
 	expires, begins float64
 	// payload is the token's second part, as it came.
 	payload string
+
+	// all are the claims as JSON has them, made when they are asked for.
+	once sync.Once
+	all  map[string]any
 }
 
 // node is one claim.
@@ -40,6 +46,20 @@ func (t *Token) Claim(names []string) (request.Claim, bool) {
 		return request.Claim{}, false
 	}
 	return n.claim, true
+}
+
+// Claims returns all claims as encoding/json reads them, nil of a nil Token. Nobody may
+// change them.
+func (t *Token) Claims() map[string]any {
+	if t == nil {
+		return nil
+	}
+	t.once.Do(func() {
+		if payload, err := base64.RawURLEncoding.DecodeString(t.payload); err == nil {
+			_ = json.Unmarshal(payload, &t.all) // was read once already
+		}
+	})
+	return t.all
 }
 
 // Issuer is who made the token.

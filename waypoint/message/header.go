@@ -60,6 +60,16 @@ func (h Header) Next(name string, from int) (value string, next int, ok bool) {
 	return "", len(h), false
 }
 
+// Names calls yield with the name of each field in order, repeated ones as often as
+// they are there, until it returns false.
+func (h Header) Names(yield func(name string) bool) {
+	for i := range h {
+		if !yield(h[i].Name) {
+			return
+		}
+	}
+}
+
 // Add puts a field at the end.
 func (h *Header) Add(name, value string) { *h = append(*h, Field{name, value}) }
 

@@ -53,6 +53,9 @@ type Fields interface {
 	// Next returns the value of the first field of that name at or after index from,
 	// and the index behind it; ok is false without one.
 	Next(name string, from int) (value string, next int, ok bool)
+	// Names calls yield with the name of each field, in any order, until it returns
+	// false; of several of one name it may do so once or more often.
+	Names(yield func(name string) bool)
 }
 
 // Token is a verified token.

@@ -12,6 +12,7 @@ import (
 
 	api "github.com/tulle-mesh/tulle/api/waypoint"
 	"github.com/tulle-mesh/tulle/internal/authz"
+	"github.com/tulle-mesh/tulle/internal/cel"
 )
 
 // Compile compiles a policy. Errors are only for policies that cannot be named;
@@ -70,6 +71,7 @@ type compiler struct {
 	policy          *Policy
 	namespace       string
 	clauses, values int
+	expressions     int
 	// settled says that the whole policy must be taken in its strictest sense.
 	settled bool
 }
@@ -283,6 +285,15 @@ func (c *compiler) value(cond *condition, prefixes *[]netip.Prefix, v string) st
 			return strconv.Quote(v) + " is not a service account"
 		}
 		cond.accounts = append(cond.accounts, account{namespace, name})
+	case fieldExpression:
+		if c.expressions++; c.expressions > maxExpressions {
+			return fmt.Sprintf("is one of more than %d expressions", maxExpressions)
+		}
+		p, err := cel.Conditions.Compile(v)
+		if err != nil {
+			return "is no condition in CEL: " + err.Error()
+		}
+		cond.programs = append(cond.programs, p)
 	case fieldPrincipal:
 		cond.patterns.add(strings.TrimPrefix(v, "spiffe://"), cond.wide)
 	case fieldRequestPrincipal:

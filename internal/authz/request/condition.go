@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/tulle-mesh/tulle/internal/authz"
+	"github.com/tulle-mesh/tulle/internal/cel"
 )
 
 // field is the attribute that a condition looks at.
@@ -30,6 +31,7 @@ const (
 	fieldAudience
 	fieldRequestPrincipal
 	fieldClaim
+	fieldExpression
 )
 
 // condition is one list of values. Only what belongs to its field is used.
@@ -51,6 +53,8 @@ type condition struct {
 	// name of a header field, in lower case; names of nested claims.
 	name  string
 	names []string
+	// programs are expressions.
+	programs []*cel.Program
 }
 
 type account struct{ namespace, name string }
@@ -125,6 +129,8 @@ func (c *condition) matches(in *input) bool {
 		return c.claim(in.Request.Token, azp)
 	case fieldClaim:
 		return c.claim(in.Request.Token, c.names)
+	case fieldExpression:
+		return c.expression(in)
 	default:
 		return false
 	}

@@ -42,6 +42,9 @@
 //   - {*} takes any character but a slash; Envoy's list of characters lacks some
 //     that paths may have.
 //
+// The key policy.tulle.dev/cel is not Istio's: its values are expressions of package
+// internal/cel. One that cannot be evaluated for a request is in doubt.
+//
 // Istio's meaning of absence stays as it is: a client without identity or token is
 // not among the principals that notPrincipals or notRequestPrincipals exclude.
 //

@@ -123,6 +123,12 @@ func (v verdict) why(in *input) string {
 	if !c.known(in) {
 		return c.what() + " is not known for this " + in.kind()
 	}
+	if c.field == fieldExpression {
+		if c.not {
+			return "an expression holds that is excluded, of " + c.wants()
+		}
+		return "no expression holds of " + c.wants()
+	}
 	if value, ok := c.shown(in); ok {
 		switch {
 		case value == "":
@@ -188,6 +194,8 @@ func (c *condition) what() string {
 		return "audience"
 	case fieldRequestPrincipal:
 		return "request principal"
+	case fieldExpression:
+		return "expression"
 	default:
 		return "claim " + strings.Join(c.names, ".")
 	}
@@ -245,6 +253,9 @@ func (c *condition) wants() string {
 	all = append(all, c.patterns.texts()...)
 	for _, a := range c.accounts {
 		all = append(all, a.namespace+"/"+a.name)
+	}
+	for _, p := range c.programs {
+		all = append(all, quote(p.String()))
 	}
 	if c.doubt {
 		all = append(all, "a value that is not understood")

@@ -20,6 +20,7 @@ var keys = map[string]field{
 	"request.auth.principal": fieldRequestPrincipal,
 	"request.auth.audiences": fieldAudience,
 	"request.auth.presenter": fieldPresenter,
+	expressionKey:            fieldExpression,
 }
 
 // framing are fields that a waypoint takes out of a request before anybody looks at

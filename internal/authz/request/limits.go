@@ -16,6 +16,9 @@ const (
 	maxValueBytes = 8192
 	// maxNameBytes bounds a policy's name and namespace (RFC 1123 section 2.1).
 	maxNameBytes = 253
+	// maxExpressions bounds the expressions of one policy: one is compiled in some 100 µs
+	// and evaluated in some microseconds.
+	maxExpressions = 64
 	// maxClaimDepth bounds how deep a key looks into nested claims.
 	maxClaimDepth = 16
 	// maxWarnings bounds what one hostile policy can write to the log.

@@ -26,6 +26,14 @@ func (f fields) Next(name string, from int) (string, int, bool) {
 	return "", len(f), false
 }
 
+func (f fields) Names(yield func(string) bool) {
+	for _, line := range f {
+		if !yield(line[0]) {
+			return
+		}
+	}
+}
+
 // token has claims by their names, joined with dots.
 type token map[string]request.Claim
 

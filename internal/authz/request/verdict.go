@@ -85,6 +85,10 @@ func (c *condition) fact(in *input) string {
 	}
 	value, ok := c.shown(in)
 	switch {
+	case c.field == fieldExpression && c.not:
+		return "no expression holds that is excluded"
+	case c.field == fieldExpression:
+		return "an expression holds of " + c.wants()
 	case !ok && c.not:
 		return c.what() + " has no value that is excluded"
 	case !ok:
