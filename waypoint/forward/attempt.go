@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -43,7 +42,7 @@ func (e *exchange) forward(ctx context.Context, permit request.Permit) {
 	if isGRPC(e.r.Header) {
 		protocol = upstream.HTTP2
 	}
-	ctx, e.limit = within(ctx, e.timeout(), errRequestTimeout, switches(e.r))
+	ctx, e.limit = within(ctx, e.timeout(), errRequestTimeout, switches(e.r), false)
 	defer e.limit.end()
 	// A client that is slow to send its content takes no place at the backend meanwhile.
 	if err := e.body.take(e.r, e.x); err != nil {
@@ -69,7 +68,7 @@ func (e *exchange) outgoing(b *route.Backend, r *message.Request) {
 		e.d.Apply(b, r)
 	}
 	// Who the client is says the tunnel, and nobody else.
-	r.Header.Set("x-forwarded-client-cert", e.clientCert())
+	r.Header.Set("x-forwarded-client-cert", e.c.cert(e.f.cfg.Identity))
 	if !r.Header.Has("x-request-id") {
 		if e.id == "" {
 			e.id = newRequestID()
@@ -79,23 +78,17 @@ func (e *exchange) outgoing(b *route.Backend, r *message.Request) {
 	r.Header.Set("x-forwarded-proto", r.Scheme)
 }
 
-// clientCert is Envoy's x-forwarded-client-cert.
-func (e *exchange) clientCert() string {
-	var b strings.Builder
-	if !e.f.cfg.Identity.IsZero() {
-		b.WriteString("By=" + e.f.cfg.Identity.String() + ";")
-	}
-	b.WriteString("URI=" + e.c.Identity.String())
-	return b.String()
-}
-
 // attempts sends the request until an attempt stands.
 func (e *exchange) attempts(ctx context.Context, up *upstream.Backend, protocol upstream.Protocol, r *message.Request) {
 	policy := e.retryPolicy()
-	var tried []*upstream.Target
+	tried := e.tried[:0]
 	free := 0
 	for number := 1; ; number++ {
-		a := &attempt{e: e, number: number}
+		a := &e.first
+		if number > 1 {
+			a = new(attempt)
+		}
+		a.e, a.number = e, number
 		decision := a.run(ctx, up, protocol, upstream.Options{Avoid: tried, Session: e.session.Target}, r, policy, free)
 		e.rec.Attempts = number
 		if target := a.x.Target(); target != nil {
@@ -171,7 +164,7 @@ type attempt struct {
 // is another attempt.
 func (a *attempt) run(ctx context.Context, up *upstream.Backend, protocol upstream.Protocol, o upstream.Options, r *message.Request, policy *upstream.RetryPolicy, free int) upstream.Decision {
 	whole := ctx
-	ctx, a.limit = within(ctx, policy.PerTry, errAttemptTimeout, a.e.body.kind == switching)
+	ctx, a.limit = within(ctx, policy.PerTry, errAttemptTimeout, a.e.body.kind == switching, a.e.body.kind == streamed)
 	sent := false
 	a.x, a.err = up.Send(ctx, protocol, o, r, a.e.body.kind == noContent)
 	if a.err == nil {
@@ -198,8 +191,10 @@ func (a *attempt) run(ctx context.Context, up *upstream.Backend, protocol upstre
 	} else {
 		outcome.Status, outcome.Header = a.response.Status, a.response.Header
 		report.Status = a.response.Status
-		if n, err := strconv.Atoi(a.response.Header.Get("grpc-status")); err == nil {
-			outcome.GRPC, report.GRPC = n, n
+		if v := a.response.Header.Get("grpc-status"); v != "" {
+			if n, err := strconv.Atoi(v); err == nil {
+				outcome.GRPC, report.GRPC = n, n
+			}
 		}
 	}
 	if sent {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -30,6 +31,9 @@ type Client struct {
 	// Service and Port are what the client addressed.
 	Service workload.ServiceKey
 	Port    uint16
+
+	// forwarded is what cert returned: the same for all requests of a connection.
+	forwarded atomic.Pointer[string]
 }
 
 // Config makes a Forwarder.
@@ -110,6 +114,10 @@ type exchange struct {
 	id string
 	// origin is what a browser's script asked from, as the client sent it.
 	origin string
+	// first is the first attempt and tried the targets of some, so that most requests
+	// need no memory for them.
+	first attempt
+	tried [2]*upstream.Target
 }
 
 // guarded keeps a fault of ours in one request from ending all others.

@@ -17,17 +17,19 @@ var (
 
 // limit bounds a request or an attempt in time. within makes it.
 type limit struct {
-	// cause says what ended it, nil while nothing has.
-	cause  func() error
-	cancel context.CancelFunc
-	timer  *time.Timer // of what may become bytes
+	ctx    context.Context
+	cancel context.CancelFunc // nil where nothing is to be released or ended
+	timer  *time.Timer        // of what may become bytes
 }
 
 // within returns a context that ends with the cause after d, 0 being without end. What
-// may become bytes can lift the limit: its context has no deadline.
-func within(ctx context.Context, d time.Duration, cause error, bytes bool) (context.Context, limit) {
+// may become bytes can lift the limit: its context has no deadline. Without a limit the
+// context is ctx itself, unless it must be possible to end it: most requests need none
+// of their own.
+func within(ctx context.Context, d time.Duration, cause error, bytes, endable bool) (context.Context, limit) {
 	var l limit
 	switch {
+	case d <= 0 && !endable:
 	case d <= 0:
 		ctx, l.cancel = context.WithCancel(ctx)
 	case !bytes:
@@ -37,9 +39,12 @@ func within(ctx context.Context, d time.Duration, cause error, bytes bool) (cont
 		ctx, l.cancel = bounded, func() { cancel(nil) }
 		l.timer = time.AfterFunc(d, func() { cancel(cause) })
 	}
-	l.cause = func() error { return context.Cause(ctx) }
+	l.ctx = ctx
 	return ctx, l
 }
+
+// cause says what ended it, nil while nothing has.
+func (l *limit) cause() error { return context.Cause(l.ctx) }
 
 // lift takes the limit of time away.
 func (l *limit) lift() {
@@ -51,7 +56,9 @@ func (l *limit) lift() {
 // end ends it.
 func (l *limit) end() {
 	l.lift()
-	l.cancel()
+	if l.cancel != nil {
+		l.cancel()
+	}
 }
 
 // timeout is the least of what the rule and a gRPC client allow for the whole; 0 is
