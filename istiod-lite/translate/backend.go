@@ -38,8 +38,14 @@ func NewBackends(objects *source.Objects, options Options) *Backends {
 	return &Backends{options: options.withDefaults(), objects: objects}
 }
 
-// Referrer is what refers to a backend: the kind and namespace of a route.
-type Referrer struct{ Kind, Namespace string }
+// Referrer is what refers to a backend.
+type Referrer struct {
+	// Kind and Namespace are those of the route.
+	Kind, Namespace string
+	// Parent is the service whose traffic it is. A route of another namespace needs no
+	// ReferenceGrant to send it where its clients sent it themselves.
+	Parent source.Key
+}
 
 // Resolve returns the service that a route's backend is, as namespace/hostname,
 // and its port, or why it is none.
@@ -52,7 +58,7 @@ func (b *Backends) Resolve(from Referrer, ref gatewayv1.BackendObjectReference) 
 	if !isService(group, key.Kind) {
 		return refuse(gatewayv1.RouteReasonInvalidKind, "a backend of kind %s in group %q is not supported", key.Kind, group)
 	}
-	if key.Namespace != from.Namespace && !b.granted(from, group, key) {
+	if key.Namespace != from.Namespace && key != from.Parent && !b.granted(from, group, key) {
 		return refuse(gatewayv1.RouteReasonRefNotPermitted, "no ReferenceGrant in namespace %s lets a %s of namespace %s refer to %s", key.Namespace, from.Kind, from.Namespace, key)
 	}
 	if ref.Port == nil {
@@ -127,10 +133,17 @@ func (b *Backends) Check(route metav1.Object) (backends []Fault, rules map[int]s
 	c := &routeCompiler{backends: b, table: &apiwaypoint.RouteTable{}}
 	c.route(route)
 	kind := source.KeyOf(route).Kind
-	_, refs := references(route)
+	parentRefs, refs := references(route)
+	parents := Parents(route.GetNamespace(), parentRefs)
+	if len(parents) == 0 {
+		parents = []Parent{{}}
+	}
 	for _, ref := range refs {
-		if _, _, fault := b.Resolve(Referrer{Kind: kind, Namespace: route.GetNamespace()}, ref); fault != nil && !slices.Contains(backends, *fault) {
-			backends = append(backends, *fault)
+		for _, parent := range parents {
+			from := Referrer{Kind: kind, Namespace: route.GetNamespace(), Parent: parent.Service}
+			if _, _, fault := b.Resolve(from, ref); fault != nil && !slices.Contains(backends, *fault) {
+				backends = append(backends, *fault)
+			}
 		}
 	}
 	rules = map[int]string{}

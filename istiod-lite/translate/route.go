@@ -92,7 +92,9 @@ func regexPath(s string) *apiwaypoint.PathMatch {
 // routeCompiler makes the rules of one table.
 type routeCompiler struct {
 	backends *Backends
-	table    *apiwaypoint.RouteTable
+	// parent is the service whose table it is.
+	parent source.Key
+	table  *apiwaypoint.RouteTable
 	ranked   []rankedMatch
 	// faults are those of rules that say what cannot be done; one without backends
 	// says nothing wrong.
@@ -162,7 +164,7 @@ func join(a, b string) string {
 }
 
 func (c *routeCompiler) http(route *gatewayv1.HTTPRoute) {
-	from := Referrer{Kind: "HTTPRoute", Namespace: route.Namespace}
+	from := Referrer{Kind: "HTTPRoute", Namespace: route.Namespace, Parent: c.parent}
 	for i := range route.Spec.Rules {
 		spec := &route.Spec.Rules[i]
 		rule, index := c.rule(from.Kind, route, i, spec.Name)
@@ -295,7 +297,7 @@ func badRegex(s string) string {
 }
 
 func (c *routeCompiler) grpc(route *gatewayv1.GRPCRoute) {
-	from := Referrer{Kind: "GRPCRoute", Namespace: route.Namespace}
+	from := Referrer{Kind: "GRPCRoute", Namespace: route.Namespace, Parent: c.parent}
 	for i := range route.Spec.Rules {
 		spec := &route.Spec.Rules[i]
 		rule, index := c.rule(from.Kind, route, i, spec.Name)
@@ -390,7 +392,7 @@ func grpcMatch(m *gatewayv1.GRPCRouteMatch) (rankedMatch, string) {
 }
 
 func (c *routeCompiler) tcp(route *gatewayv1.TCPRoute) {
-	from := Referrer{Kind: "TCPRoute", Namespace: route.Namespace}
+	from := Referrer{Kind: "TCPRoute", Namespace: route.Namespace, Parent: c.parent}
 	for i, spec := range route.Spec.Rules {
 		rule, index := c.rule(from.Kind, route, i, spec.Name)
 		c.streamBackends(rule, from, spec.BackendRefs)
@@ -401,7 +403,7 @@ func (c *routeCompiler) tcp(route *gatewayv1.TCPRoute) {
 // tls makes a match of each name, for each has a place of its own: an exact name
 // goes before a wildcard, a longer wildcard before a shorter.
 func (c *routeCompiler) tls(route *gatewayv1.TLSRoute) {
-	from := Referrer{Kind: "TLSRoute", Namespace: route.Namespace}
+	from := Referrer{Kind: "TLSRoute", Namespace: route.Namespace, Parent: c.parent}
 	for i, spec := range route.Spec.Rules {
 		rule, index := c.rule(from.Kind, route, i, spec.Name)
 		c.streamBackends(rule, from, spec.BackendRefs)

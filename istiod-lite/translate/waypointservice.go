@@ -320,7 +320,7 @@ func tables(s *service, port servicePort, speaks apiwaypoint.Protocol, routes []
 		}
 		c := groups[client]
 		if c == nil {
-			c = &routeCompiler{backends: backends, table: &apiwaypoint.RouteTable{ClientNamespace: client}}
+			c = &routeCompiler{backends: backends, parent: s.key, table: &apiwaypoint.RouteTable{ClientNamespace: client}}
 			groups[client] = c
 		}
 		c.route(a.object)
