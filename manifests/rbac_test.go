@@ -66,6 +66,10 @@ func TestRightsAreThoseThatTheBinariesUse(t *testing.T) {
 			expand("get", "gateway.networking.k8s.io/httproutes", "gateway.networking.k8s.io/grpcroutes", "gateway.networking.k8s.io/tcproutes",
 				"gateway.networking.k8s.io/tlsroutes", "security.istio.io/authorizationpolicies",
 				"security.istio.io/requestauthentications", "networking.istio.io/serviceentries", "networking.istio.io/workloadentries"),
+			// What waypoints run as.
+			expand("get,list,watch,create,patch,delete", "apps/deployments", "autoscaling/horizontalpodautoscalers", "policy/poddisruptionbudgets", "serviceaccounts"),
+			expand("get,list,watch,create,patch,delete", "services"),
+			expand("get", "configmaps"), expand("create", "gateway.networking.k8s.io/gatewayclasses"),
 			expand("create", "authentication.k8s.io/tokenreviews"),
 			expand("create,list,patch,watch", "configmaps istio-ca-root-cert"))},
 		{"Role", "istiod", slices.Concat(

@@ -32,7 +32,7 @@ var layers = []struct {
 	{4, []string{
 		"ztunnel/config", "ztunnel/conntrack", "ztunnel/explain", "ztunnel/inbound", "ztunnel/inpod", "ztunnel/metrics",
 		"ztunnel/nexthop", "ztunnel/outbound", "ztunnel/redirect", "ztunnel/zds", "ztunnel/agent/...",
-		"istiod-lite/authority", "istiod-lite/ca", "istiod-lite/config", "istiod-lite/leader", "istiod-lite/rootcert",
+		"istiod-lite/authority", "istiod-lite/ca", "istiod-lite/config", "istiod-lite/deploy", "istiod-lite/leader", "istiod-lite/rootcert",
 		"istiod-lite/snapshot", "istiod-lite/status", "istiod-lite/translate", "istiod-lite/xds", "istiod-lite/source/...",
 		"waypoint/...", "manifests",
 	}},

@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"sync"
 
@@ -21,11 +22,13 @@ import (
 	"github.com/tulle-mesh/tulle/istiod-lite/authority"
 	"github.com/tulle-mesh/tulle/istiod-lite/ca"
 	"github.com/tulle-mesh/tulle/istiod-lite/config"
+	"github.com/tulle-mesh/tulle/istiod-lite/deploy"
 	"github.com/tulle-mesh/tulle/istiod-lite/leader"
 	"github.com/tulle-mesh/tulle/istiod-lite/rootcert"
 	"github.com/tulle-mesh/tulle/istiod-lite/source"
 	"github.com/tulle-mesh/tulle/istiod-lite/source/kube"
 	"github.com/tulle-mesh/tulle/istiod-lite/status"
+	"github.com/tulle-mesh/tulle/istiod-lite/translate"
 )
 
 // leaseName is the Lease of the replica that writes.
@@ -41,6 +44,7 @@ type cluster struct {
 	client   kubernetes.Interface
 	store    *authority.Store
 	status   *status.Writer
+	deploy   *deploy.Controller // nil when no waypoints are run
 }
 
 func newCluster(cfg config.Config, version string, log *zap.Logger, registry prometheus.Registerer) (*backend, error) {
@@ -79,12 +83,19 @@ func newCluster(cfg config.Config, version string, log *zap.Logger, registry pro
 	}
 	options := translateOptions(cfg)
 	options.Kubernetes = true
-	if c.status, err = c.newStatus(status.Decider{Options: options, Problems: src.Problems}); err != nil {
+	if err := c.newDeploy(options); err != nil {
+		return nil, err
+	}
+	decider := status.Decider{Options: options, Problems: src.Problems}
+	if c.deploy != nil {
+		decider.Deployed = c.deploy.Outcome
+	}
+	if c.status, err = c.newStatus(decider); err != nil {
 		return nil, err
 	}
 	return &backend{
 		source: src, options: options, authenticator: authenticator, placement: src, pods: pods, complete: true,
-		open: c.store.Open, follow: c.follow, observe: c.status.Observe, close: func() {},
+		open: c.store.Open, follow: c.follow, observe: c.observe, close: func() {},
 		describe: []zap.Field{zap.String("api_server", c.rest.Host), zap.String("namespace", cfg.Kubernetes.PodNamespace)},
 	}, nil
 }
@@ -125,6 +136,45 @@ func (c *cluster) newStatus(decider status.Decider) (*status.Writer, error) {
 	return status.New(status.Config{Client: client, Decider: decider, Logger: c.log.Named("status"), Registerer: c.registry})
 }
 
+// newDeploy makes what deploys waypoints, if it is to.
+func (c *cluster) newDeploy(options translate.Options) error {
+	if c.cfg.Waypoints.Image == "" {
+		return nil
+	}
+	config := rest.CopyConfig(c.rest)
+	config.QPS, config.Burst = writesPerSecond, 2*writesPerSecond
+	client, err := dynamic.NewForConfig(config)
+	if err != nil {
+		return err
+	}
+	metadata, err := metadata.NewForConfig(c.rest)
+	if err != nil {
+		return err
+	}
+	_, port, err := net.SplitHostPort(c.cfg.Listen)
+	if err != nil {
+		return fmt.Errorf("--listen: %w", err)
+	}
+	c.deploy, err = deploy.New(deploy.Config{
+		Dynamic: client, Metadata: metadata, Options: options, Changed: func() { c.status.Recheck() },
+		Settings: deploy.Settings{
+			Waypoints: c.cfg.Waypoints, RootNamespace: c.cfg.RootNamespace,
+			XDSAddress: net.JoinHostPort("istiod."+c.cfg.Kubernetes.PodNamespace+".svc", port),
+			LogLevel:   c.cfg.LogLevel, LogFormat: c.cfg.LogFormat,
+		},
+		Logger: c.log.Named("deploy"), Registerer: c.registry,
+	})
+	return err
+}
+
+// observe tells of a new state.
+func (c *cluster) observe(objects *source.Objects) {
+	if c.deploy != nil {
+		c.deploy.Observe(objects)
+	}
+	c.status.Observe(objects)
+}
+
 // follow starts what works beside the servers.
 func (c *cluster) follow(g *lifecycle.Group, a *certs.Authority) error {
 	metadata, err := metadata.NewForConfig(c.rest)
@@ -162,6 +212,9 @@ func (c *cluster) follow(g *lifecycle.Group, a *certs.Authority) error {
 			var wg sync.WaitGroup
 			wg.Go(func() { roots.Run(ctx) })
 			wg.Go(func() { c.status.Run(ctx) })
+			if c.deploy != nil {
+				wg.Go(func() { c.deploy.Run(ctx) })
+			}
 			wg.Wait()
 		})
 	})

@@ -64,6 +64,8 @@ type Config struct {
 	// LogLevel and LogFormat are those of internal/logging.
 	LogLevel  string
 	LogFormat string
+	// Waypoints are the settings of the waypoints that a cluster runs.
+	Waypoints Waypoints
 }
 
 // maxDebounce keeps the promise that a change leaves within 100 ms of the first
@@ -84,6 +86,7 @@ func Default() Config {
 		DrainDeadline: 5 * time.Second,
 		LogLevel:      "info",
 		LogFormat:     "text",
+		Waypoints:     Waypoints{ImagePullPolicy: "IfNotPresent"},
 	}
 }
 
@@ -106,6 +109,7 @@ func (c *Config) Flags(fs *flag.FlagSet) {
 	fs.StringVar(&c.RootOut, "root-out", c.RootOut, "file to write the root certificates to (default root-cert.pem in --state-dir)")
 	fs.DurationVar(&c.Debounce, "debounce", c.Debounce, "how long the first change of a burst waits for others, at most 80ms")
 	fs.DurationVar(&c.DrainDeadline, "drain-deadline", c.DrainDeadline, "how long a shutdown waits for calls under way")
+	c.Waypoints.flags(fs)
 	fs.StringVar(&c.LogLevel, "log-level", c.LogLevel, "error, warn, info or debug; scope:level for one scope")
 	fs.StringVar(&c.LogFormat, "log-format", c.LogFormat, "text or json")
 }
@@ -120,6 +124,7 @@ func (c Config) Validate() error {
 		c.validateFiles(fail)
 	}
 	c.validateAddresses(fail)
+	c.Waypoints.validate(c.Kubernetes.Enabled, fail)
 	if td, err := spiffeid.TrustDomainFromString(c.TrustDomain); err != nil {
 		fail("--trust-domain %q: %v", c.TrustDomain, err)
 	} else if td.Name() != c.TrustDomain { // it takes a whole ID too

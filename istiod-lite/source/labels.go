@@ -39,6 +39,10 @@ const (
 	// which else is called as the Gateway.
 	AnnotationServiceAccount = "gateway.istio.io/service-account"
 
+	// AnnotationNameOverride on a Gateway names the Deployment and Service of its
+	// proxies, which else are called as the Gateway.
+	AnnotationNameOverride = "gateway.istio.io/name-override"
+
 	LabelTunnel      = "networking.istio.io/tunnel"
 	LabelNetwork     = "topology.istio.io/network"
 	LabelRegion      = "topology.kubernetes.io/region"

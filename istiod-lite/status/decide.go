@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
+	"github.com/tulle-mesh/tulle/istiod-lite/deploy"
 	"github.com/tulle-mesh/tulle/istiod-lite/source"
 	"github.com/tulle-mesh/tulle/istiod-lite/translate"
 )
@@ -23,6 +24,9 @@ type Decider struct {
 	// Problems returns what of an object the source did not understand; nil
 	// when it understands all.
 	Problems func(source.Key) []source.Problem
+	// Deployed says what became of the deployment of a Gateway's waypoint; nil where
+	// nobody deploys any.
+	Deployed func(*gatewayv1.Gateway) deploy.Outcome
 }
 
 // view is what decisions about one state have in common. It is immutable.
@@ -55,7 +59,7 @@ func (d Decider) decide(v *view, obj metav1.Object) (Wanted, bool) {
 	case *gatewayv1.GatewayClass:
 		return v.gatewayClass(o)
 	case *gatewayv1.Gateway:
-		return v.gateway(o)
+		return d.gateway(v, o)
 	case *gatewayv1.HTTPRoute:
 		return v.route(o, o.Spec.ParentRefs), true
 	case *gatewayv1.GRPCRoute:
@@ -120,10 +124,10 @@ func (d Decider) policy(v *view, ap *securityv1.AuthorizationPolicy) Condition {
 		}
 		return yes(WaypointAccepted, "Accepted", message)
 	}
-	message := "This version of Tulle runs no waypoints: node proxies enforce the policy for all connections to the pods behind its targets, " +
+	message := "Not all targets are behind a waypoint that is ready: node proxies enforce the policy for all connections to the pods behind its targets, " +
 		"and what only a waypoint can decide makes it stricter."
 	if ap.Spec.Action == security.AuthorizationPolicy_AUDIT {
-		message = "This version of Tulle runs no waypoints."
+		message = "Not all targets are behind a waypoint that is ready."
 	}
 	if len(gaps) > 0 {
 		message += " " + strings.Join(gaps, ". ") + "."

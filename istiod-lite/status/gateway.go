@@ -9,49 +9,64 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
+	"github.com/tulle-mesh/tulle/istiod-lite/deploy"
 	"github.com/tulle-mesh/tulle/istiod-lite/source"
 	"github.com/tulle-mesh/tulle/istiod-lite/translate"
 )
 
-// noWaypoints is what there is to say of a Gateway that should be a waypoint.
-const noWaypoints = "This version of Tulle runs no waypoints: nothing listens for this Gateway, and traffic goes on without it."
-
-// gatewayClass takes on no class while no waypoint of it runs.
+// gatewayClass takes on the classes of waypoints.
 func (v *view) gatewayClass(class *gatewayv1.GatewayClass) (Wanted, bool) {
 	if class.Spec.ControllerName != ControllerName {
 		return Wanted{}, false
 	}
 	const kind = string(gatewayv1.GatewayClassConditionStatusAccepted)
-	for name, gw := range v.objects.Gateways {
-		if string(gw.Spec.GatewayClassName) == class.Name && v.waypoints.Ready(name) {
-			return Wanted{Conditions: []Condition{yes(kind, string(gatewayv1.GatewayClassReasonAccepted), "Gateways of this class are waypoints.")}}, true
-		}
-	}
-	return Wanted{Conditions: []Condition{no(kind, string(gatewayv1.GatewayClassReasonUnsupported),
-		"This version of Tulle runs no waypoints: Gateways of this class are not programmed.")}}, true
+	return Wanted{Conditions: []Condition{yes(kind, string(gatewayv1.GatewayClassReasonAccepted), "Gateways of this class are waypoints.")}}, true
 }
 
 // gateway says whether the waypoint takes traffic. What it says of having served is
 // never taken back: see translate.ConditionServing.
-func (v *view) gateway(gw *gatewayv1.Gateway) (Wanted, bool) {
+func (d Decider) gateway(v *view, gw *gatewayv1.Gateway) (Wanted, bool) {
 	if !translate.IsWaypoint(v.objects, gw) {
 		return Wanted{}, false
 	}
 	name := source.Name{Namespace: gw.Namespace, Name: gw.Name}
+	var outcome deploy.Outcome
+	if d.Deployed != nil {
+		outcome = d.Deployed(gw)
+	}
 	all, ready := v.waypoints.Pods(name)
-	accepted := no(string(gatewayv1.GatewayConditionAccepted), string(gatewayv1.GatewayReasonPending), noWaypoints)
-	programmed := no(string(gatewayv1.GatewayConditionProgrammed), string(gatewayv1.GatewayReasonPending), noWaypoints)
-	var want Wanted
+	accepted := yes(string(gatewayv1.GatewayConditionAccepted), string(gatewayv1.GatewayReasonAccepted), "It is a waypoint.")
+	programmed := no(string(gatewayv1.GatewayConditionProgrammed), string(gatewayv1.GatewayReasonPending), "")
 	switch {
 	case ready > 0:
-		accepted = yes(accepted.Type, string(gatewayv1.GatewayReasonAccepted), "It is a waypoint.")
 		programmed = yes(programmed.Type, string(gatewayv1.GatewayReasonProgrammed), "Pods of the waypoint are ready.")
 	case v.waypoints.Ready(name):
-		accepted = yes(accepted.Type, string(gatewayv1.GatewayReasonAccepted), "It is a waypoint.")
 		programmed.Message = "No pod of the waypoint is ready: connections to what is behind it are refused until one is."
 	case all > 0:
-		accepted = yes(accepted.Type, string(gatewayv1.GatewayReasonAccepted), "It is a waypoint.")
 		programmed.Message = "No pod of the waypoint is ready yet: traffic goes on without it until one is."
+	case outcome.Managed:
+		programmed.Message = "The waypoint is being deployed: traffic goes on without it until a pod of it is ready."
+	default:
+		programmed.Message = fmt.Sprintf("No pod of the waypoint runs, and it is not deployed from here: traffic goes on without it until pods of its own, behind the Service %s, are ready.", v.waypoints.Service(name))
+	}
+	var want Wanted
+	switch {
+	case outcome.Refused:
+		accepted = no(accepted.Type, outcome.Reason, outcome.Message)
+		if ready == 0 {
+			programmed.Reason, programmed.Message = string(gatewayv1.GatewayReasonInvalid), outcome.Message
+		}
+	case outcome.Message != "" && ready == 0:
+		programmed.Reason, programmed.Message = outcome.Reason, outcome.Message
+	case outcome.Message != "":
+		programmed.Message += " What it should be now is not in force. " + outcome.Message
+	}
+	problems := listenerProblems(gw)
+	if len(problems) > 0 && accepted.Status == metav1.ConditionTrue {
+		accepted.Reason, accepted.Message = string(gatewayv1.GatewayReasonListenersNotValid), "It is a waypoint. Some of its listeners have no effect."
+		if len(problems) == len(gw.Spec.Listeners) {
+			accepted.Status = metav1.ConditionFalse
+		}
 	}
 	want.Conditions = []Condition{accepted, programmed}
 	if v.waypoints.Ready(name) {
@@ -61,16 +76,40 @@ func (v *view) gateway(gw *gatewayv1.Gateway) (Wanted, bool) {
 		}
 	}
 	for _, l := range gw.Spec.Listeners {
-		conditions := []Condition{
-			{Type: string(gatewayv1.ListenerConditionAccepted), Status: accepted.Status, Reason: accepted.Reason, Message: accepted.Message},
-			{Type: string(gatewayv1.ListenerConditionProgrammed), Status: programmed.Status, Reason: programmed.Reason, Message: programmed.Message},
-		}
-		if accepted.Status == metav1.ConditionTrue {
-			conditions = append(conditions, yes(string(gatewayv1.ListenerConditionResolvedRefs), string(gatewayv1.ListenerReasonResolvedRefs), "It refers to nothing."))
-		}
-		want.Listeners = append(want.Listeners, Listener{Name: l.Name, Conditions: conditions})
+		want.Listeners = append(want.Listeners, Listener{Name: l.Name, Conditions: listenerConditions(accepted, programmed, problems[l.Name])})
 	}
 	return want, true
+}
+
+// listenerProblems says of the listeners that a waypoint cannot be why not.
+func listenerProblems(gw *gatewayv1.Gateway) map[gatewayv1.SectionName]Condition {
+	problems := map[gatewayv1.SectionName]Condition{}
+	for _, l := range gw.Spec.Listeners {
+		kind := string(gatewayv1.ListenerConditionAccepted)
+		switch {
+		case l.Protocol != "HBONE":
+			problems[l.Name] = no(kind, string(gatewayv1.ListenerReasonUnsupportedProtocol), fmt.Sprintf("A waypoint takes the mesh's tunnels: the protocol must be HBONE, not %s.", l.Protocol))
+		case l.Port != translate.WaypointPort:
+			problems[l.Name] = no(kind, string(gatewayv1.ListenerReasonPortUnavailable), fmt.Sprintf("A waypoint listens on port %d, not on %d.", translate.WaypointPort, l.Port))
+		}
+	}
+	return problems
+}
+
+func listenerConditions(accepted, programmed, problem Condition) []Condition {
+	const acceptedType, programmedType = string(gatewayv1.ListenerConditionAccepted), string(gatewayv1.ListenerConditionProgrammed)
+	if problem.Type != "" {
+		return []Condition{problem, no(programmedType, string(gatewayv1.ListenerReasonInvalid), problem.Message)}
+	}
+	ready := Condition{Type: programmedType, Status: programmed.Status, Reason: programmed.Reason, Message: programmed.Message}
+	if ready.Status != metav1.ConditionTrue && ready.Reason != string(gatewayv1.ListenerReasonPending) {
+		ready.Reason = string(gatewayv1.ListenerReasonInvalid)
+	}
+	own := yes(acceptedType, string(gatewayv1.ListenerReasonAccepted), "It takes the mesh's tunnels.")
+	if accepted.Status != metav1.ConditionTrue {
+		own = no(acceptedType, string(gatewayv1.ListenerReasonPending), accepted.Message)
+	}
+	return []Condition{own, ready, yes(string(gatewayv1.ListenerConditionResolvedRefs), string(gatewayv1.ListenerReasonResolvedRefs), "It refers to nothing.")}
 }
 
 // addressesStand is true where none is wanted: others may have written some.
@@ -117,7 +156,7 @@ func (v *view) route(r metav1.Object, refs []gatewayv1.ParentReference) Wanted {
 			if v.waypoints.Ready(name) {
 				conditions = append(conditions, notAccepted(gatewayv1.RouteReasonNotAllowedByListeners, "Routes in the mesh are attached to services; at the Gateway of a waypoint they have no effect."))
 			} else {
-				conditions = append(conditions, notAccepted(gatewayv1.RouteReasonPending, noWaypoints))
+				conditions = append(conditions, notAccepted(gatewayv1.RouteReasonPending, "The waypoint is not ready, and routes in the mesh are attached to services: at its Gateway they have no effect."))
 			}
 		} else {
 			parents := translate.Parents(r.GetNamespace(), []gatewayv1.ParentReference{ref})
@@ -150,7 +189,7 @@ func (v *view) atService(p translate.Parent, rules map[int]string, total int) []
 		return []Condition{notAccepted(gatewayv1.RouteReasonNoMatchingParent, fmt.Sprintf("%s has no such TCP port.", p.Service)), resolved}
 	}
 	if !binding.Bound {
-		return []Condition{notAccepted(gatewayv1.RouteReasonPending, "Routes of a service need a waypoint, and this version of Tulle runs none: the route has no effect."), resolved}
+		return []Condition{notAccepted(gatewayv1.RouteReasonPending, "Routes of a service need a waypoint that is ready, and it has none: the route has no effect."), resolved}
 	}
 	var faults []string
 	for _, i := range slices.Sorted(maps.Keys(rules)) {

@@ -37,6 +37,8 @@ type Writer struct {
 	// of waypoints' namespaces.
 	newestView atomic.Pointer[view]
 	wake       chan struct{}
+	// again has the next pass look at all objects, changed or not.
+	again atomic.Bool
 }
 
 // New checks cfg. It asks nothing of the API server yet.
@@ -62,6 +64,16 @@ func New(cfg Config) (*Writer, error) {
 // Observe tells of a new state. It does not block.
 func (w *Writer) Observe(objects *source.Objects) {
 	w.newest.Store(objects)
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Recheck has all objects compared with their status again, though none has changed:
+// something else that is said in it has. It does not block.
+func (w *Writer) Recheck() {
+	w.again.Store(true)
 	select {
 	case w.wake <- struct{}{}:
 	default:
@@ -117,11 +129,12 @@ func (w *Writer) Run(ctx context.Context) {
 // the state that it looked at.
 func (r *run) pass(since *source.Objects) *source.Objects {
 	objects := r.newest.Load()
-	if objects == nil || objects == since {
+	again := r.again.Swap(false)
+	if objects == nil || objects == since && !again {
 		return objects
 	}
 	v := r.viewOf(objects)
-	if since != nil && !changed(v, since) {
+	if since != nil && !again && !changed(v, since) {
 		return objects
 	}
 	for kind := range kinds {

@@ -79,7 +79,7 @@ func bind(objects *source.Objects, counts func(*securityv1.AuthorizationPolicy) 
 	if len(classes) == 0 {
 		return b
 	}
-	b.unknown = classes[waypointClass]
+	b.unknown = classes[WaypointClass]
 	for name, policies := range b.gateways {
 		if objects.Gateways[name] == nil {
 			b.gateways[name] = append(slices.Clip(policies), b.unknown...)

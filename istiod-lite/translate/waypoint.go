@@ -17,15 +17,15 @@ import (
 	"github.com/tulle-mesh/tulle/istiod-lite/source"
 )
 
-// waypointClass is the GatewayClass of waypoints, also where it was not made.
-const waypointClass = "istio-waypoint"
+// WaypointClass is the GatewayClass of waypoints, also where it was not made.
+const WaypointClass = "istio-waypoint"
 
-// waypointController is the controller of classes of waypoints.
-const waypointController = "istio.io/mesh-controller"
+// WaypointController is the controller of classes of waypoints.
+const WaypointController = "istio.io/mesh-controller"
 
-// waypointPort is the port of the listener that says who may use a waypoint, and
+// WaypointPort is the port of the listener that says who may use a waypoint, and
 // on which waypoints take the mesh's traffic.
-const waypointPort = 15008
+const WaypointPort = 15008
 
 // ConditionServing is set on a Gateway, and never taken back, once a pod of its
 // waypoint was ready. From then on traffic goes to the waypoint or nowhere: a
@@ -79,7 +79,7 @@ func (w *waypoint) address(o Options) *apiworkload.GatewayAddress {
 		Destination: &apiworkload.GatewayAddress_Hostname{Hostname: &apiworkload.NamespacedHostname{
 			Namespace: w.service.Namespace, Hostname: o.hostname(w.service),
 		}},
-		HboneMtlsPort: waypointPort,
+		HboneMtlsPort: WaypointPort,
 	}
 }
 
@@ -97,9 +97,9 @@ func (w *waypoint) same(v *waypoint) bool {
 func IsWaypoint(objects *source.Objects, gw *gatewayv1.Gateway) bool {
 	name := string(gw.Spec.GatewayClassName)
 	if class := objects.GatewayClasses[source.Name{Name: name}]; class != nil {
-		return class.Spec.ControllerName == waypointController
+		return class.Spec.ControllerName == WaypointController
 	}
-	return name == waypointClass
+	return name == WaypointClass
 }
 
 // WaypointAccount returns the service account under which a waypoint's pods run,
@@ -107,6 +107,15 @@ func IsWaypoint(objects *source.Objects, gw *gatewayv1.Gateway) bool {
 func WaypointAccount(gw *gatewayv1.Gateway) string {
 	if a := gw.Annotations[source.AnnotationServiceAccount]; a != "" {
 		return a
+	}
+	return gw.Name
+}
+
+// WaypointService returns the name of the Service, Deployment and so on that are made
+// for a waypoint.
+func WaypointService(gw *gatewayv1.Gateway) string {
+	if name := gw.Annotations[source.AnnotationNameOverride]; name != "" {
+		return name
 	}
 	return gw.Name
 }
@@ -130,8 +139,18 @@ func newWaypoint(objects *source.Objects, o Options, gw *gatewayv1.Gateway) *way
 		return nil
 	}
 	w := &waypoint{name: source.Name{Namespace: gw.Namespace, Name: gw.Name}, gateway: gw, account: WaypointAccount(gw), traffic: trafficType(objects, gw)}
-	w.service = w.name
+	w.service = source.Name{Namespace: gw.Namespace, Name: WaypointService(gw)}
+	for _, a := range gw.Spec.Addresses {
+		// Its author runs the proxy himself and says where.
+		if name, ok := o.serviceOf(a.Value); ok && name.Namespace == gw.Namespace && a.Type != nil && *a.Type == gatewayv1.HostnameAddressType {
+			w.service = name
+			break
+		}
+	}
 	for _, a := range gw.Status.Addresses {
+		if objects.Services[w.service] != nil {
+			break
+		}
 		if name, ok := o.serviceOf(a.Value); ok && name.Namespace == gw.Namespace && a.Type != nil && *a.Type == gatewayv1.HostnameAddressType {
 			w.service = name
 			break
@@ -263,6 +282,14 @@ func (x *Waypoints) Address(gateway source.Name) (string, bool) {
 		return "", false
 	}
 	return x.options.hostname(w.service), true
+}
+
+// Service returns the Service by which a waypoint is reached, there or not.
+func (x *Waypoints) Service(gateway source.Name) source.Name {
+	if w := x.byName[gateway]; w != nil {
+		return w.service
+	}
+	return source.Name{}
 }
 
 // In reports whether there are waypoints in a namespace, so that its pods matter.
@@ -433,7 +460,7 @@ func (x *Waypoints) bind(own map[string]string, namespace string, object *corev1
 		Message: fmt.Sprintf("Traffic goes through the waypoint %s.", name)}, true
 }
 
-const notReady = "Gateway %s: this version of Tulle runs no waypoints, and no pod of it is ready; traffic goes on without, and policies bound to it are enforced, more strictly, by node proxies"
+const notReady = "Gateway %s: no pod of the waypoint is ready yet; traffic goes on without, and policies bound to it are enforced, more strictly, by node proxies"
 
 // waypointName returns the waypoint that an object with these labels asks for,
 // and whether it does so itself, where its namespace's labels would count
@@ -462,7 +489,7 @@ func waypointName(labels map[string]string, namespace string, ns *corev1.Namespa
 // about it lets its own namespace in.
 func mayAttach(gw *gatewayv1.Gateway, namespace string, object *corev1.Namespace) bool {
 	for _, l := range gw.Spec.Listeners {
-		if l.Port != waypointPort {
+		if l.Port != WaypointPort {
 			continue
 		}
 		if l.AllowedRoutes == nil || l.AllowedRoutes.Namespaces == nil || l.AllowedRoutes.Namespaces.From == nil {
@@ -506,7 +533,7 @@ func (ns *namespace) warnWaypoint(object string, labels map[string]string, asked
 	if !ok || !own || asked.Bound {
 		return
 	}
-	w := Warning{Object: object, Message: fmt.Sprintf("it asks for the waypoint %s, and this version of Tulle runs no waypoints: traffic goes on without, "+
+	w := Warning{Object: object, Message: fmt.Sprintf("it asks for the waypoint %s, which is not ready: traffic goes on without, "+
 		"HTTPRoutes have no effect, and policies bound to the waypoint or its services are enforced, more strictly, by node proxies", waypoint)}
 	if asked.Reason != WaypointIsNotReady && asked.Reason != "" {
 		w.Message = fmt.Sprintf("it asks for the waypoint %s and does not get it: %s", waypoint, asked.Message)

@@ -21,7 +21,7 @@ func (t *Translator) updateWaypoints(u *update) {
 	}
 	for _, svc := range u.services {
 		for name, w := range x.byName {
-			if w.service == svc {
+			if w.service == svc || name.Namespace == svc.Namespace && WaypointService(w.gateway) == svc.Name {
 				dirty[name] = true
 			}
 		}

@@ -23,6 +23,7 @@ import (
 var istioKinds = []string{
 	"authorizationpolicies.security.istio.io",
 	"peerauthentications.security.istio.io",
+	"requestauthentications.security.istio.io",
 	"serviceentries.networking.istio.io",
 	"workloadentries.networking.istio.io",
 }

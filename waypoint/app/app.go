@@ -181,6 +181,7 @@ func (w *waypoint) run(ctx context.Context, srv *admin.Server) error {
 	background.Go("readiness", func(ctx context.Context) error {
 		mux := http.NewServeMux()
 		mux.Handle("GET /healthz/ready", w.ready.Handler())
+		mux.HandleFunc("GET /healthz/live", func(http.ResponseWriter, *http.Request) {}) // 200 as long as it answers
 		return admin.ListenAndServe(ctx, w.cfg.ReadinessAddr, mux)
 	})
 	background.Go("mesh", w.mesh.Run)

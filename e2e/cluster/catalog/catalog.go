@@ -39,7 +39,7 @@ type Sources struct {
 }
 
 // product lists the binaries that have an image each.
-var product = []string{"istiod-lite", "ztunnel", "tulle-agent"}
+var product = []string{"istiod-lite", "ztunnel", "tulle-agent", "waypoint"}
 
 // shop lists the example's programs; their images are named as the product's.
 var shop = []string{"shop-api", "shop-client", "shop-stock", "shop-web"}
