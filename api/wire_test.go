@@ -111,7 +111,7 @@ var fieldNumbers = map[protoreflect.FullName]string{
 	"tulle.waypoint.PathChange":          "full=1 prefix=2 regex=3",
 	"tulle.waypoint.Mirror":              "backend=1 numerator=2 denominator=3",
 	"tulle.waypoint.Cors":                "allow_origins=1 allow_credentials=2 allow_methods=3 allow_headers=4 expose_headers=5 max_age=6 allow_origin_regexes=7 forward_unmatched=8",
-	"tulle.waypoint.ExternalAuth":        "backend=1 grpc=2 path_prefix=3 allowed_headers=4 allowed_response_headers=5 max_body_bytes=6 partial_body=7 timeout=8 fail_open=9 status_on_error=10 added_headers=11 allowed_denial_headers=12 allowed_client_headers=13 name=14 clear_route_cache=15",
+	"tulle.waypoint.ExternalAuth":        "backend=1 grpc=2 path_prefix=3 allowed_headers=4 allowed_response_headers=5 max_body_bytes=6 partial_body=7 timeout=8 fail_open=9 status_on_error=10 added_headers=11 allowed_denial_headers=12 allowed_client_headers=13 name=14 clear_route_cache=15 raw_body=16",
 	"tulle.waypoint.Timeouts":            "request=1 backend=2",
 	"tulle.waypoint.Retry":               "attempts=1 codes=2 backoff=3 conditions=4 per_try_timeout=5 same_endpoint=6 other_localities=7",
 	"tulle.waypoint.SessionAffinity":     "cookie=1 header=2 absolute_timeout=3 idle_timeout=4 permanent=5",

@@ -2173,8 +2173,8 @@ type ExternalAuth struct {
 	Grpc    bool                   `protobuf:"varint,2,opt,name=grpc,proto3" json:"grpc,omitempty"`
 	// path_prefix goes before the path of the question; only HTTP.
 	PathPrefix string `protobuf:"bytes,3,opt,name=path_prefix,json=pathPrefix,proto3" json:"path_prefix,omitempty"`
-	// allowed_headers of the request that are sent along, in lower case; gRPC sends all
-	// without any.
+	// allowed_headers of the request that are sent along, in lower case; an element of
+	// this and the other lists may have "*" at one end. gRPC sends all without any.
 	AllowedHeaders []string `protobuf:"bytes,4,rep,name=allowed_headers,json=allowedHeaders,proto3" json:"allowed_headers,omitempty"`
 	// allowed_response_headers of the answer that the request gets, in lower case.
 	AllowedResponseHeaders []string `protobuf:"bytes,5,rep,name=allowed_response_headers,json=allowedResponseHeaders,proto3" json:"allowed_response_headers,omitempty"`
@@ -2182,7 +2182,7 @@ type ExternalAuth struct {
 	MaxBodyBytes uint32 `protobuf:"varint,6,opt,name=max_body_bytes,json=maxBodyBytes,proto3" json:"max_body_bytes,omitempty"`
 	// partial_body sends as much of a longer one instead.
 	PartialBody bool `protobuf:"varint,7,opt,name=partial_body,json=partialBody,proto3" json:"partial_body,omitempty"`
-	// timeout of one question; absent is 600 milliseconds, Istio's default.
+	// timeout of one question, another endpoint's attempts included; absent is 5 seconds.
 	Timeout *durationpb.Duration `protobuf:"bytes,8,opt,name=timeout,proto3" json:"timeout,omitempty"`
 	// fail_open passes requests that could not be asked about.
 	FailOpen bool `protobuf:"varint,9,opt,name=fail_open,json=failOpen,proto3" json:"fail_open,omitempty"`
@@ -2199,8 +2199,10 @@ type ExternalAuth struct {
 	Name string `protobuf:"bytes,14,opt,name=name,proto3" json:"name,omitempty"`
 	// clear_route_cache: headers that the answer changed may lead to another rule.
 	ClearRouteCache bool `protobuf:"varint,15,opt,name=clear_route_cache,json=clearRouteCache,proto3" json:"clear_route_cache,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// raw_body sends the body as bytes, whatever it holds; only gRPC.
+	RawBody       bool `protobuf:"varint,16,opt,name=raw_body,json=rawBody,proto3" json:"raw_body,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ExternalAuth) Reset() {
@@ -2334,6 +2336,13 @@ func (x *ExternalAuth) GetName() string {
 func (x *ExternalAuth) GetClearRouteCache() bool {
 	if x != nil {
 		return x.ClearRouteCache
+	}
+	return false
+}
+
+func (x *ExternalAuth) GetRawBody() bool {
+	if x != nil {
+		return x.RawBody
 	}
 	return false
 }
@@ -6654,7 +6663,7 @@ const file_api_waypoint_waypoint_proto_rawDesc = "" +
 	"\x0eexpose_headers\x18\x05 \x03(\tR\rexposeHeaders\x122\n" +
 	"\amax_age\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x06maxAge\x120\n" +
 	"\x14allow_origin_regexes\x18\a \x03(\tR\x12allowOriginRegexes\x12+\n" +
-	"\x11forward_unmatched\x18\b \x01(\bR\x10forwardUnmatched\"\x8a\x05\n" +
+	"\x11forward_unmatched\x18\b \x01(\bR\x10forwardUnmatched\"\xa5\x05\n" +
 	"\fExternalAuth\x121\n" +
 	"\abackend\x18\x01 \x01(\v2\x17.tulle.waypoint.BackendR\abackend\x12\x12\n" +
 	"\x04grpc\x18\x02 \x01(\bR\x04grpc\x12\x1f\n" +
@@ -6672,7 +6681,8 @@ const file_api_waypoint_waypoint_proto_rawDesc = "" +
 	"\x16allowed_denial_headers\x18\f \x03(\tR\x14allowedDenialHeaders\x124\n" +
 	"\x16allowed_client_headers\x18\r \x03(\tR\x14allowedClientHeaders\x12\x12\n" +
 	"\x04name\x18\x0e \x01(\tR\x04name\x12*\n" +
-	"\x11clear_route_cache\x18\x0f \x01(\bR\x0fclearRouteCache\"t\n" +
+	"\x11clear_route_cache\x18\x0f \x01(\bR\x0fclearRouteCache\x12\x19\n" +
+	"\braw_body\x18\x10 \x01(\bR\arawBody\"t\n" +
 	"\bTimeouts\x123\n" +
 	"\arequest\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\arequest\x123\n" +
 	"\abackend\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\abackend\"\xa1\x02\n" +
