@@ -24,7 +24,15 @@ type Config struct {
 	// LoadBalancing prefers near endpoints, from Place.
 	LoadBalancing workload.LoadBalancing
 	Place         Place
-	SlowStart     SlowStart
+	// FailoverTo is the region that follows the own one where LoadBalancing fails over
+	// from region to region; "" makes all others equal.
+	FailoverTo string
+	// RingSize is the least number of points on a ring: 1,024 when 0. TableSize is that
+	// of Maglev's table, a prime: 65,537 when 0.
+	RingSize, TableSize int
+	// Hash are the keys that hashed balancers choose by, the first that a request has.
+	Hash      []HashKey
+	SlowStart SlowStart
 	// EWMADecay is how long peak EWMA remembers: 10 s when 0.
 	EWMADecay time.Duration
 	// Outlier ejects targets that fail requests; nil ejects none.
@@ -56,6 +64,10 @@ func (c *Config) validate() error {
 		return errors.New("slow start: negative, or more than 100 %")
 	case c.EWMADecay < 0:
 		return errors.New("a negative EWMA decay")
+	case c.RingSize < 0 || c.RingSize > maxRing:
+		return fmt.Errorf("a ring of %d points, of %d that are allowed", c.RingSize, maxRing)
+	case c.TableSize != 0 && (c.TableSize < 2 || c.TableSize > maxTable || !prime(c.TableSize)):
+		return fmt.Errorf("a table of %d places: not a prime up to %d", c.TableSize, maxTable)
 	}
 	return errors.Join(c.Outlier.validate(), c.Health.validate(), c.Adaptive.validate(), c.Pool.validate(), c.Budget.validate())
 }

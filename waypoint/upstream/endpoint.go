@@ -1,6 +1,8 @@
 package upstream
 
 import (
+	"context"
+	"net"
 	"net/netip"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -29,7 +31,25 @@ type Endpoint struct {
 	Weight uint32
 	// Healthy is what the control plane says: Kubernetes' readiness.
 	Healthy bool
+	// Secure puts TLS over connections to the application, inside the tunnel where there
+	// is one; nil none. When it changes, connections are made anew.
+	Secure Securer
 }
+
+// Securer puts TLS over a connection to an application. It owns conn, and closes it
+// with an error, which is a *SecureError. It must be comparable.
+type Securer interface {
+	// Secure offers the application protocols, none for what is carried as bytes. ctx
+	// bounds the handshake.
+	Secure(ctx context.Context, conn net.Conn, protocols ...string) (net.Conn, error)
+}
+
+// SecureError says that an application did not prove to be the one that is meant, or
+// that there is no TLS with it.
+type SecureError struct{ Err error }
+
+func (e *SecureError) Error() string { return "TLS with the application: " + e.Err.Error() }
+func (e *SecureError) Unwrap() error { return e.Err }
 
 // Place is where something runs. Empty parts are unknown, and shared with nobody.
 type Place struct {

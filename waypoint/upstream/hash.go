@@ -47,7 +47,7 @@ type ring struct {
 	shift uint
 }
 
-func newRing(targets []*Target, weights []uint32) *ring {
+func newRing(targets []*Target, weights []uint32, size int) *ring {
 	var sum uint64
 	for _, w := range weights {
 		sum += uint64(w)
@@ -58,6 +58,10 @@ func newRing(targets []*Target, weights []uint32) *ring {
 	least, each := uint64(slices.Min(weights)), uint64(ringPoints)
 	for each > 1 && sum/least*each > maxRing {
 		each /= 2
+	}
+	// More of them where a larger ring is wanted, by doubling, for the same reason.
+	for sum/least*each < uint64(size) && sum/least*each*2 <= maxRing {
+		each *= 2
 	}
 	type point struct {
 		at     uint64
@@ -120,7 +124,11 @@ func (r *ring) pick(hash uint64, try int) int {
 // weight.
 type maglev []uint16
 
-func newMaglev(targets []*Target, weights []uint32) maglev {
+func newMaglev(targets []*Target, weights []uint32, places int) maglev {
+	if places == 0 {
+		places = maglevSize
+	}
+	size := uint64(places)
 	type turn struct {
 		offset, skip uint64
 		share, due   float64
@@ -131,15 +139,15 @@ func newMaglev(targets []*Target, weights []uint32) maglev {
 	turns := make([]turn, len(targets))
 	for i, t := range targets {
 		turns[i] = turn{
-			offset: t.hash % maglevSize, skip: mix(t.hash)%(maglevSize-1) + 1,
+			offset: t.hash % size, skip: mix(t.hash)%(size-1) + 1,
 			share: float64(weights[i]) / most, order: t.hash, index: uint16(i),
 		}
 	}
 	// Replicas agree whatever order they were told the endpoints in.
 	slices.SortFunc(turns, func(a, b turn) int { return cmp.Compare(a.order, b.order) })
-	table := make(maglev, maglevSize)
-	taken := make([]bool, maglevSize)
-	for left := maglevSize; ; {
+	table := make(maglev, places)
+	taken := make([]bool, places)
+	for left := places; ; {
 		for i := range turns {
 			t := &turns[i]
 			if t.due += t.share; t.due < 1 {
@@ -148,14 +156,14 @@ func newMaglev(targets []*Target, weights []uint32) maglev {
 			t.due--
 			at := t.offset
 			for taken[at] {
-				if at += t.skip; at >= maglevSize {
-					at -= maglevSize
+				if at += t.skip; at >= size {
+					at -= size
 				}
 			}
 			taken[at], table[at] = true, t.index
 			// Where it looks next time; its order has come so far.
-			if t.offset = at + t.skip; t.offset >= maglevSize {
-				t.offset -= maglevSize
+			if t.offset = at + t.skip; t.offset >= size {
+				t.offset -= size
 			}
 			if left--; left == 0 {
 				return table
@@ -168,5 +176,15 @@ func (m maglev) pick(hash uint64, try int) int {
 	if try > 0 {
 		hash = mix(hash + uint64(try))
 	}
-	return int(m[hash%maglevSize])
+	return int(m[hash%uint64(len(m))])
+}
+
+// prime reports whether n, at least 2, is one.
+func prime(n int) bool {
+	for d := 2; d*d <= n; d++ {
+		if n%d == 0 {
+			return false
+		}
+	}
+	return n >= 2
 }

@@ -150,13 +150,17 @@ func (b *Backend) check(ctx context.Context, t *Target, h Health, failing bool) 
 }
 
 // TCPChecker is passed by an endpoint that takes a connection.
-type TCPChecker struct {
-	Dial func(ctx context.Context, e *Endpoint) (net.Conn, error)
+type TCPChecker struct{ Connector Connector }
+
+// Connector connects to endpoints for bytes. An error means that the application has
+// seen nothing.
+type Connector interface {
+	Connect(ctx context.Context, e *Endpoint) (net.Conn, error)
 }
 
 // Check connects.
 func (c TCPChecker) Check(ctx context.Context, e *Endpoint) error {
-	conn, err := c.Dial(ctx, e)
+	conn, err := c.Connector.Connect(ctx, e)
 	if err != nil {
 		return err
 	}
@@ -173,8 +177,10 @@ type HTTPChecker struct {
 	// Authority is the endpoint's address when empty.
 	Authority string
 	Header    message.Header
-	// Low and High are 200 and 299 when both are 0.
+	// Low and High are 200 and 299 when both are 0 and there are no Codes.
 	Low, High int
+	// Codes are statuses besides those from Low to High.
+	Codes StatusSet
 }
 
 // Check sends the request on a connection of its own, so that a pool which has none
@@ -186,11 +192,11 @@ func (c HTTPChecker) Check(ctx context.Context, e *Endpoint) error {
 	}
 	r.Path, r.Query, r.HasQuery = strings.Cut(orElse(c.Path, "/"), "?")
 	low, high := c.Low, c.High
-	if low == 0 && high == 0 {
+	if low == 0 && high == 0 && c.Codes == (StatusSet{}) {
 		low, high = 200, 299
 	}
 	return ask(ctx, c.Dialer, e, c.Protocol, r, nil, func(p *message.Response, _ message.Body) error {
-		if p.Status < low || p.Status > high {
+		if (p.Status < low || p.Status > high) && !c.Codes.Has(p.Status) {
 			return fmt.Errorf("status %d", p.Status)
 		}
 		return nil

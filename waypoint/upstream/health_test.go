@@ -248,20 +248,27 @@ func FuzzGRPCHealth(f *testing.F) {
 func TestTCPChecker(t *testing.T) {
 	e := endpoints(1)[0]
 	closed := make(chan struct{})
-	c := upstream.TCPChecker{Dial: func(context.Context, *upstream.Endpoint) (net.Conn, error) {
+	c := upstream.TCPChecker{Connector: connector(func(context.Context, *upstream.Endpoint) (net.Conn, error) {
 		near, far := net.Pipe()
 		go func() {
 			_, _ = far.Read(make([]byte, 1))
 			close(closed)
 		}()
 		return near, nil
-	}}
+	})}
 	if err := c.Check(t.Context(), &e); err != nil {
 		t.Error(err)
 	}
 	<-closed
-	c.Dial = func(context.Context, *upstream.Endpoint) (net.Conn, error) { return nil, errClosed }
+	c.Connector = connector(func(context.Context, *upstream.Endpoint) (net.Conn, error) { return nil, errClosed })
 	if err := c.Check(t.Context(), &e); !errors.Is(err, errClosed) {
 		t.Errorf("error %v", err)
 	}
+}
+
+// connector is a function that connects.
+type connector func(context.Context, *upstream.Endpoint) (net.Conn, error)
+
+func (f connector) Connect(ctx context.Context, e *upstream.Endpoint) (net.Conn, error) {
+	return f(ctx, e)
 }

@@ -13,6 +13,8 @@ const (
 	// step visits all of them, and Envoy's figure (the paper, section 3.4, takes the
 	// same for "small" tables). Hosts differ by at most n/maglevSize of their share.
 	maglevSize = 65537
+	// maxTable bounds the places of a Maglev table, Envoy's figure: 10 MB per tier.
+	maxTable = 5_000_011
 	// stride is the largest weight of the weighted round robin; others are scaled to
 	// it, so that one is exact to 1/65535.
 	stride = 1<<16 - 1

@@ -32,7 +32,8 @@ func shared(preference []workload.Scope, a, b *Place) int {
 
 // tierOf returns which tier an endpoint belongs to, 0 being the nearest; false when
 // the preference is strict and it is too far.
-func tierOf(lb *workload.LoadBalancing, own, theirs *Place) (int, bool) {
+// failoverTo is the region that comes before other regions than the own.
+func tierOf(lb *workload.LoadBalancing, failoverTo string, own, theirs *Place) (int, bool) {
 	if len(lb.Preference) == 0 {
 		return 0, true
 	}
@@ -40,7 +41,11 @@ func tierOf(lb *workload.LoadBalancing, own, theirs *Place) (int, bool) {
 	case workload.ModeStrict:
 		return 0, shared(lb.Preference, own, theirs) == len(lb.Preference)
 	case workload.ModeFailover:
-		return len(lb.Preference) - shared(lb.Preference, own, theirs), true
+		n := len(lb.Preference) - shared(lb.Preference, own, theirs)
+		if failoverTo != "" && n == len(lb.Preference) && theirs.Region != failoverTo {
+			n++
+		}
+		return n, true
 	default:
 		return 0, true
 	}

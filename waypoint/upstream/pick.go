@@ -42,6 +42,8 @@ type Options struct {
 	// Avoid lists targets that were tried; one of them is chosen only when there is no
 	// other.
 	Avoid []*Target
+	// Farther looks among endpoints that are not as near as those to avoid first.
+	Farther bool
 }
 
 // Pick chooses a target. It takes no lock and allocates nothing but its error.
@@ -59,7 +61,7 @@ func (b *Backend) Pick(o Options) (*Target, error) {
 	if !o.Hashed && (s.settings.Balancer.hashed() || len(s.tiers) > 1) {
 		hash = rand.Uint64()
 	}
-	if t := s.pick(b, hash, o.Avoid); t != nil {
+	if t := s.pick(b, hash, o); t != nil {
 		return t, nil
 	}
 	return nil, b.nobody()
@@ -85,8 +87,8 @@ func (s *set) session(token uint64) *Target {
 	return nil
 }
 
-func (s *set) pick(b *Backend, hash uint64, avoid []*Target) *Target {
-	at := 0
+func (s *set) pick(b *Backend, hash uint64, o Options) *Target {
+	avoid, at := o.Avoid, 0
 	if len(s.tiers) > 1 {
 		// Mixed, so that the keys of a tier do not all lie in one part of its table.
 		r := mix(hash) >> 32
@@ -94,8 +96,11 @@ func (s *set) pick(b *Backend, hash uint64, avoid []*Target) *Target {
 			at++
 		}
 	}
+	if o.Farther && len(avoid) > 0 {
+		at = s.farther(at, avoid)
+	}
 	t := &s.tiers[at]
-	if t.picker == nil || s.bounds[at] == 0 {
+	if t.picker == nil || s.bounds[len(s.bounds)-1] == 0 {
 		return nil
 	}
 	var second *Target // was tried, or is not warm
@@ -146,6 +151,21 @@ func (s *set) pick(b *Backend, hash uint64, avoid []*Target) *Target {
 		}
 	}
 	return second
+}
+
+// farther returns the first tier with somebody to choose that has none of those that
+// were tried, at when there is none.
+func (s *set) farther(at int, tried []*Target) int {
+	for i := range s.tiers {
+		t := &s.tiers[i]
+		if t.picker == nil || !slices.ContainsFunc(t.targets, func(c *Target) bool { return c.serving.Load() }) {
+			continue
+		}
+		if !slices.ContainsFunc(tried, func(c *Target) bool { return slices.Contains(t.targets, c) }) {
+			return i
+		}
+	}
+	return at
 }
 
 // refresh makes the set anew because the time has come for it.

@@ -28,7 +28,46 @@ const (
 	On5xx
 	// On409: a conflict, Envoy's "retriable-4xx".
 	On409
+	// OnRateLimited: an answer with x-envoy-ratelimited, which no other condition takes.
+	OnRateLimited
 )
+
+// words are Envoy's names for conditions (x-envoy-retry-on); what it counts as an answer
+// of 5xx includes that there was none.
+var words = map[string]Conditions{
+	"5xx":                    On5xx | OnReset | OnTimeout | OnConnectFailure | OnRefused,
+	"gateway-error":          OnGatewayError | OnReset | OnTimeout | OnConnectFailure | OnRefused,
+	"reset":                  OnReset | OnTimeout | OnConnectFailure | OnRefused,
+	"reset-before-request":   OnConnectFailure | OnRefused,
+	"connect-failure":        OnConnectFailure,
+	"refused-stream":         OnRefused,
+	"retriable-4xx":          On409,
+	"envoy-ratelimited":      OnRateLimited,
+	"retriable-status-codes": 0, // the codes say it
+}
+
+// grpcWords are its names for statuses (x-envoy-retry-grpc-on).
+var grpcWords = map[string]int{
+	"cancelled":          grpcCancelled,
+	"deadline-exceeded":  grpcDeadlineExceeded,
+	"internal":           grpcInternal,
+	"resource-exhausted": grpcResourceExhausted,
+	"unavailable":        grpcUnavailable,
+}
+
+// Add adds what one of Envoy's words for retries says, and reports whether it is one:
+// of x-envoy-retry-on or x-envoy-retry-grpc-on.
+func (p *RetryPolicy) Add(word string) bool {
+	if on, known := words[word]; known {
+		p.On |= on
+		return true
+	}
+	status, known := grpcWords[word]
+	if known {
+		p.GRPC |= 1 << status
+	}
+	return known
+}
 
 // StatusSet is a set of HTTP statuses. The zero value is empty.
 type StatusSet [10]uint64
@@ -62,6 +101,9 @@ type RetryPolicy struct {
 	// PerTry is the time of one attempt, 0 without end.
 	PerTry  time.Duration
 	Backoff Backoff
+	// SameEndpoint does not avoid those that were tried; OtherLocalities goes to
+	// endpoints that are farther away than they.
+	SameEndpoint, OtherLocalities bool
 }
 
 // DefaultRetry is what Istio's waypoints do without a policy: two retries of what no
@@ -187,8 +229,12 @@ func (p *RetryPolicy) wants(a *Attempt) bool {
 	case TimedOut:
 		on = OnTimeout | OnGatewayError | On5xx
 	default:
-		if a.GRPC > 0 {
-			return a.GRPC < grpcStatuses && p.GRPC&(1<<a.GRPC) != 0
+		// Who limits rates wants no more of it.
+		if a.Header.Has("x-envoy-ratelimited") {
+			return p.On&OnRateLimited != 0
+		}
+		if a.GRPC > 0 && a.GRPC < grpcStatuses && p.GRPC&(1<<a.GRPC) != 0 {
+			return true
 		}
 		switch {
 		case a.Status == 409:

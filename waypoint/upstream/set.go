@@ -52,7 +52,7 @@ func (b *Backend) rebuild(now int64) {
 			t.serving.Store(false)
 			continue
 		}
-		n, near := tierOf(&cfg.LoadBalancing, &cfg.Place, &e.Place)
+		n, near := tierOf(&cfg.LoadBalancing, cfg.FailoverTo, &cfg.Place, &e.Place)
 		if !near {
 			t.serving.Store(false)
 			continue
@@ -95,7 +95,7 @@ func (b *Backend) rebuild(now int64) {
 			t.serving.Store(s.panicking || t.fit())
 		}
 		var before *tier
-		if i < len(old.tiers) && old.settings.Balancer == cfg.Balancer {
+		if i < len(old.tiers) && old.settings.Balancer == cfg.Balancer && old.settings.RingSize == cfg.RingSize && old.settings.TableSize == cfg.TableSize {
 			before = &old.tiers[i]
 		}
 		b.arrange(&tiers[i], left[i], before)
@@ -124,9 +124,9 @@ func (b *Backend) arrange(t *tier, left int, before *tier) {
 		case before != nil && slices.Equal(before.members, t.members) && slices.Equal(before.weights, t.weights):
 			t.picker = before.picker // only health has changed
 		case cfg.Balancer == RingHash:
-			t.picker = newRing(t.members, t.weights)
+			t.picker = newRing(t.members, t.weights, cfg.RingSize)
 		default:
-			t.picker = newMaglev(t.members, t.weights)
+			t.picker = newMaglev(t.members, t.weights, cfg.TableSize)
 		}
 		return
 	}
