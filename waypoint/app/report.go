@@ -75,7 +75,7 @@ func (r *reporter) report(q *forward.Record) {
 		zap.Stringer("src.addr", c.Source), zap.String("src.workload", source), zap.String("src.namespace", sourceNamespace),
 		zap.Stringer("src.identity", c.Identity), zap.Stringer("dst.addr", c.Destination), zap.String("dst.service", c.Service.Hostname),
 		zap.String("flags", flag),
-		zap.String("backend", q.Backend), zap.String("endpoint", q.Endpoint), zap.Int("attempts", q.Attempts),
+		zap.String("backend", q.Backend), zap.String("endpoint", q.Endpoint()), zap.Int("attempts", q.Attempts),
 		zap.Int64("bytes_recv", q.Received), zap.Int64("bytes_sent", q.Sent), zap.Duration("duration", q.Duration),
 	}
 	what := "connection"

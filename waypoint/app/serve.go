@@ -74,7 +74,9 @@ func (w *waypoint) serveHTTP(ctx context.Context, c *listener.Connection, client
 	if err != nil {
 		return // closed before it said anything
 	}
+	client.Version = 1
 	if two {
+		client.Version = 2
 		err = w.http2.Serve(ctx, first)
 	} else {
 		err = w.http1.Serve(ctx, first)

@@ -14,6 +14,7 @@ import (
 	"github.com/tulle-mesh/tulle/internal/workload"
 	"github.com/tulle-mesh/tulle/waypoint/message"
 	"github.com/tulle-mesh/tulle/waypoint/route"
+	"github.com/tulle-mesh/tulle/waypoint/trace"
 	"github.com/tulle-mesh/tulle/waypoint/upstream"
 )
 
@@ -89,10 +90,13 @@ func (e *exchange) attempts(ctx context.Context, up *upstream.Backend, protocol 
 			a = new(attempt)
 		}
 		a.e, a.number = e, number
+		if e.rec.Span != nil {
+			e.rec.Span.Begin(&r.Header, time.Now())
+		}
 		decision := a.run(ctx, up, protocol, upstream.Options{Avoid: tried, Session: e.session.Target}, r, policy, free)
 		e.rec.Attempts = number
 		if target := a.x.Target(); target != nil {
-			e.rec.Endpoint = target.Endpoint().String()
+			e.rec.Target = target
 			tried = append(tried, target)
 		}
 		// Who could not be connected to has no work with it, and needs no protection.
@@ -106,9 +110,11 @@ func (e *exchange) attempts(ctx context.Context, up *upstream.Backend, protocol 
 		}
 		if !decision.Retry {
 			a.finish(ctx)
+			a.trace()
 			a.close()
 			return
 		}
+		a.trace()
 		a.close()
 		if decision.Free {
 			free++
@@ -241,6 +247,7 @@ func (a *attempt) finish(ctx context.Context) {
 	r := a.response
 	e.rec.Status = r.Status
 	if a.switches() {
+		e.rec.Response, e.rec.Head = r, time.Since(e.rec.Start)
 		a.join(ctx)
 		return
 	}
@@ -264,7 +271,7 @@ func (a *attempt) finish(ctx context.Context) {
 	}
 	var trailer message.Header
 	if !empty {
-		sent, err := pump(e.x, a.x.Body())
+		sent, err := pump(e.x, a.x.Body(), &e.messages)
 		e.rec.Sent = sent
 		if err != nil {
 			flag, failure := flagDownstream, upstream.NoFailure
@@ -287,6 +294,7 @@ func (a *attempt) finish(ctx context.Context) {
 			return
 		}
 		trailer = a.x.Body().Trailer()
+		e.rec.Trailer = trailer
 	}
 	if v := trailer.Get("grpc-status"); v != "" {
 		e.rec.GRPC, _ = strconv.Atoi(v)
@@ -295,6 +303,18 @@ func (a *attempt) finish(ctx context.Context) {
 		e.rec.GRPC, _ = strconv.Atoi(v)
 	}
 	e.rec.fail(flagDownstream, e.x.Close(trailer))
+}
+
+// trace tells of the attempt.
+func (a *attempt) trace() {
+	if a.e.rec.Span == nil {
+		return
+	}
+	o := trace.Outcome{GRPC: -1, Target: a.x.Target(), Err: a.err}
+	if a.response != nil {
+		o.Status, o.GRPC = a.response.Status, a.e.rec.GRPC
+	}
+	a.e.rec.Span.End(time.Now(), o)
 }
 
 // switches reports whether bytes follow instead of messages.

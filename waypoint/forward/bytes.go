@@ -104,14 +104,14 @@ func (b *Bytes) connect(ctx context.Context, f *Forwarder, svc *mesh.Service, co
 			return err
 		}
 		b.rec.Attempts++
-		b.rec.Endpoint = target.Endpoint().String()
+		b.rec.Target = target
 		b.call = target.Begin()
 		if b.conn, err = connect(ctx, target.Endpoint()); err == nil {
 			b.rec.Flag = ""
 			b.call.Report(upstream.Outcome{Status: 200, GRPC: -1})
 			return nil
 		}
-		b.call.Report(upstream.Outcome{Failure: upstream.FailureOf(ctx, &upstream.ConnectError{Endpoint: b.rec.Endpoint, Err: err}), GRPC: -1})
+		b.call.Report(upstream.Outcome{Failure: upstream.FailureOf(ctx, &upstream.ConnectError{Endpoint: b.rec.Endpoint(), Err: err}), GRPC: -1})
 		b.call.End()
 		tried = append(tried, target)
 		if len(tried) == connectAttempts || ctx.Err() != nil {

@@ -28,8 +28,9 @@ type content struct {
 	bytes   []byte         // whole
 	trailer message.Header // whole
 	body    message.Body   // streamed
-	// received counts what came from the client.
+	// received counts what came from the client, and messages those of gRPC in it.
 	received int64
+	messages messages
 
 	mu      sync.Mutex
 	started bool  // streamed: some of it is gone
@@ -76,6 +77,7 @@ func (c *content) take(r *message.Request, x message.Exchange) error {
 		switch {
 		case errors.Is(err, io.EOF):
 			c.trailer, c.received = c.body.Trailer(), int64(len(c.bytes))
+			c.messages.count(c.bytes)
 			return nil
 		case err != nil:
 			return err
@@ -105,9 +107,11 @@ func (c *content) send(a *attempt) error {
 // stream passes the content as it comes, until its end or that of the attempt.
 func (c *content) stream(a *attempt) {
 	defer a.uploaded.Store(true)
-	n, err := pump(&a.x, c.body)
+	counted := c.messages
+	n, err := pump(&a.x, c.body, &counted)
 	c.mu.Lock()
 	c.received += n
+	c.messages = counted
 	c.mu.Unlock()
 	if err == nil {
 		// A failure shows in the response.
@@ -138,11 +142,11 @@ func (c *content) failure() error {
 	return c.failed
 }
 
-// total is how much came from the client.
-func (c *content) total() int64 {
+// total is how much came from the client, and how many messages of gRPC.
+func (c *content) total() (bytes, messages int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.received
+	return c.received, c.messages.seen
 }
 
 // refuseContent answers a request whose content could not be read.

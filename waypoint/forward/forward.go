@@ -15,6 +15,7 @@ import (
 	"github.com/tulle-mesh/tulle/waypoint/mesh"
 	"github.com/tulle-mesh/tulle/waypoint/message"
 	"github.com/tulle-mesh/tulle/waypoint/route"
+	"github.com/tulle-mesh/tulle/waypoint/trace"
 	"github.com/tulle-mesh/tulle/waypoint/upstream"
 )
 
@@ -32,6 +33,12 @@ type Client struct {
 	Service workload.ServiceKey
 	Port    uint16
 
+	// Version of HTTP that it speaks, 1 or 2; 0 for bytes.
+	Version int
+	// Memo is what a Report keeps of the connection. Who makes the Client may set it
+	// before the first request, and nobody afterwards.
+	Memo any
+
 	// forwarded is what cert returned: the same for all requests of a connection.
 	forwarded atomic.Pointer[string]
 }
@@ -43,6 +50,8 @@ type Config struct {
 	Identity spiffeid.ID
 	// Report gets every request when it is over; nil nobody. It must not block.
 	Report func(*Record)
+	// Tracer starts the spans of requests; nil none.
+	Tracer *trace.Tracer
 	Logger *zap.Logger
 }
 
@@ -53,7 +62,11 @@ type Forwarder struct {
 	// backends and mirrors spread requests over their choices.
 	backends, mirrors route.Spread
 	shadows           shadows
+	active            atomic.Int64
 }
+
+// Active is how many requests are under way.
+func (f *Forwarder) Active() int64 { return f.active.Load() }
 
 // New returns a Forwarder; Close ends it.
 func New(cfg Config) *Forwarder {
@@ -82,8 +95,15 @@ func (f *Forwarder) Serve(ctx context.Context, x message.Exchange) {
 	}
 	e := &exchange{f: f, c: c, x: x, r: x.Request(), rec: Record{Start: time.Now(), Client: c}}
 	e.rec.describe(e.r)
+	e.rec.Span = f.cfg.Tracer.Start(e.r)
+	if isGRPC(e.r.Header) {
+		e.body.messages.wanted, e.messages.wanted = true, true
+	}
+	f.active.Add(1)
 	e.guarded(ctx)
-	e.rec.Received = e.body.total()
+	f.active.Add(-1)
+	e.rec.Received, e.rec.RequestMessages = e.body.total()
+	e.rec.ResponseMessages = e.messages.seen
 	e.rec.Duration = time.Since(e.rec.Start)
 	if f.cfg.Report != nil {
 		f.cfg.Report(&e.rec)
@@ -108,6 +128,8 @@ type exchange struct {
 	session  upstream.Session
 	// body is the request's content.
 	body content
+	// messages are those of gRPC in the response.
+	messages messages
 	// limit is that of its time, set by forward.
 	limit limit
 	// id is the x-request-id, where the client sent none.
@@ -153,6 +175,7 @@ func (e *exchange) leave(r *message.Response) {
 			cors.Apply(e.origin, r)
 		}
 	}
+	e.rec.Response, e.rec.Head = r, time.Since(e.rec.Start)
 }
 
 // respond sends a response without content.

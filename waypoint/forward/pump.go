@@ -25,8 +25,8 @@ func (e readError) Unwrap() error { return e.error }
 // pump carries content until its end and returns how much it was. It flushes when
 // there is nothing more to read at the moment, so that who waits for the next event of
 // a stream gets it; the last of it is left for who ends the message. An error of the
-// body is a readError.
-func pump(to sink, body message.Body) (int64, error) {
+// body is a readError. What passes is counted.
+func pump(to sink, body message.Body, counted *messages) (int64, error) {
 	buf := buffers.Get().(*[bufferBytes]byte)
 	defer buffers.Put(buf)
 	var total int64
@@ -34,6 +34,7 @@ func pump(to sink, body message.Body) (int64, error) {
 		n, err := body.Read(buf[:])
 		if n > 0 {
 			total += int64(n)
+			counted.count(buf[:n])
 			if _, err := to.Write(buf[:n]); err != nil {
 				return total, err
 			}

@@ -124,7 +124,7 @@ func (f *Forwarder) shadow(ctx context.Context, service workload.ServiceKey, por
 			break
 		}
 	}
-	_, err = pump(discard{}, x.Body())
+	_, err = pump(discard{}, x.Body(), nil)
 	return err
 }
 
