@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+	gatewayxv1alpha1 "sigs.k8s.io/gateway-api/apisx/v1alpha1"
 
 	policyv1alpha1 "github.com/tulle-mesh/tulle/api/policy/v1alpha1"
 )
@@ -75,6 +76,20 @@ func (c Checker) Check(obj metav1.Object) field.ErrorList {
 		return append(checkMeta(&o.ObjectMeta, true, apivalidation.NameIsDNSSubdomain), checkReferenceGrant(o)...)
 	case *policyv1alpha1.RateLimitPolicy:
 		return append(checkMeta(&o.ObjectMeta, true, apivalidation.NameIsDNSSubdomain), RateLimitFaults(o)...)
+	case *corev1.ConfigMap:
+		return checkMeta(&o.ObjectMeta, true, apivalidation.NameIsDNSSubdomain)
+	case *networkingv1.DestinationRule:
+		return append(checkMeta(&o.ObjectMeta, true, apivalidation.NameIsDNSSubdomain), checkDestinationRule(o)...)
+	case *networkingv1.VirtualService:
+		return append(checkMeta(&o.ObjectMeta, true, apivalidation.NameIsDNSSubdomain), checkVirtualService(o)...)
+	case *gatewayv1.BackendTLSPolicy:
+		return append(checkMeta(&o.ObjectMeta, true, apivalidation.NameIsDNSSubdomain), checkBackendTLSPolicy(o)...)
+	case *gatewayxv1alpha1.XBackendTrafficPolicy:
+		return append(checkMeta(&o.ObjectMeta, true, apivalidation.NameIsDNSSubdomain), checkBackendTrafficPolicy(o)...)
+	case *policyv1alpha1.FaultPolicy:
+		return append(checkMeta(&o.ObjectMeta, true, apivalidation.NameIsDNSSubdomain), FaultPolicyFaults(o)...)
+	case *policyv1alpha1.BackendPolicy:
+		return append(checkMeta(&o.ObjectMeta, true, apivalidation.NameIsDNSSubdomain), BackendPolicyFaults(o)...)
 	case *networkingv1.WorkloadEntry:
 		return append(checkMeta(&o.ObjectMeta, true, apivalidation.NameIsDNSSubdomain), checkWorkloadEntry(o)...)
 	}

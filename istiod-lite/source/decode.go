@@ -72,6 +72,10 @@ func istioParts(obj metav1.Object) (meta *metav1.ObjectMeta, spec, status proto.
 		return &o.ObjectMeta, &o.Spec, &o.Status
 	case *networkingv1.WorkloadEntry:
 		return &o.ObjectMeta, &o.Spec, &o.Status
+	case *networkingv1.DestinationRule:
+		return &o.ObjectMeta, &o.Spec, &o.Status
+	case *networkingv1.VirtualService:
+		return &o.ObjectMeta, &o.Spec, &o.Status
 	}
 	return nil, nil, nil
 }

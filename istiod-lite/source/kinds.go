@@ -8,6 +8,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+	gatewayxv1alpha1 "sigs.k8s.io/gateway-api/apisx/v1alpha1"
 
 	policyv1alpha1 "github.com/tulle-mesh/tulle/api/policy/v1alpha1"
 )
@@ -69,6 +70,7 @@ var acted = map[schema.GroupVersionKind]Kind{
 	{Version: "v1", Kind: "Node"}:           {Class: Acted, New: func() metav1.Object { return new(corev1.Node) }},
 	{Version: "v1", Kind: "Pod"}:            {Class: Acted, Namespaced: true, New: func() metav1.Object { return new(corev1.Pod) }},
 	{Version: "v1", Kind: "Service"}:        {Class: Acted, Namespaced: true, New: func() metav1.Object { return new(corev1.Service) }},
+	{Version: "v1", Kind: "ConfigMap"}:      {Class: Acted, Namespaced: true, New: func() metav1.Object { return new(corev1.ConfigMap) }},
 	{Version: "v1", Kind: "ServiceAccount"}: {Class: Acted, Namespaced: true, New: func() metav1.Object { return new(corev1.ServiceAccount) }},
 	{Group: "discovery.k8s.io", Version: "v1", Kind: "EndpointSlice"}: {Class: Acted, Namespaced: true,
 		New: func() metav1.Object { return new(discoveryv1.EndpointSlice) }},
@@ -90,6 +92,7 @@ func init() {
 		{"TCPRoute", true, []string{"v1"}, func() metav1.Object { return new(gatewayv1.TCPRoute) }},
 		{"TLSRoute", true, []string{"v1"}, func() metav1.Object { return new(gatewayv1.TLSRoute) }},
 		{"ReferenceGrant", true, []string{"v1", "v1beta1"}, func() metav1.Object { return new(gatewayv1.ReferenceGrant) }},
+		{"BackendTLSPolicy", true, []string{"v1", "v1alpha3"}, func() metav1.Object { return new(gatewayv1.BackendTLSPolicy) }},
 	} {
 		for _, version := range k.versions {
 			acted[schema.GroupVersionKind{Group: gatewayv1.GroupName, Version: version, Kind: k.kind}] =
@@ -106,7 +109,17 @@ func init() {
 	}
 	acted[policyv1alpha1.SchemeGroupVersion.WithKind("RateLimitPolicy")] =
 		Kind{Class: Acted, Namespaced: true, New: func() metav1.Object { return new(policyv1alpha1.RateLimitPolicy) }}
+	acted[policyv1alpha1.SchemeGroupVersion.WithKind("FaultPolicy")] =
+		Kind{Class: Acted, Namespaced: true, New: func() metav1.Object { return new(policyv1alpha1.FaultPolicy) }}
+	acted[policyv1alpha1.SchemeGroupVersion.WithKind("BackendPolicy")] =
+		Kind{Class: Acted, Namespaced: true, New: func() metav1.Object { return new(policyv1alpha1.BackendPolicy) }}
+	acted[schema.GroupVersionKind{Group: gatewayxv1alpha1.GroupName, Version: "v1alpha1", Kind: "XBackendTrafficPolicy"}] =
+		Kind{Class: Acted, Namespaced: true, New: func() metav1.Object { return new(gatewayxv1alpha1.XBackendTrafficPolicy) }}
 	for _, version := range []string{"v1", "v1beta1", "v1alpha3"} {
+		acted[schema.GroupVersionKind{Group: "networking.istio.io", Version: version, Kind: "DestinationRule"}] =
+			Kind{Class: Acted, Namespaced: true, New: func() metav1.Object { return new(networkingv1.DestinationRule) }}
+		acted[schema.GroupVersionKind{Group: "networking.istio.io", Version: version, Kind: "VirtualService"}] =
+			Kind{Class: Acted, Namespaced: true, New: func() metav1.Object { return new(networkingv1.VirtualService) }}
 		acted[schema.GroupVersionKind{Group: "networking.istio.io", Version: version, Kind: "ServiceEntry"}] =
 			Kind{Class: Acted, Namespaced: true, New: func() metav1.Object { return new(networkingv1.ServiceEntry) }}
 		acted[schema.GroupVersionKind{Group: "networking.istio.io", Version: version, Kind: "WorkloadEntry"}] =
@@ -115,7 +128,6 @@ func init() {
 }
 
 var inert = map[schema.GroupKind]bool{
-	{Kind: "ConfigMap"}:             true,
 	{Kind: "Secret"}:                true,
 	{Kind: "Event"}:                 true,
 	{Kind: "LimitRange"}:            true,
@@ -153,15 +165,13 @@ var inert = map[schema.GroupKind]bool{
 // whole groups.
 var (
 	later = map[schema.GroupKind]bool{
-		{Group: "networking.istio.io", Kind: "VirtualService"}:  true,
-		{Group: "networking.istio.io", Kind: "DestinationRule"}: true,
-		{Group: "networking.istio.io", Kind: "Gateway"}:         true,
-		{Group: "networking.istio.io", Kind: "Sidecar"}:         true,
-		{Group: "networking.istio.io", Kind: "EnvoyFilter"}:     true,
-		{Group: "networking.istio.io", Kind: "ProxyConfig"}:     true,
-		{Group: "networking.k8s.io", Kind: "NetworkPolicy"}:     true,
-		{Group: "networking.k8s.io", Kind: "Ingress"}:           true,
-		{Group: "networking.k8s.io", Kind: "IngressClass"}:      true,
+		{Group: "networking.istio.io", Kind: "Gateway"}:     true,
+		{Group: "networking.istio.io", Kind: "Sidecar"}:     true,
+		{Group: "networking.istio.io", Kind: "EnvoyFilter"}: true,
+		{Group: "networking.istio.io", Kind: "ProxyConfig"}: true,
+		{Group: "networking.k8s.io", Kind: "NetworkPolicy"}: true,
+		{Group: "networking.k8s.io", Kind: "Ingress"}:       true,
+		{Group: "networking.k8s.io", Kind: "IngressClass"}:  true,
 		{Kind: "Endpoints"}: true,
 	}
 	laterGroups = map[string]bool{

@@ -41,6 +41,18 @@ const (
 	// maxRateLimitTimeout bounds how long a request waits for its limit.
 	maxRateLimitTimeout = 10 * time.Second
 
+	// maxSubsets bounds those of a DestinationRule: each is a set of endpoints of its own
+	// at the waypoint.
+	maxSubsets = 256
+	// maxRingSize and maxMaglevTable are Envoy's, in places.
+	maxRingSize    = 8 << 20
+	maxMaglevTable = 5_000_011
+	// maxDirectBody bounds an answer that a VirtualService gives, in bytes; Istio's.
+	maxDirectBody = 1 << 20
+	// maxPolicyHeaders and maxPriorities bound what is asked of each request.
+	maxPolicyHeaders = 64
+	maxPriorities    = 64
+
 	// maxHistory bounds the changes that a Store remembers, in changes: some
 	// seconds at a thousand a second. Who is further behind compares everything.
 	maxHistory = 8192

@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+	gatewayxv1alpha1 "sigs.k8s.io/gateway-api/apisx/v1alpha1"
 
 	policyv1alpha1 "github.com/tulle-mesh/tulle/api/policy/v1alpha1"
 )
@@ -43,6 +44,13 @@ type Objects struct {
 	TCPRoutes              map[Name]*gatewayv1.TCPRoute
 	TLSRoutes              map[Name]*gatewayv1.TLSRoute
 	ReferenceGrants        map[Name]*gatewayv1.ReferenceGrant
+	ConfigMaps             map[Name]*corev1.ConfigMap
+	DestinationRules       map[Name]*networkingv1.DestinationRule
+	VirtualServices        map[Name]*networkingv1.VirtualService
+	BackendTLSPolicies     map[Name]*gatewayv1.BackendTLSPolicy
+	BackendTrafficPolicies map[Name]*gatewayxv1alpha1.XBackendTrafficPolicy
+	FaultPolicies          map[Name]*policyv1alpha1.FaultPolicy
+	BackendPolicies        map[Name]*policyv1alpha1.BackendPolicy
 	RateLimitPolicies      map[Name]*policyv1alpha1.RateLimitPolicy
 
 	placementOnce sync.Once
@@ -161,6 +169,13 @@ func newObjects() *Objects {
 		TCPRoutes:              map[Name]*gatewayv1.TCPRoute{},
 		TLSRoutes:              map[Name]*gatewayv1.TLSRoute{},
 		ReferenceGrants:        map[Name]*gatewayv1.ReferenceGrant{},
+		ConfigMaps:             map[Name]*corev1.ConfigMap{},
+		DestinationRules:       map[Name]*networkingv1.DestinationRule{},
+		VirtualServices:        map[Name]*networkingv1.VirtualService{},
+		BackendTLSPolicies:     map[Name]*gatewayv1.BackendTLSPolicy{},
+		BackendTrafficPolicies: map[Name]*gatewayxv1alpha1.XBackendTrafficPolicy{},
+		FaultPolicies:          map[Name]*policyv1alpha1.FaultPolicy{},
+		BackendPolicies:        map[Name]*policyv1alpha1.BackendPolicy{},
 		RateLimitPolicies:      map[Name]*policyv1alpha1.RateLimitPolicy{},
 	}
 }
@@ -206,6 +221,20 @@ func KeyOf(obj metav1.Object) Key {
 		kind = "TLSRoute"
 	case *gatewayv1.ReferenceGrant:
 		kind = "ReferenceGrant"
+	case *corev1.ConfigMap:
+		kind = "ConfigMap"
+	case *networkingv1.DestinationRule:
+		kind = "DestinationRule"
+	case *networkingv1.VirtualService:
+		kind = "VirtualService"
+	case *gatewayv1.BackendTLSPolicy:
+		kind = "BackendTLSPolicy"
+	case *gatewayxv1alpha1.XBackendTrafficPolicy:
+		kind = "XBackendTrafficPolicy"
+	case *policyv1alpha1.FaultPolicy:
+		kind = "FaultPolicy"
+	case *policyv1alpha1.BackendPolicy:
+		kind = "BackendPolicy"
 	case *policyv1alpha1.RateLimitPolicy:
 		kind = "RateLimitPolicy"
 	default:

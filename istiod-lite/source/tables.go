@@ -10,7 +10,7 @@ import (
 var kindNames = []string{
 	"Namespace", "Node", "Pod", "Service", "ServiceAccount", "EndpointSlice", "AuthorizationPolicy", "PeerAuthentication", "RequestAuthentication",
 	"ServiceEntry", "WorkloadEntry", "Gateway", "GatewayClass", "HTTPRoute", "GRPCRoute",
-	"TCPRoute", "TLSRoute", "ReferenceGrant",
+	"TCPRoute", "TLSRoute", "ReferenceGrant", "ConfigMap", "DestinationRule", "VirtualService", "BackendTLSPolicy", "XBackendTrafficPolicy", "FaultPolicy", "BackendPolicy",
 	"RateLimitPolicy",
 }
 
@@ -67,6 +67,20 @@ func (o *Objects) table(kind string) table {
 		return tableOf(&o.TLSRoutes)
 	case "ReferenceGrant":
 		return tableOf(&o.ReferenceGrants)
+	case "ConfigMap":
+		return tableOf(&o.ConfigMaps)
+	case "DestinationRule":
+		return tableOf(&o.DestinationRules)
+	case "VirtualService":
+		return tableOf(&o.VirtualServices)
+	case "BackendTLSPolicy":
+		return tableOf(&o.BackendTLSPolicies)
+	case "XBackendTrafficPolicy":
+		return tableOf(&o.BackendTrafficPolicies)
+	case "FaultPolicy":
+		return tableOf(&o.FaultPolicies)
+	case "BackendPolicy":
+		return tableOf(&o.BackendPolicies)
 	case "RateLimitPolicy":
 		return tableOf(&o.RateLimitPolicies)
 	}

@@ -182,7 +182,7 @@ func TestWhatIsTaken(t *testing.T) {
 		{"content on the separator's line", "--- {apiVersion: v1, kind: Namespace, metadata: {name: a}}\n", 1},
 		{"documents ended by dots", "apiVersion: v1\nkind: Namespace\nmetadata: {name: a}\n...\napiVersion: v1\nkind: Namespace\nmetadata: {name: b}\n... # end\n", 2},
 		{"flow style", "{apiVersion: v1, kind: Namespace, metadata: {name: a}}\n", 1},
-		{"inert kinds", "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d}\nspec: {whatever: 1}\n---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\n", 0},
+		{"inert kinds", "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d}\nspec: {whatever: 1}\n---\napiVersion: v1\nkind: Secret\nmetadata: {name: c}\n", 0},
 		{"a status of Istio's", "apiVersion: security.istio.io/v1beta1\nkind: PeerAuthentication\nmetadata: {name: p, namespace: shop}\nspec: {mtls: {mode: STRICT}}\nstatus: {conditions: [{type: x}]}\n", 1},
 		{"no spec at all", "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: deny-all, namespace: shop}\n", 1},
 		{"a pod as kubectl prints it", kubectlPod, 1},

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+	gatewayxv1alpha1 "sigs.k8s.io/gateway-api/apisx/v1alpha1"
 
 	policyv1alpha1 "github.com/tulle-mesh/tulle/api/policy/v1alpha1"
 	"github.com/tulle-mesh/tulle/istiod-lite/source"
@@ -52,6 +53,16 @@ func decode(obj runtime.Object, kind string, check source.Checker) (metav1.Objec
 		return entry(raw, name, &networkingv1.ServiceEntry{}, check)
 	case "WorkloadEntry":
 		return entry(raw, name, &networkingv1.WorkloadEntry{}, check)
+	case "DestinationRule":
+		dr := &networkingv1.DestinationRule{}
+		faults := check.Decode(raw, dr)
+		trimCustom(&dr.ObjectMeta)
+		return dr, problemsOfFaults(name, faults, "the rest is in effect")
+	case "VirtualService":
+		vs := &networkingv1.VirtualService{}
+		faults := check.Decode(raw, vs)
+		trimCustom(&vs.ObjectMeta)
+		return vs, problemsOfFaults(name, faults, "the rest is in effect")
 	}
 	var out metav1.Object
 	var meta *metav1.ObjectMeta
@@ -76,6 +87,18 @@ func decode(obj runtime.Object, kind string, check source.Checker) (metav1.Objec
 		out, meta = o, &o.ObjectMeta
 	case "ReferenceGrant":
 		o := &gatewayv1.ReferenceGrant{}
+		out, meta = o, &o.ObjectMeta
+	case "BackendTLSPolicy":
+		o := &gatewayv1.BackendTLSPolicy{}
+		out, meta = o, &o.ObjectMeta
+	case "XBackendTrafficPolicy":
+		o := &gatewayxv1alpha1.XBackendTrafficPolicy{}
+		out, meta = o, &o.ObjectMeta
+	case "FaultPolicy":
+		o := &policyv1alpha1.FaultPolicy{}
+		out, meta = o, &o.ObjectMeta
+	case "BackendPolicy":
+		o := &policyv1alpha1.BackendPolicy{}
 		out, meta = o, &o.ObjectMeta
 	}
 	if kind == "RateLimitPolicy" {

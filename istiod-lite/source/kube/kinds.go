@@ -54,9 +54,19 @@ func coreKinds(c kubernetes.Interface, check source.Checker) []*kind {
 		coreKind("Namespace", core, "namespaces", nil, &corev1.Namespace{}, check, trimNamespace),
 		coreKind("Node", core, "nodes", nil, &corev1.Node{}, check, trimNode),
 		coreKind("Pod", core, "pods", func(o *metav1.ListOptions) { o.FieldSelector = livePods }, &corev1.Pod{}, check, newInterner().trimPod),
+		optional(coreKind("ConfigMap", core, "configmaps", func(o *metav1.ListOptions) { o.FieldSelector = ownConfigMaps }, &corev1.ConfigMap{}, check, trimConfigMap(check.RootNamespace))),
 		coreKind("Service", core, "services", nil, &corev1.Service{}, check, trimService),
 		coreKind("EndpointSlice", discovery, "endpointslices", func(o *metav1.ListOptions) { o.LabelSelector = otherSlices }, &discoveryv1.EndpointSlice{}, check, trimSlice),
 	}
+}
+
+// ownConfigMaps leaves out what stands in each namespace and nobody refers to.
+const ownConfigMaps = "metadata.name!=kube-root-ca.crt,metadata.name!=istio-ca-root-cert"
+
+// optional has the first state not wait for a kind.
+func optional(k *kind) *kind {
+	k.guards = false
+	return k
 }
 
 func coreKind[T interface {
@@ -85,6 +95,9 @@ func coreKind[T interface {
 				return nil, []source.Problem{{Object: name, Message: fmt.Sprintf("the API server sent a %T", obj)}}
 			}
 			o = trim(o)
+			if o == *new(T) {
+				return nil, nil
+			}
 			return o, problemsOf(o, check.Check(o))
 		},
 	}
@@ -103,6 +116,8 @@ func customKinds(c dynamic.Interface, check source.Checker) []*kind {
 		{"security.istio.io", "requestauthentications", "RequestAuthentication", true},
 		{"networking.istio.io", "serviceentries", "ServiceEntry", true},
 		{"networking.istio.io", "workloadentries", "WorkloadEntry", true},
+		{"networking.istio.io", "destinationrules", "DestinationRule", false},
+		{"networking.istio.io", "virtualservices", "VirtualService", false},
 		{"gateway.networking.k8s.io", "gateways", "Gateway", false},
 		{"gateway.networking.k8s.io", "gatewayclasses", "GatewayClass", false},
 		{"gateway.networking.k8s.io", "httproutes", "HTTPRoute", false},
@@ -110,11 +125,15 @@ func customKinds(c dynamic.Interface, check source.Checker) []*kind {
 		{"gateway.networking.k8s.io", "tcproutes", "TCPRoute", false},
 		{"gateway.networking.k8s.io", "tlsroutes", "TLSRoute", false},
 		{"gateway.networking.k8s.io", "referencegrants", "ReferenceGrant", false},
+		{"gateway.networking.k8s.io", "backendtlspolicies", "BackendTLSPolicy", false},
+		{"gateway.networking.x-k8s.io", "xbackendtrafficpolicies", "XBackendTrafficPolicy", false},
+		{policyv1alpha1.GroupName, "faultpolicies", "FaultPolicy", false},
+		{policyv1alpha1.GroupName, "backendpolicies", "BackendPolicy", false},
 		{policyv1alpha1.GroupName, "ratelimitpolicies", "RateLimitPolicy", false},
 	} {
 		gvr := schema.GroupVersionResource{Group: k.group, Version: "v1", Resource: k.resource}
-		if k.group == policyv1alpha1.GroupName {
-			gvr.Version = policyv1alpha1.SchemeGroupVersion.Version
+		if k.group == policyv1alpha1.GroupName || k.group == "gateway.networking.x-k8s.io" {
+			gvr.Version = "v1alpha1"
 		}
 		gvk := gvr.GroupVersion().WithKind(k.kind)
 		expected := &unstructured.Unstructured{}

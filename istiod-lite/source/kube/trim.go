@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"maps"
 	"reflect"
 	"strings"
 
@@ -10,6 +11,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+	gatewayxv1alpha1 "sigs.k8s.io/gateway-api/apisx/v1alpha1"
 
 	"google.golang.org/protobuf/proto"
 
@@ -40,6 +42,24 @@ func trimMeta(m *metav1.ObjectMeta, version bool, annotations ...string) metav1.
 
 func trimNamespace(ns *corev1.Namespace) *corev1.Namespace {
 	return &corev1.Namespace{ObjectMeta: trimMeta(&ns.ObjectMeta, false, source.AnnotationTrafficDistribution)}
+}
+
+// trimConfigMap keeps certificates, which BackendTLSPolicies refer to, and all of
+// the mesh's own configuration.
+func trimConfigMap(root string) func(*corev1.ConfigMap) *corev1.ConfigMap {
+	return func(cm *corev1.ConfigMap) *corev1.ConfigMap {
+		out := &corev1.ConfigMap{ObjectMeta: trimMeta(&cm.ObjectMeta, false)}
+		if cm.Namespace == root && cm.Name == source.MeshConfigMap {
+			out.Data = cm.Data
+			return out
+		}
+		ca, ok := cm.Data[source.CAKey]
+		if !ok {
+			return nil
+		}
+		out.Data = map[string]string{source.CAKey: ca}
+		return out
+	}
 }
 
 // trimNode keeps the labels that say where the node is.
@@ -200,6 +220,27 @@ func same(a, b metav1.Object) bool {
 	case *policyv1alpha1.RateLimitPolicy:
 		b := b.(*policyv1alpha1.RateLimitPolicy)
 		return sameMeta(&a.ObjectMeta, &b.ObjectMeta) && reflect.DeepEqual(&a.Spec, &b.Spec) && reflect.DeepEqual(&a.Status, &b.Status)
+	case *gatewayv1.BackendTLSPolicy:
+		b := b.(*gatewayv1.BackendTLSPolicy)
+		return sameMeta(&a.ObjectMeta, &b.ObjectMeta) && reflect.DeepEqual(&a.Spec, &b.Spec) && reflect.DeepEqual(&a.Status, &b.Status)
+	case *gatewayxv1alpha1.XBackendTrafficPolicy:
+		b := b.(*gatewayxv1alpha1.XBackendTrafficPolicy)
+		return sameMeta(&a.ObjectMeta, &b.ObjectMeta) && reflect.DeepEqual(&a.Spec, &b.Spec) && reflect.DeepEqual(&a.Status, &b.Status)
+	case *policyv1alpha1.FaultPolicy:
+		b := b.(*policyv1alpha1.FaultPolicy)
+		return sameMeta(&a.ObjectMeta, &b.ObjectMeta) && reflect.DeepEqual(&a.Spec, &b.Spec) && reflect.DeepEqual(&a.Status, &b.Status)
+	case *policyv1alpha1.BackendPolicy:
+		b := b.(*policyv1alpha1.BackendPolicy)
+		return sameMeta(&a.ObjectMeta, &b.ObjectMeta) && reflect.DeepEqual(&a.Spec, &b.Spec) && reflect.DeepEqual(&a.Status, &b.Status)
+	case *networkingv1.DestinationRule:
+		b := b.(*networkingv1.DestinationRule)
+		return sameMeta(&a.ObjectMeta, &b.ObjectMeta) && proto.Equal(&a.Spec, &b.Spec) && proto.Equal(&a.Status, &b.Status)
+	case *networkingv1.VirtualService:
+		b := b.(*networkingv1.VirtualService)
+		return sameMeta(&a.ObjectMeta, &b.ObjectMeta) && proto.Equal(&a.Spec, &b.Spec) && proto.Equal(&a.Status, &b.Status)
+	case *corev1.ConfigMap:
+		b := b.(*corev1.ConfigMap)
+		return sameMeta(&a.ObjectMeta, &b.ObjectMeta) && maps.Equal(a.Data, b.Data)
 	case *gatewayv1.ReferenceGrant:
 		b := b.(*gatewayv1.ReferenceGrant)
 		return sameMeta(&a.ObjectMeta, &b.ObjectMeta) && reflect.DeepEqual(&a.Spec, &b.Spec)
