@@ -145,7 +145,7 @@ var fieldNumbers = map[protoreflect.FullName]string{
 	"tulle.waypoint.Budget":              "percent=1 interval=2 min_count=3 min_interval=4 off=5",
 	"tulle.waypoint.Adaptive":            "percentile=1 window=2 min_rtt_interval=3 min_rtt_requests=4 min_concurrency=5 max_concurrency=6 buffer_percent=7 priorities=8",
 	"tulle.waypoint.PriorityRule":        "priority=1 headers=2 namespaces=3 principals=4",
-	"tulle.waypoint.Tls":                 "server_name=1 ca_certificates=2 subject_names=3 insecure=4 client_certificate=5 client_key=6 mesh=7",
+	"tulle.waypoint.Tls":                 "server_name=1 ca_certificates=2 subject_names=3 insecure=4 client_certificate=5 client_key=6 mesh=7 ca_certificates_file=8",
 	"tulle.waypoint.RateLimit":           "namespace=1 name=2 rules=3 backend=4 fail_open=5 shadow=6 timeout=7 fault=8",
 	"tulle.waypoint.RateLimitRule":       "name=1 match=2 key=3 limits=4 cost=5 local=6 shadow=7",
 	"tulle.waypoint.RateLimitMatch":      "path=1 methods=2 headers=3 query=4 principals=5 namespaces=6",

@@ -4214,10 +4214,13 @@ type Tls struct {
 	// client_certificate and client_key are files of the waypoint's pod, for MUTUAL.
 	ClientCertificate string `protobuf:"bytes,5,opt,name=client_certificate,json=clientCertificate,proto3" json:"client_certificate,omitempty"`
 	ClientKey         string `protobuf:"bytes,6,opt,name=client_key,json=clientKey,proto3" json:"client_key,omitempty"`
-	// mesh presents the waypoint's own SVID: DestinationRule's ISTIO_MUTUAL.
-	Mesh          bool `protobuf:"varint,7,opt,name=mesh,proto3" json:"mesh,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// mesh asks for the mesh's own mutual TLS, with the waypoint's SVID: DestinationRule's
+	// ISTIO_MUTUAL. A tunnel to the endpoint is that already.
+	Mesh bool `protobuf:"varint,7,opt,name=mesh,proto3" json:"mesh,omitempty"`
+	// ca_certificates_file of the waypoint's pod, in the place of ca_certificates.
+	CaCertificatesFile string `protobuf:"bytes,8,opt,name=ca_certificates_file,json=caCertificatesFile,proto3" json:"ca_certificates_file,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *Tls) Reset() {
@@ -4297,6 +4300,13 @@ func (x *Tls) GetMesh() bool {
 		return x.Mesh
 	}
 	return false
+}
+
+func (x *Tls) GetCaCertificatesFile() string {
+	if x != nil {
+		return x.CaCertificatesFile
+	}
+	return ""
 }
 
 // RateLimit bounds requests. It travels as type.googleapis.com/tulle.waypoint.RateLimit,
@@ -6835,7 +6845,7 @@ const file_api_waypoint_waypoint_proto_rawDesc = "" +
 	"namespaces\x12\x1e\n" +
 	"\n" +
 	"principals\x18\x04 \x03(\tR\n" +
-	"principals\"\xf2\x01\n" +
+	"principals\"\xa4\x02\n" +
 	"\x03Tls\x12\x1f\n" +
 	"\vserver_name\x18\x01 \x01(\tR\n" +
 	"serverName\x12'\n" +
@@ -6845,7 +6855,8 @@ const file_api_waypoint_waypoint_proto_rawDesc = "" +
 	"\x12client_certificate\x18\x05 \x01(\tR\x11clientCertificate\x12\x1d\n" +
 	"\n" +
 	"client_key\x18\x06 \x01(\tR\tclientKey\x12\x12\n" +
-	"\x04mesh\x18\a \x01(\bR\x04mesh\"\xae\x02\n" +
+	"\x04mesh\x18\a \x01(\bR\x04mesh\x120\n" +
+	"\x14ca_certificates_file\x18\b \x01(\tR\x12caCertificatesFile\"\xae\x02\n" +
 	"\tRateLimit\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x123\n" +
