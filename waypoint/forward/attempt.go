@@ -131,24 +131,19 @@ var defaultRetry = upstream.DefaultRetry()
 
 // retryPolicy is the rule's, else the default.
 func (e *exchange) retryPolicy() *upstream.RetryPolicy {
-	rule := e.d.Rule
-	if rule == nil || rule.Retry == nil && rule.BackendTimeout == 0 {
-		return defaultRetry
+	if rule := e.d.Rule; rule != nil && rule.Retry != nil {
+		return rule.Retry
 	}
-	p := upstream.DefaultRetry()
-	p.PerTry = rule.BackendTimeout
-	if rule.Retry != nil {
-		p.Attempts = rule.Retry.Attempts
-		p.Backoff.Floor = rule.Retry.Backoff
-		p.On |= upstream.OnReset
-		p.AnyMethod = true
-		for status := 400; status < 600; status++ {
-			if rule.Retry.Code(status) {
-				p.Codes.Add(status)
-			}
-		}
+	return defaultRetry
+}
+
+// perTry is the time of one attempt, 0 without end.
+func (e *exchange) perTry(policy *upstream.RetryPolicy) time.Duration {
+	limit := policy.PerTry
+	if rule := e.d.Rule; rule != nil && rule.BackendTimeout > 0 && (limit == 0 || rule.BackendTimeout < limit) {
+		limit = rule.BackendTimeout
 	}
-	return p
+	return limit
 }
 
 // attempt is one try to have the request answered.
@@ -170,7 +165,7 @@ type attempt struct {
 // is another attempt.
 func (a *attempt) run(ctx context.Context, up *upstream.Backend, protocol upstream.Protocol, o upstream.Options, r *message.Request, policy *upstream.RetryPolicy, free int) upstream.Decision {
 	whole := ctx
-	ctx, a.limit = within(ctx, policy.PerTry, errAttemptTimeout, a.e.body.kind == switching, a.e.body.kind == streamed)
+	ctx, a.limit = within(ctx, a.e.perTry(policy), errAttemptTimeout, a.e.body.kind == switching, a.e.body.kind == streamed)
 	sent := false
 	a.x, a.err = up.Send(ctx, protocol, o, r, a.e.body.kind == noContent)
 	if a.err == nil {

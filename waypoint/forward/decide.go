@@ -4,7 +4,7 @@ import (
 	"context"
 
 	"github.com/tulle-mesh/tulle/internal/workload"
-	"github.com/tulle-mesh/tulle/waypoint/upstream"
+	"github.com/tulle-mesh/tulle/waypoint/message"
 )
 
 // address finds the service that the client means.
@@ -58,18 +58,46 @@ func (e *exchange) preflight() bool {
 	return r != nil
 }
 
-// redirect sends the client elsewhere where the rule says so, and reports whether it did.
+// redirect sends the client elsewhere, or answers, where the rule says so, and reports
+// whether it did.
 func (e *exchange) redirect() bool {
 	if e.d.Rule == nil {
 		return false
 	}
 	to := e.d.Rule.Filters.Redirect()
 	if to == nil {
-		return false
+		return e.direct()
 	}
 	r := to.Respond(e.d, e.r, e.c.Port)
 	e.d.ApplyResponse(nil, r)
 	e.respond(r)
+	return true
+}
+
+// direct gives the answer that the rule itself has, and reports whether it did.
+func (e *exchange) direct() bool {
+	d := e.d.Rule.Filters.Direct()
+	if d == nil {
+		return false
+	}
+	r := &message.Response{Status: d.Status, Length: int64(len(d.Body))}
+	if len(d.Body) > 0 {
+		r.Header.Add("content-type", "text/plain")
+	}
+	e.d.ApplyResponse(nil, r)
+	e.leave(r)
+	e.rec.Status = r.Status
+	empty := len(d.Body) == 0 || e.r.Method == "HEAD"
+	err := e.x.Respond(r, empty)
+	if err == nil && !empty {
+		var n int
+		n, err = e.x.Write(d.Body)
+		e.rec.Sent = int64(n)
+	}
+	if err == nil {
+		err = e.x.Close(nil)
+	}
+	e.rec.fail(flagDownstream, err)
 	return true
 }
 
@@ -102,11 +130,7 @@ func (e *exchange) bind(ctx context.Context) {
 	if e.d.Rule == nil || e.d.Rule.Affinity == nil {
 		return
 	}
-	rule := e.d.Rule.Affinity
-	e.affinity = &upstream.Affinity{
-		Cookie: rule.Cookie, Header: rule.Header, Permanent: rule.Permanent,
-		SessionPolicy: upstream.SessionPolicy{Absolute: rule.AbsoluteTimeout, Idle: rule.IdleTimeout},
-	}
+	e.affinity = e.d.Rule.Affinity
 	if e.session = e.affinity.Read(e.r, e.rec.Start); e.session.Target == 0 {
 		return
 	}

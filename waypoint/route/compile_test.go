@@ -58,10 +58,10 @@ func TestCompileKeepsWhatOthersUse(t *testing.T) {
 	if b := r.Pick(1 << 63); b.Service != "shop/cart.shop.svc.cluster.local" || b.Port != 8080 || b.Weight != 7 {
 		t.Errorf("%+v", b)
 	}
-	if r.Retry.Attempts != 4 || r.Retry.Backoff != time.Millisecond || !r.Retry.Code(500) || !r.Retry.Code(503) || r.Retry.Code(502) {
+	if r.Retry.Attempts != 4 || r.Retry.Backoff.Floor != time.Millisecond || !r.Retry.Codes.Has(500) || !r.Retry.Codes.Has(503) || r.Retry.Codes.Has(502) {
 		t.Errorf("%+v", r.Retry)
 	}
-	if a := r.Affinity; a.Cookie != "sid" || a.Header != "" || a.IdleTimeout != time.Minute || a.AbsoluteTimeout != 0 || !a.Permanent {
+	if a := r.Affinity; a.Cookie != "sid" || a.Header != "" || a.Idle != time.Minute || a.Absolute != 0 || !a.Permanent {
 		t.Errorf("%+v", a)
 	}
 	m, auth := r.Filters[0].Mirror, r.Filters[1].ExternalAuth

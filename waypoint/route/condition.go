@@ -32,6 +32,7 @@ const (
 const (
 	nameAuthority = ":authority"
 	nameScheme    = ":scheme"
+	nameMethod    = ":method"
 )
 
 // conditions must all hold.
@@ -93,6 +94,8 @@ func pseudo(r *message.Request, name string) (string, bool) {
 		return r.Authority, r.Authority != ""
 	case nameScheme:
 		return r.Scheme, true
+	case nameMethod:
+		return r.Method, true
 	}
 	return "", false
 }

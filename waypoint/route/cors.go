@@ -2,6 +2,7 @@ package route
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,11 +18,14 @@ type CORS struct {
 	// anyOrigin is "*".
 	anyOrigin   bool
 	origins     []origin
+	patterns    []*regexp.Regexp
 	credentials bool
 	methods     names
 	headers     names
 	expose      names
 	maxAge      string
+	// forwards tells that preflights of other origins are the application's.
+	forwards bool
 }
 
 // origin is a pattern of origins.
@@ -45,6 +49,7 @@ const defaultMaxAge = 5 * time.Second
 func compileCORS(c *api.Cors) (*CORS, error) {
 	out := &CORS{
 		credentials: c.GetAllowCredentials(),
+		forwards:    c.GetForwardUnmatched(),
 		maxAge:      strconv.FormatInt(int64(defaultMaxAge/time.Second), 10),
 	}
 	for _, o := range c.GetAllowOrigins() {
@@ -57,6 +62,13 @@ func compileCORS(c *api.Cors) (*CORS, error) {
 			return nil, fmt.Errorf("%q is no origin", o)
 		}
 		out.origins = append(out.origins, compiled)
+	}
+	for _, expr := range c.GetAllowOriginRegexes() {
+		compiled, err := compileRegex(expr)
+		if err != nil {
+			return nil, fmt.Errorf("origin: %w", err)
+		}
+		out.patterns = append(out.patterns, compiled)
 	}
 	for _, list := range []struct {
 		to    *names
@@ -121,6 +133,9 @@ func (c *CORS) Allows(asked string) bool {
 	if c.anyOrigin {
 		return true
 	}
+	if slices.ContainsFunc(c.patterns, func(p *regexp.Regexp) bool { return p.MatchString(asked) }) {
+		return true
+	}
 	o, ok := parseOrigin(asked)
 	if !ok || o.suffix {
 		return false
@@ -143,7 +158,7 @@ const (
 )
 
 // Preflight returns the answer to a browser that asks before it sends, nil when r is
-// no such question. Where anything is allowed it allows what was asked, since "*"
+// no such question, or one that the application answers. Where anything is allowed it allows what was asked, since "*"
 // means itself when there are credentials.
 func (c *CORS) Preflight(r *message.Request) *message.Response {
 	if r.Method != "OPTIONS" {
@@ -159,6 +174,9 @@ func (c *CORS) Preflight(r *message.Request) *message.Response {
 		Value: fieldOrigin + ", " + fieldRequestMethod + ", " + fieldRequestHeaders,
 	}
 	if !c.Allows(asked) {
+		if c.forwards {
+			return nil
+		}
 		return &message.Response{Status: 403, Header: message.Header{vary}}
 	}
 	h := make(message.Header, 0, 8)

@@ -19,6 +19,7 @@ type Filter struct {
 	CORS            *CORS
 	ExternalAuth    *ExternalAuth
 	Fault           *Fault
+	Direct          *Direct
 }
 
 // Filters in the order in which they apply.
@@ -97,6 +98,8 @@ func compileFilter(f *api.Filter) (out Filter, err error) {
 		out.CORS, err = compileCORS(kind.Cors)
 	case *api.Filter_ExternalAuth:
 		out.ExternalAuth, err = compileExternalAuth(kind.ExternalAuth)
+	case *api.Filter_DirectResponse:
+		out.Direct, err = compileDirect(kind.DirectResponse)
 	case *api.Filter_Fault:
 		out.Fault, err = compileFault(kind.Fault)
 	default:

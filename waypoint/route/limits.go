@@ -28,6 +28,12 @@ const (
 	// with escapes, is put together without an allocation: most of them are short.
 	joinedBytes = 256
 
+	// maxRetries of one request, whatever a route says.
+	maxRetries = 100
+
+	// maxDirectBytes of a response that a route itself gives: VirtualServices allow 1 MB.
+	maxDirectBytes = 1 << 20
+
 	// maxDelay of an injected fault: what is held up holds a connection of its client.
 	maxDelay = 10 * time.Minute
 

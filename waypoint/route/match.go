@@ -175,21 +175,15 @@ func literalPrefix(re *regexp.Regexp) string {
 	return prefix
 }
 
-// compileConditions compiles those on header fields or parameters. Of several on one
-// name the first counts, and each that is inverted.
+// compileConditions compiles those on header fields or parameters.
 func (m *match) compileConditions(of string, fields []*api.FieldMatch, nameOf func(string) string) conditions {
 	if len(fields) > maxConditions {
 		m.spoil(fmt.Sprintf("%d conditions on one %s, of %d that are allowed", len(fields), of, maxConditions))
 		fields = fields[:maxConditions]
 	}
 	var out conditions
-	seen := map[string]bool{}
 	for _, f := range fields {
 		c := condition{name: nameOf(f.GetName()), invert: f.GetInvert()}
-		if seen[c.name] && !c.invert {
-			continue
-		}
-		seen[c.name] = seen[c.name] || !c.invert
 		var err error
 		switch kind := f.GetKind().(type) {
 		case *api.FieldMatch_Exact:
@@ -211,7 +205,7 @@ func (m *match) compileConditions(of string, fields []*api.FieldMatch, nameOf fu
 		case err != nil:
 		case c.name == "":
 			err = errors.New("a condition without a name")
-		case of == "header" && c.name[0] == ':' && c.name != nameAuthority && c.name != nameScheme:
+		case of == "header" && c.name[0] == ':' && c.name != nameAuthority && c.name != nameScheme && c.name != nameMethod:
 			err = errors.New("no part of a request that this waypoint knows")
 		case unknownIn(f):
 			err = errors.New("more than this waypoint knows")

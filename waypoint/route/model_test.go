@@ -5,8 +5,11 @@ import (
 	"math/rand/v2"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
+
+	"google.golang.org/protobuf/proto"
 
 	api "github.com/tulle-mesh/tulle/api/waypoint"
 	"github.com/tulle-mesh/tulle/waypoint/message"
@@ -27,7 +30,7 @@ func naive(t *api.RouteTable, r *message.Request) int {
 	}
 	for i, m := range t.Matches {
 		if len(m.ServerNames) == 0 && pathFits(m.Path, r.Path) && (m.Method == "" || m.Method == r.Method) &&
-			fieldsFit(m.Headers, r.Header.Lookup) &&
+			(len(m.Ports) == 0 || slices.Contains(m.Ports, 80)) && fieldsFit(m.Headers, lookup(r)) &&
 			fieldsFit(m.Query, func(name string) (string, bool) { v, ok := params[name]; return v, ok }) {
 			return i
 		}
@@ -35,8 +38,38 @@ func naive(t *api.RouteTable, r *message.Request) int {
 	return -1
 }
 
+// lookup finds fields, and what has a name like one.
+func lookup(r *message.Request) func(name string) (string, bool) {
+	return func(name string) (string, bool) {
+		switch name {
+		case ":authority":
+			return r.Authority, r.Authority != ""
+		case ":method":
+			return r.Method, true
+		case ":scheme":
+			return r.Scheme, true
+		}
+		return r.Header.Lookup(name)
+	}
+}
+
 func pathFits(p *api.PathMatch, path string) bool {
+	if p.GetIgnoreCase() && p.GetRegex() == "" {
+		folded := proto.Clone(p).(*api.PathMatch)
+		folded.IgnoreCase = false
+		switch kind := folded.Kind.(type) {
+		case *api.PathMatch_Exact:
+			kind.Exact = strings.ToLower(kind.Exact)
+		case *api.PathMatch_Prefix:
+			kind.Prefix = strings.ToLower(kind.Prefix)
+		case *api.PathMatch_TextPrefix:
+			kind.TextPrefix = strings.ToLower(kind.TextPrefix)
+		}
+		return pathFits(folded, strings.ToLower(path))
+	}
 	switch kind := p.GetKind().(type) {
+	case *api.PathMatch_TextPrefix:
+		return strings.HasPrefix(path, kind.TextPrefix)
 	case *api.PathMatch_Exact:
 		return path == kind.Exact
 	case *api.PathMatch_Prefix:
@@ -53,23 +86,17 @@ func pathFits(p *api.PathMatch, path string) bool {
 }
 
 func fieldsFit(fields []*api.FieldMatch, lookup func(string) (string, bool)) bool {
-	seen := map[string]bool{}
 	for _, f := range fields {
-		if seen[f.Name] {
-			continue
-		}
-		seen[f.Name] = true
 		v, ok := lookup(f.Name)
-		if !ok {
-			return false
-		}
 		switch kind := f.Kind.(type) {
 		case *api.FieldMatch_Exact:
-			ok = v == kind.Exact
+			ok = ok && v == kind.Exact
 		case *api.FieldMatch_Regex:
-			ok = regexp.MustCompile("^(?:" + kind.Regex + ")$").MatchString(v)
+			ok = ok && regexp.MustCompile("^(?:"+kind.Regex+")$").MatchString(v)
+		case *api.FieldMatch_Prefix:
+			ok = ok && strings.HasPrefix(v, kind.Prefix)
 		}
-		if !ok {
+		if ok == f.Invert {
 			return false
 		}
 	}
@@ -88,7 +115,7 @@ func (c choices) path() string {
 	}
 	var b strings.Builder
 	for range n {
-		b.WriteString("/" + c.of("a", "b", "ab", "c", "d%20e", "."+"x", ""))
+		b.WriteString("/" + c.of("a", "b", "ab", "A", "c", "d%20e", "."+"x", ""))
 	}
 	if c.IntN(4) == 0 {
 		b.WriteByte('/')
@@ -125,7 +152,34 @@ func (c choices) match(rules int) *api.Match {
 	}
 	m := match(conditions...)
 	m.Rule = uint32(c.IntN(rules))
+	c.extend(m)
 	return m
+}
+
+// extend makes of some matches what only VirtualServices ask.
+func (c choices) extend(m *api.Match) {
+	if c.IntN(6) == 0 {
+		m.Path = &api.PathMatch{Kind: &api.PathMatch_TextPrefix{TextPrefix: c.path()}}
+	}
+	if m.Path.GetKind() != nil && c.IntN(6) == 0 {
+		m.Path.IgnoreCase = true
+	}
+	if c.IntN(10) == 0 {
+		m.Ports = []uint32{uint32(79 + c.IntN(2)), 81}
+	}
+	if c.IntN(10) == 0 {
+		name := c.of(":authority", ":method", ":scheme")
+		m.Headers = append(m.Headers, &api.FieldMatch{Name: name, Kind: &api.FieldMatch_Prefix{Prefix: c.of("s", "G", "http", "")}})
+	}
+	for _, f := range slices.Concat(m.Headers, m.Query) {
+		switch c.IntN(8) {
+		case 0:
+			f.Kind = &api.FieldMatch_Prefix{Prefix: c.of("v", "v1", "", "a b")}
+		case 1:
+			f.Kind = &api.FieldMatch_Present{Present: true}
+		}
+		f.Invert = c.IntN(8) == 0
+	}
 }
 
 func (c choices) table(matches int) *api.RouteTable {

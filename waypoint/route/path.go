@@ -3,6 +3,7 @@ package route
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 
 	api "github.com/tulle-mesh/tulle/api/waypoint"
@@ -15,6 +16,8 @@ type pathChange struct {
 	// to is the whole path, or the new prefix without a slash at its end; text is the
 	// new prefix with it.
 	to, text string
+	// taken is what to, with $ for groups, replaces.
+	taken *regexp.Regexp
 }
 
 type changeKind uint8
@@ -23,6 +26,7 @@ const (
 	keepPath changeKind = iota
 	replaceFull
 	replacePrefix
+	replaceTaken
 )
 
 func compilePathChange(c *api.PathChange) (out pathChange, err error) {
@@ -36,6 +40,9 @@ func compilePathChange(c *api.PathChange) (out pathChange, err error) {
 			out.text, err = replacement(kind.Prefix)
 			out.to = strings.TrimSuffix(out.text, "/")
 		}
+	case *api.PathChange_Regex:
+		out.kind = replaceTaken
+		out.taken, out.to, err = compileSubstitution(kind.Regex)
 	default:
 		if c != nil {
 			err = errors.New("a change of the path that this waypoint does not know")
@@ -62,8 +69,11 @@ func (c pathChange) apply(d Decision, path string) string {
 	if c.kind == keepPath || !strings.HasPrefix(path, "/") {
 		return path
 	}
-	if c.kind == replaceFull {
+	switch c.kind {
+	case replaceFull:
 		return c.to
+	case replaceTaken:
+		return joined("", c.taken.ReplaceAllString(path, c.to))
 	}
 	if _, ok := d.Prefix(); !ok || !d.match.fitsPath(path) {
 		return path
@@ -80,13 +90,46 @@ func (c pathChange) apply(d Decision, path string) string {
 	return c.to + rest
 }
 
+// compileSubstitution returns the expression and what replaces it, in Go's words.
+func compileSubstitution(c *api.RegexChange) (*regexp.Regexp, string, error) {
+	if n := len(c.GetMatch()); n > maxRegexBytes {
+		return nil, "", fmt.Errorf("regular expression of %d bytes", n)
+	}
+	taken, err := regexp.Compile(c.GetMatch())
+	if err != nil {
+		return nil, "", err
+	}
+	var b strings.Builder
+	for s := c.GetSubstitution(); s != ""; s = s[1:] {
+		switch {
+		case s[0] == '$':
+			b.WriteString("$$")
+		case s[0] != '\\':
+			b.WriteByte(s[0])
+		case len(s) > 1 && s[1] == '\\':
+			b.WriteByte('\\')
+			s = s[1:]
+		case len(s) > 1 && '0' <= s[1] && s[1] <= '9':
+			if int(s[1]-'0') > taken.NumSubexp() {
+				return nil, "", fmt.Errorf("substitution %q names group %c, which the expression has not", c.GetSubstitution(), s[1])
+			}
+			b.WriteString("${" + s[1:2] + "}")
+			s = s[1:]
+		default:
+			return nil, "", fmt.Errorf("substitution %q has a backslash with no digit behind it", c.GetSubstitution())
+		}
+	}
+	return taken, b.String(), nil
+}
+
 // joined puts what follows a prefix behind another, wherever their segments end. What
 // were parts of segments may have become dot segments.
 func joined(prefix, rest string) string {
 	if path, err := message.NormalizePath(prefix + rest); err == nil {
 		return path
 	}
-	return "/" + rest
+	// Nothing that a request may have: the application gets the root.
+	return "/"
 }
 
 // Rewrite changes where a request says that it goes.

@@ -3,7 +3,6 @@ package route
 import (
 	"fmt"
 	"math/bits"
-	"slices"
 	"strings"
 	"time"
 
@@ -11,6 +10,7 @@ import (
 
 	api "github.com/tulle-mesh/tulle/api/waypoint"
 	"github.com/tulle-mesh/tulle/waypoint/message"
+	"github.com/tulle-mesh/tulle/waypoint/upstream"
 )
 
 // Rule is what becomes of a request. Nobody changes it.
@@ -25,9 +25,9 @@ type Rule struct {
 	// RequestTimeout is of the whole exchange, BackendTimeout of one attempt; 0 is none.
 	RequestTimeout, BackendTimeout time.Duration
 	// Retry is nil where the default applies.
-	Retry *Retry
+	Retry *upstream.RetryPolicy
 	// Affinity is nil without.
-	Affinity *Affinity
+	Affinity *upstream.Affinity
 	// RateLimits names the resources that apply.
 	RateLimits []string
 	// Fault is why all requests get 500; "" when it can be carried out.
@@ -64,32 +64,6 @@ type Backend struct {
 	needsPrefix bool
 }
 
-// Retry says when an attempt is followed by another.
-type Retry struct {
-	// Attempts are those after the first; 0 turns retries off.
-	Attempts int
-	// Backoff is the least time between attempts; 0 leaves it to the waypoint.
-	Backoff time.Duration
-
-	codes []int
-}
-
-// Code reports whether a response with that status is tried again.
-func (r *Retry) Code(status int) bool {
-	_, found := slices.BinarySearch(r.codes, status)
-	return found
-}
-
-// Affinity keeps a client's requests at one endpoint.
-type Affinity struct {
-	// Cookie or Header is the name of what carries the session; one is empty.
-	Cookie, Header string
-	// AbsoluteTimeout and IdleTimeout end a session; 0 does not.
-	AbsoluteTimeout, IdleTimeout time.Duration
-	// Permanent cookies outlive the browser's session.
-	Permanent bool
-}
-
 func compileRule(r *api.Rule) Rule {
 	out := Rule{
 		Ref: Ref{
@@ -121,7 +95,7 @@ func compileRule(r *api.Rule) Rule {
 		out.weight += uint64(out.Backends[i].Weight)
 		out.needsPrefix = out.needsPrefix || out.Backends[i].Weight > 0 && out.Backends[i].needsPrefix
 	}
-	if out.weight == 0 && out.Filters.Redirect() == nil {
+	if out.weight == 0 && out.Filters.Redirect() == nil && out.Filters.Direct() == nil {
 		fault("no backend with a weight")
 	}
 	if out.RequestTimeout, err = duration(r.GetTimeouts().GetRequest()); err != nil {
@@ -130,10 +104,10 @@ func compileRule(r *api.Rule) Rule {
 	if out.BackendTimeout, err = duration(r.GetTimeouts().GetBackend()); err != nil {
 		fault(fmt.Sprintf("timeout of backends: %v", err))
 	}
-	if out.Retry, err = compileRetry(r.GetRetry()); err != nil {
+	if out.Retry, err = CompileRetry(r.GetRetry()); err != nil {
 		fault(fmt.Sprintf("retry: %v", err))
 	}
-	if out.Affinity, err = compileAffinity(r.GetSessionAffinity()); err != nil {
+	if out.Affinity, err = CompileAffinity(r.GetSessionAffinity()); err != nil {
 		fault(fmt.Sprintf("session affinity: %v", err))
 	}
 	return out
@@ -163,36 +137,56 @@ func compileBackend(b *api.Backend) Backend {
 	return out
 }
 
-func compileRetry(r *api.Retry) (*Retry, error) {
+// CompileRetry returns the policy that r describes, nil when it is nil.
+func CompileRetry(r *api.Retry) (*upstream.RetryPolicy, error) {
 	if r == nil {
 		return nil, nil
 	}
-	out := &Retry{Attempts: int(min(r.GetAttempts(), 1<<20))}
+	out := upstream.DefaultRetry()
+	out.Attempts = int(min(r.GetAttempts(), maxRetries))
+	// Its author vouches that the requests may come twice.
+	out.AnyMethod = true
+	out.SameEndpoint, out.OtherLocalities = r.GetSameEndpoint(), r.GetOtherLocalities()
 	for _, c := range r.GetCodes() {
 		if c < 400 || c > 599 {
 			return nil, fmt.Errorf("status %d is not retried", c)
 		}
-		out.codes = append(out.codes, int(c))
+		out.Codes.Add(int(c))
 	}
-	slices.Sort(out.codes)
+	if len(r.GetConditions()) == 0 {
+		out.On |= upstream.OnReset
+	} else {
+		out.On, out.GRPC = 0, 0
+	}
+	for _, word := range r.GetConditions() {
+		if !out.Add(word) {
+			return nil, fmt.Errorf("condition %q is unknown", word)
+		}
+	}
 	var err error
-	out.Backoff, err = duration(r.GetBackoff())
-	return out, err
+	if out.Backoff.Floor, err = duration(r.GetBackoff()); err != nil {
+		return nil, fmt.Errorf("backoff: %w", err)
+	}
+	if out.PerTry, err = duration(r.GetPerTryTimeout()); err != nil {
+		return nil, fmt.Errorf("timeout of a try: %w", err)
+	}
+	return out, nil
 }
 
-func compileAffinity(a *api.SessionAffinity) (*Affinity, error) {
+// CompileAffinity returns what binds clients as a describes, nil when it is nil.
+func CompileAffinity(a *api.SessionAffinity) (*upstream.Affinity, error) {
 	if a == nil {
 		return nil, nil
 	}
-	out := &Affinity{Cookie: a.GetCookie(), Header: strings.ToLower(a.GetHeader()), Permanent: a.GetPermanent()}
+	out := &upstream.Affinity{Cookie: a.GetCookie(), Header: strings.ToLower(a.GetHeader()), Permanent: a.GetPermanent()}
 	if name := out.Cookie + out.Header; !message.ValidName(strings.ToLower(name)) {
 		return nil, fmt.Errorf("%q is no name", name)
 	}
 	var err error
-	if out.AbsoluteTimeout, err = duration(a.GetAbsoluteTimeout()); err != nil {
+	if out.Absolute, err = duration(a.GetAbsoluteTimeout()); err != nil {
 		return nil, err
 	}
-	out.IdleTimeout, err = duration(a.GetIdleTimeout())
+	out.Idle, err = duration(a.GetIdleTimeout())
 	return out, err
 }
 
