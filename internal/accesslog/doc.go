@@ -12,6 +12,9 @@
 // are dropped and counted, and the log says how many are missing once there is
 // room again.
 //
+// Writer is the queue and the goroutine without the format, for lines of others, and
+// Line writes fields in this one.
+//
 //	log := accesslog.New(accesslog.Config{Output: os.Stdout, Logger: zapLogger})
 //	defer log.Close()
 //	log.Connection(accesslog.Entry{Direction: accesslog.Outbound, Source: src, …})

@@ -2,9 +2,7 @@ package accesslog
 
 import (
 	"net/netip"
-	"strconv"
 	"time"
-	"unicode/utf8"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
@@ -70,51 +68,51 @@ const (
 )
 
 // fields writes the entry's fields in Istio's order, then ours.
-func (e *Entry) fields(f *line, p parts) {
-	f.addr("src.addr", e.Source)
+func (e *Entry) fields(f *Line, p parts) {
+	f.Addr("src.addr", e.Source)
 	if p >= withPeers {
 		if w := e.SourceWorkload; w != nil {
-			f.text("src.workload", w.Name)
-			f.text("src.namespace", w.Namespace)
+			f.Text("src.workload", w.Name)
+			f.Text("src.namespace", w.Namespace)
 		}
-		f.identity("src.identity", e.SourceIdentity)
+		f.Identity("src.identity", e.SourceIdentity)
 		if w := e.SourceWorkload; w != nil {
-			f.text("src.cluster", w.ClusterID)
+			f.Text("src.cluster", w.ClusterID)
 		}
 	}
-	f.addr("dst.addr", e.Destination)
+	f.Addr("dst.addr", e.Destination)
 	if p >= withPeers {
 		f.authority("dst.hbone_addr", e.HBONEAddr)
 		if s := e.DestinationService; s != nil {
-			f.text("dst.service", s.Hostname)
+			f.Text("dst.service", s.Hostname)
 		}
 		if w := e.DestinationWorkload; w != nil {
-			f.text("dst.workload", w.Name)
-			f.text("dst.namespace", w.Namespace)
+			f.Text("dst.workload", w.Name)
+			f.Text("dst.namespace", w.Namespace)
 		}
-		f.identity("dst.identity", e.DestinationIdentity)
+		f.Identity("dst.identity", e.DestinationIdentity)
 		if w := e.DestinationWorkload; w != nil {
-			f.text("dst.cluster", w.ClusterID)
+			f.Text("dst.cluster", w.ClusterID)
 		}
 	}
-	f.text("direction", e.Direction.String())
+	f.Text("direction", e.Direction.String())
 	if p >= withTotals {
 		sent, received := e.FromClient, e.FromServer
 		if e.Direction == Inbound {
 			sent, received = received, sent
 		}
-		f.number("bytes_sent", sent)
-		f.number("bytes_recv", received)
-		f.millis("duration", e.Duration)
+		f.Number("bytes_sent", sent)
+		f.Number("bytes_recv", received)
+		f.Millis("duration", e.Duration)
 	}
 	if e.Err != nil {
-		f.text("error", clip(e.Err.Error()))
+		f.Text("error", clip(e.Err.Error()))
 	}
 	if p >= withPeers {
-		f.text("policy", clip(e.Policy))
-		f.text("carrier", e.Carrier)
+		f.Text("policy", clip(e.Policy))
+		f.Text("carrier", e.Carrier)
 		if e.Retried != nil {
-			f.text("retried", clip(e.Retried.Error()))
+			f.Text("retried", clip(e.Retried.Error()))
 		}
 	}
 }
@@ -124,131 +122,4 @@ func clip(s string) string {
 		return s
 	}
 	return s[:maxErrorBytes] + "…"
-}
-
-// line is one line being written, as text or as JSON.
-type line struct {
-	json bool
-	buf  []byte
-	sep  byte
-}
-
-// begin writes what stands before the fields.
-func (l *line) begin(now time.Time, level, message string) {
-	if l.json {
-		l.buf = append(l.buf, `{"level":"`...)
-		l.buf = append(l.buf, level...)
-		l.buf = append(l.buf, `","time":"`...)
-		l.buf = now.UTC().AppendFormat(l.buf, time.RFC3339Nano)
-		l.buf = append(l.buf, `","scope":"access","message":"`...)
-		l.buf = append(l.buf, message...)
-		l.buf = append(l.buf, '"')
-		return
-	}
-	l.buf = now.UTC().AppendFormat(l.buf, time.RFC3339Nano)
-	l.buf = append(l.buf, '\t')
-	l.buf = append(l.buf, level...)
-	l.buf = append(l.buf, "\taccess\t"...)
-	l.buf = append(l.buf, message...)
-	l.sep = '\t'
-}
-
-func (l *line) end() {
-	if l.json {
-		l.buf = append(l.buf, '}')
-	}
-	l.buf = append(l.buf, '\n')
-}
-
-func (l *line) key(key string) {
-	if l.json {
-		l.buf = append(l.buf, ',', '"')
-		l.buf = append(l.buf, key...)
-		l.buf = append(l.buf, '"', ':')
-		return
-	}
-	l.buf = append(l.buf, l.sep)
-	l.sep = ' '
-	l.buf = append(l.buf, key...)
-	l.buf = append(l.buf, '=')
-}
-
-// text writes a string in quotes, whatever is in it: a name from the wire must
-// not forge a field or a line.
-func (l *line) text(key, value string) {
-	if value == "" {
-		return
-	}
-	l.key(key)
-	if l.json {
-		l.buf = appendJSON(l.buf, value)
-	} else {
-		l.buf = strconv.AppendQuote(l.buf, value)
-	}
-}
-
-func (l *line) identity(key string, id spiffeid.ID) {
-	if !id.IsZero() {
-		l.text(key, id.String())
-	}
-}
-
-func (l *line) addr(key string, a netip.AddrPort) {
-	if !a.IsValid() {
-		return
-	}
-	l.key(key)
-	if l.json {
-		l.buf = append(l.buf, '"')
-		l.buf = a.AppendTo(l.buf)
-		l.buf = append(l.buf, '"')
-		return
-	}
-	l.buf = a.AppendTo(l.buf)
-}
-
-// authority writes an address bare and anything else in quotes.
-func (l *line) authority(key, value string) {
-	if a, err := netip.ParseAddrPort(value); err == nil {
-		l.addr(key, a)
-		return
-	}
-	l.text(key, value)
-}
-
-func (l *line) number(key string, n uint64) {
-	l.key(key)
-	l.buf = strconv.AppendUint(l.buf, n, 10)
-}
-
-func (l *line) millis(key string, d time.Duration) {
-	l.key(key)
-	l.buf = append(l.buf, '"')
-	l.buf = strconv.AppendInt(l.buf, d.Milliseconds(), 10)
-	l.buf = append(l.buf, `ms"`...)
-}
-
-const hexDigits = "0123456789abcdef"
-
-// appendJSON writes a JSON string (RFC 8259 section 7).
-func appendJSON(buf []byte, s string) []byte {
-	buf = append(buf, '"')
-	for i := 0; i < len(s); {
-		c := s[i]
-		switch {
-		case c == '"' || c == '\\':
-			buf = append(buf, '\\', c)
-		case c < 0x20 || c == 0x7f:
-			buf = append(buf, '\\', 'u', '0', '0', hexDigits[c>>4], hexDigits[c&15])
-		case c < utf8.RuneSelf:
-			buf = append(buf, c)
-		default:
-			r, size := utf8.DecodeRuneInString(s[i:])
-			buf = utf8.AppendRune(buf, r) // an invalid byte becomes U+FFFD
-			i += size
-			continue
-		}
-		i++
-	}
-	return append(buf, '"')
 }

@@ -311,3 +311,25 @@ func BenchmarkConnection(b *testing.B) {
 		})
 	}
 }
+
+func TestFieldsRenderedBeforeStandAmongOthers(t *testing.T) {
+	for _, json := range []bool{false, true} {
+		first := accesslog.Render(json, func(l *accesslog.Line) {
+			l.Text("src.workload", `we"b`)
+			l.Number("n", 1)
+		})
+		l := accesslog.Line{JSON: json}
+		l.Begin(time.Unix(0, 0), "info", "request complete")
+		l.Fields(first)
+		l.Fields(nil)
+		l.Text("method", "GET")
+		l.End()
+		want := "1970-01-01T00:00:00Z\tinfo\taccess\trequest complete\tsrc.workload=\"we\\\"b\" n=1 method=\"GET\"\n"
+		if json {
+			want = `{"level":"info","time":"1970-01-01T00:00:00Z","scope":"access","message":"request complete","src.workload":"we\"b","n":1,"method":"GET"}` + "\n"
+		}
+		if string(l.Buf) != want {
+			t.Errorf("%q, want %q", l.Buf, want)
+		}
+	}
+}

@@ -103,6 +103,12 @@ func (l *Levels) String() string {
 	return strings.Join(parts, ",")
 }
 
+// Enabled reports whether a logger of that name writes entries of that level. It
+// allocates nothing.
+func (l *Levels) Enabled(name string, level zapcore.Level) bool {
+	return l.current.Load().enabled(name, level)
+}
+
 func (s *levelSet) enabled(name string, level zapcore.Level) bool {
 	for len(s.byName) > 0 && name != "" {
 		if l, ok := s.byName[name]; ok {
