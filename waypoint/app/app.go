@@ -33,6 +33,7 @@ import (
 	"github.com/tulle-mesh/tulle/waypoint/jwt"
 	"github.com/tulle-mesh/tulle/waypoint/listener"
 	"github.com/tulle-mesh/tulle/waypoint/mesh"
+	"github.com/tulle-mesh/tulle/waypoint/ratelimit"
 	"github.com/tulle-mesh/tulle/waypoint/tunnel"
 )
 
@@ -72,6 +73,7 @@ type waypoint struct {
 	registry *prometheus.Registry
 	store    *state.Store
 	keys     *jwt.Keys
+	limiter  *ratelimit.Limiter
 	mesh     *mesh.Mesh
 	xds      *xdsclient.Client
 	ca       *grpc.ClientConn
@@ -109,8 +111,9 @@ func build(cfg config.Config, log *zap.Logger) (*waypoint, error) {
 	budget := hbone.NewBudget(windowBudgetBytes)
 	w.dialer = tunnel.NewDialer(tunnel.Config{SVID: w.lease, Bundles: w.lease, Budget: budget, ConnectTimeout: cfg.ConnectTimeout})
 	w.keys = jwt.NewKeys(jwt.Config{Fetcher: jwt.NewHTTPFetcher(nil), Log: log.Named("jwt")})
+	w.limiter = w.newLimiter()
 	w.mesh = mesh.New(mesh.Config{
-		Keys:  w.keys,
+		Keys: w.keys, Limiter: w.limiter,
 		Store: w.store, Dialer: dialer{w.dialer}, Network: cfg.Network, Namespace: cfg.PodNamespace, Pod: cfg.PodName, Own: cfg.InstanceIP != "",
 		Want: func(names ...string) { w.xds.Subscribe(xdsclient.AddressType, names...) }, Logger: log.Named("mesh"),
 	})
@@ -153,10 +156,11 @@ func (w *waypoint) subscribe(roots mtls.Roots) (*xdsclient.Client, error) {
 			xdsclient.AddressType: w.store.AddressHandler(),
 			mesh.ServiceType:      w.mesh.ServiceHandler(),
 			mesh.PolicyType:       w.mesh.PolicyHandler(),
+			mesh.RateLimitType:    w.mesh.RateLimitHandler(),
 
 			mesh.AuthenticationType: w.mesh.AuthenticationHandler(),
 		},
-		Names:    map[string][]string{mesh.ServiceType: own, mesh.PolicyType: own, mesh.AuthenticationType: own},
+		Names:    map[string][]string{mesh.ServiceType: own, mesh.PolicyType: own, mesh.RateLimitType: own, mesh.AuthenticationType: own},
 		OnDemand: []string{xdsclient.AddressType},
 		Logger:   w.log.Named("xds"), Registerer: w.registry,
 	})
@@ -264,6 +268,7 @@ func (w *waypoint) drainAll() {
 // close releases what build made.
 func (w *waypoint) close() {
 	w.forward.Close()
+	w.limiter.Close()
 	w.keys.Close()
 	w.lease.Release()
 	w.certs.Close()

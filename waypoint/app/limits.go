@@ -16,6 +16,9 @@ const (
 	// the content that it announced over HTTP/1.1: nobody honest is so slow, and streams
 	// without end go on as long as anything moves.
 	stallTimeout = 5 * time.Minute
+	// dialAttempts is how many endpoints of a backend of rate limits are tried: one that
+	// is just going away must not matter.
+	dialAttempts = 3
 	// sniffBytes is read at first of a connection: most heads of requests fit.
 	sniffBytes = 1 << 10
 )

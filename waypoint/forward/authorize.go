@@ -58,6 +58,7 @@ func (e *exchange) judge(ctx context.Context) (request.Permit, error) {
 		if err != nil {
 			return request.Permit{}, err
 		}
+		e.rations.token = token
 		attributes.Request.Token, attributes.Request.Fields = token, &e.r.Header
 		attributes.Request.Query, attributes.Request.HasQuery = e.r.Query, e.r.HasQuery
 	}

@@ -74,6 +74,9 @@ func (b *Bytes) connect(ctx context.Context, f *Forwarder, svc *mesh.Service, co
 	if _, _, refused := d.Refusal(); refused {
 		return errors.New("no route leads there: " + d.Fault())
 	}
+	if err := b.ration(ctx, f.cfg.Mesh, svc, d.Rule); err != nil {
+		return err
+	}
 	key, number := c.Service, c.Port
 	if d.Rule != nil {
 		b.rec.Route = d.Rule.Name

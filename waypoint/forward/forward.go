@@ -101,6 +101,7 @@ func (f *Forwarder) Serve(ctx context.Context, x message.Exchange) {
 	}
 	f.active.Add(1)
 	e.guarded(ctx)
+	e.spent()
 	f.active.Add(-1)
 	e.rec.Received, e.rec.RequestMessages = e.body.total()
 	e.rec.ResponseMessages = e.messages.seen
@@ -132,6 +133,8 @@ type exchange struct {
 	messages messages
 	// limit is that of its time, set by forward.
 	limit limit
+	// rations are what rate limits decided.
+	rations rations
 	// id is the x-request-id, where the client sent none.
 	id string
 	// origin is what a browser's script asked from, as the client sent it.
@@ -161,7 +164,7 @@ func (e *exchange) serve(ctx context.Context) {
 		return
 	}
 	permit, ok := e.authorize(ctx)
-	if !ok || !e.decide() || e.preflight() || !e.consult(ctx) || e.redirect() || !e.pick(ctx) || !e.inject(ctx) {
+	if !ok || !e.decide() || e.preflight() || !e.consult(ctx) || !e.ration(ctx) || e.redirect() || !e.pick(ctx) || !e.inject(ctx) {
 		return
 	}
 	e.forward(ctx, permit)
@@ -175,6 +178,7 @@ func (e *exchange) leave(r *message.Response) {
 			cors.Apply(e.origin, r)
 		}
 	}
+	e.rationed(r)
 	e.rec.Response, e.rec.Head = r, time.Since(e.rec.Start)
 }
 

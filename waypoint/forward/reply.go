@@ -22,13 +22,14 @@ type reply struct {
 // The statuses of gRPC (https://grpc.io/docs/guides/status-codes/) that a waypoint
 // answers with.
 const (
-	grpcUnknown          = 2
-	grpcDeadlineExceeded = 4
-	grpcPermissionDenied = 7
-	grpcUnimplemented    = 12
-	grpcInternal         = 13
-	grpcUnavailable      = 14
-	grpcUnauthenticated  = 16
+	grpcUnknown           = 2
+	grpcDeadlineExceeded  = 4
+	grpcPermissionDenied  = 7
+	grpcResourceExhausted = 8
+	grpcUnimplemented     = 12
+	grpcInternal          = 13
+	grpcUnavailable       = 14
+	grpcUnauthenticated   = 16
 )
 
 // grpcStatus maps an HTTP status as gRPC clients do

@@ -16,6 +16,7 @@ import (
 	"github.com/tulle-mesh/tulle/internal/state"
 	"github.com/tulle-mesh/tulle/internal/workload"
 	"github.com/tulle-mesh/tulle/waypoint/jwt"
+	"github.com/tulle-mesh/tulle/waypoint/ratelimit"
 	"github.com/tulle-mesh/tulle/waypoint/route"
 	"github.com/tulle-mesh/tulle/waypoint/upstream"
 )
@@ -34,6 +35,9 @@ type Config struct {
 	// Want asks the control plane for services, "namespace/hostname", and their
 	// endpoints. It must not block; nil where the Store has all.
 	Want func(names ...string)
+	// Limiter counts by rate limits. It outlives the Mesh; nil makes one that counts
+	// locally alone.
+	Limiter *ratelimit.Limiter
 	// Keys hold the keys of tokens' issuers. They outlive the Mesh.
 	Keys   *jwt.Keys
 	Logger *zap.Logger
@@ -55,6 +59,7 @@ type Mesh struct {
 
 	services atomic.Pointer[map[workload.ServiceKey]*Service]
 	backends atomic.Pointer[map[backendKey]*backend]
+	limits   atomic.Pointer[map[string]*ratelimit.Policy]
 
 	// mu serialises changes of the two maps, which are replaced and never changed, and
 	// guards what services are made of.
@@ -71,6 +76,10 @@ func New(cfg Config) *Mesh {
 		cfg: cfg, log: cfg.Logger, routes: map[workload.ServiceKey]*route.Service{},
 		policies: map[string]*request.Policy{}, authentications: map[string]*jwt.Authentication{},
 	}
+	if m.cfg.Limiter == nil {
+		m.cfg.Limiter = ratelimit.New(ratelimit.Config{Logger: m.log})
+	}
+	m.limits.Store(&map[string]*ratelimit.Policy{})
 	m.services.Store(&map[workload.ServiceKey]*Service{})
 	m.backends.Store(&map[backendKey]*backend{})
 	return m

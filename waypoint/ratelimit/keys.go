@@ -63,6 +63,8 @@ func NewKeys(limit int) *Keys {
 type Counter struct {
 	name    string // "namespace/policy/rule"
 	number  uint32 // of no other counter of the process
+	prefix  []byte // number, as keys begin with it
+	parts   []part
 	amounts []amount
 	// leased counters take shares, and tell of demand.
 	leased bool

@@ -1,0 +1,67 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+
+	"github.com/tulle-mesh/tulle/internal/workload"
+	"github.com/tulle-mesh/tulle/internal/xdsclient"
+	"github.com/tulle-mesh/tulle/waypoint/mesh"
+	"github.com/tulle-mesh/tulle/waypoint/ratelimit"
+	"github.com/tulle-mesh/tulle/waypoint/upstream"
+)
+
+// newLimiter makes what counts requests; it reaches backends through the mesh, where
+// they are in it.
+func (w *waypoint) newLimiter() *ratelimit.Limiter {
+	return ratelimit.New(ratelimit.Config{
+		Dial: w.dialAddress, DialService: w.dialService, Registerer: w.registry, Logger: w.log.Named("ratelimit"),
+	})
+}
+
+// dialAddress connects to host:port: to a service of the mesh as one, to all else by TCP.
+func (w *waypoint) dialAddress(ctx context.Context, address string) (net.Conn, error) {
+	host, digits, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, err
+	}
+	if labels := strings.Split(host, "."); len(labels) >= 3 && labels[2] == "svc" {
+		key := workload.ServiceKey{Namespace: labels[1], Hostname: host}
+		if port, err := strconv.ParseUint(digits, 10, 16); err == nil {
+			conn, err := w.dialService(ctx, key.String(), uint32(port))
+			if !errors.Is(err, mesh.ErrNoService) {
+				return conn, err
+			}
+		}
+	}
+	return new(net.Dialer).DialContext(ctx, "tcp", address)
+}
+
+// dialService connects to an endpoint of a service "namespace/hostname" of the mesh.
+func (w *waypoint) dialService(ctx context.Context, service string, port uint32) (net.Conn, error) {
+	key, ok := workload.ParseServiceKey(service)
+	if !ok || port == 0 || port > 65535 {
+		return nil, fmt.Errorf("%s:%d is no service", service, port)
+	}
+	w.xds.Subscribe(xdsclient.AddressType, service)
+	up, _, err := w.mesh.Backend(ctx, key, uint16(port))
+	if err != nil {
+		return nil, err
+	}
+	var tried []*upstream.Target
+	for {
+		target, err := up.Pick(upstream.Options{Avoid: tried})
+		if err != nil {
+			return nil, err
+		}
+		conn, err := w.dialer.Dial(ctx, targetOf(target.Endpoint()))
+		if err == nil || ctx.Err() != nil || len(tried) == dialAttempts-1 {
+			return conn, err
+		}
+		tried = append(tried, target)
+	}
+}
