@@ -8,7 +8,7 @@ GO_BUILD := CGO_ENABLED=0 go build -ldflags '$(LDFLAGS)'
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: build ## Run a mesh of two nodes and show what it does (KEEP=1 to look)
@@ -82,6 +82,19 @@ bench: build ## Measure speed and memory beside baselines (BENCH=-short: a look)
 bench-control: build cluster-binaries ## Measure the control plane at 10,000 pods (BENCH=-short: a look)
 	@mkdir -p out
 	CGO_ENABLED=0 go run ./e2e/control $(BENCH)
+
+PEER := CGO_ENABLED=0 go -C e2e/bench/peers/
+
+.PHONY: bench-peers
+bench-peers: # The reverse proxies in Go that stand beside the waypoint in its benchmark
+	@mkdir -p $(BIN)/peers
+	$(PEER)caddy build -o $(CURDIR)/$(BIN)/peers/caddy github.com/caddyserver/caddy/v2/cmd/caddy
+	$(PEER)traefik build -o $(CURDIR)/$(BIN)/peers/traefik github.com/traefik/traefik/v3/cmd/traefik
+
+.PHONY: bench-waypoint
+bench-waypoint: packages build bench-peers ## Measure waypoints beside other proxies (BENCH=-short: a look)
+	@mkdir -p out
+	CGO_ENABLED=0 go run ./e2e/bench/waypoint $(BENCH)
 
 .PHONY: packages
 packages: ## Install the Debian packages that the tests use, or name them

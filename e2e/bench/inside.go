@@ -8,21 +8,15 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
-	"slices"
-	"strings"
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/tulle-mesh/tulle/e2e/bench/measure"
+	"github.com/tulle-mesh/tulle/e2e/bench/namespace"
 	"github.com/tulle-mesh/tulle/e2e/bench/report"
 	"github.com/tulle-mesh/tulle/e2e/bench/topology"
 	"github.com/tulle-mesh/tulle/e2e/bench/variant"
 )
-
-// dirVariable names the folder that the outer process made and will remove.
-const dirVariable = "TULLE_BENCH_DIR"
 
 // baselines are what the table compares with.
 var baselines = []string{"direct", "relay", "haproxy"}
@@ -31,11 +25,8 @@ var baselines = []string{"direct", "relay", "haproxy"}
 func inside(o options) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	dir := os.Getenv(dirVariable)
-	if os.Getpid() != 1 || dir == "" {
-		return errors.New("the role \"inside\" is for the program itself")
-	}
-	if err := settleIn(); err != nil {
+	dir, err := namespace.Enter()
+	if err != nil {
 		return err
 	}
 	self, err := os.Executable()
@@ -49,36 +40,13 @@ func inside(o options) error {
 			return err
 		}
 	}
-	chosen, err := choose(variant.All(variant.Config{Self: self, Bin: o.bin, Dir: b.dir}), o.variants)
+	chosen, err := variant.Choose(variant.All(variant.Config{Self: self, Bin: o.bin, Dir: b.dir}), o.variants)
 	if err != nil {
 		return err
 	}
 	err = b.run(ctx, chosen)
 	// What was measured before a failure is worth showing too.
 	return errors.Join(err, b.finish(err == nil))
-}
-
-// settleIn makes the mounts of this process its own.
-func settleIn() error {
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return fmt.Errorf("make mounts private: %w", err)
-	}
-	if err := unix.Mount("proc", "/proc", "proc", 0, ""); err != nil {
-		return fmt.Errorf("mount /proc: %w", err)
-	}
-	return nil
-}
-
-func choose(all []variant.Variant, names []string) ([]variant.Variant, error) {
-	var chosen []variant.Variant
-	for _, name := range names {
-		i := slices.IndexFunc(all, func(v variant.Variant) bool { return v.Name() == name })
-		if i < 0 {
-			return nil, fmt.Errorf("no variant %q", name)
-		}
-		chosen = append(chosen, all[i])
-	}
-	return chosen, nil
 }
 
 type bench struct {
@@ -138,7 +106,7 @@ func (b *bench) one(ctx context.Context, v variant.Variant, last bool) (err erro
 
 // finish prints the table and, when all went well, writes the file.
 func (b *bench) finish(complete bool) error {
-	fmt.Print("\n", machine(), "\n\n")
+	fmt.Print("\n", topology.Machine(), "\n\n")
 	if err := b.report.WriteTable(os.Stdout, baselines); err != nil || !complete {
 		return err
 	}
@@ -148,19 +116,4 @@ func (b *bench) finish(complete bool) error {
 	path, _ := filepath.Abs(b.out)
 	fmt.Printf("\nresults in %s\n", path)
 	return nil
-}
-
-// machine describes what it ran on, for figures mean little without.
-func machine() string {
-	model := "unknown processor"
-	info, _ := os.ReadFile("/proc/cpuinfo")
-	cores := 0
-	for line := range strings.Lines(string(info)) {
-		if rest, ok := strings.CutPrefix(line, "model name"); ok {
-			model = strings.TrimSpace(strings.TrimLeft(rest, "\t :"))
-			cores++
-		}
-	}
-	kernel, _ := os.ReadFile("/proc/sys/kernel/osrelease")
-	return fmt.Sprintf("%s, %d cores, Linux %s, MTU %d", model, cores, strings.TrimSpace(string(kernel)), topology.MTU)
 }

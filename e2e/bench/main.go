@@ -17,6 +17,7 @@ import (
 
 	"github.com/tulle-mesh/tulle/e2e/bench/load"
 	"github.com/tulle-mesh/tulle/e2e/bench/measure"
+	"github.com/tulle-mesh/tulle/e2e/bench/namespace"
 	"github.com/tulle-mesh/tulle/e2e/bench/variant"
 )
 
@@ -40,7 +41,7 @@ func run(args []string) error {
 			return serve()
 		case role == "relay" && len(rest) == 2:
 			return variant.RunRelay(rest[0], rest[1])
-		case role == "inside":
+		case role == namespace.Role:
 			opts, err := parse(rest)
 			if err != nil {
 				return err
@@ -52,7 +53,10 @@ func run(args []string) error {
 	if err != nil {
 		return err
 	}
-	return outside(opts, args)
+	if err := namespace.Run(args, "-bin="+opts.bin); !errors.Is(err, namespace.ErrSaid) {
+		return err
+	}
+	return exitCode(1)
 }
 
 func serve() error {

@@ -38,6 +38,9 @@ type Job struct {
 	Requests int `json:"requests"`
 	// RatePerSecond is how many requests a Rate job starts on all connections together.
 	RatePerSecond int `json:"ratePerSecond"`
+	// Path is what the modes of HTTP ask for, Header the lines that they send besides.
+	Path   string   `json:"path"`
+	Header []string `json:"header"`
 }
 
 // Result is what a client process measured.
@@ -63,13 +66,16 @@ const (
 	maxLatency = time.Minute
 )
 
-// Run does a job. For Idle it calls ready when all connections stand and holds
+// Run does a job. For Idle and HTTPIdle it calls ready when all connections stand and holds
 // them until ctx ends.
 func Run(ctx context.Context, j Job, ready func()) (Result, error) {
 	c := &client{job: j}
 	start := time.Now()
 	c.end = start.Add(j.Duration)
-	work := map[Mode]func() error{Up: c.up, Down: c.down, Echo: c.echo, Rate: c.rate, Connect: c.connect, Idle: c.hold}[j.Mode]
+	work := map[Mode]func() error{
+		Up: c.up, Down: c.down, Echo: c.echo, Rate: c.rate, Connect: c.connect, Idle: c.hold,
+		HTTPEcho: c.httpEcho, HTTPRate: c.httpRate, HTTPIdle: c.httpHold,
+	}[j.Mode]
 	if work == nil {
 		return Result{}, fmt.Errorf("unknown mode %q", j.Mode)
 	}
@@ -86,7 +92,7 @@ func Run(ctx context.Context, j Job, ready func()) (Result, error) {
 	if failed != nil {
 		return Result{}, failed
 	}
-	if j.Mode == Idle {
+	if j.Mode == Idle || j.Mode == HTTPIdle {
 		ready()
 		<-ctx.Done()
 	}

@@ -2,7 +2,11 @@ package load_test
 
 import (
 	"context"
+	"io"
 	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 
@@ -41,5 +45,31 @@ func TestModes(t *testing.T) {
 	}
 	if _, err := load.Run(t.Context(), load.Job{Mode: "other", Conns: 1}, nil); err == nil {
 		t.Error("unknown mode passed")
+	}
+}
+
+func TestModesOfHTTP(t *testing.T) {
+	body := strings.Repeat("x", load.ResponseBytes)
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/some/path" || r.Header.Get("X-Extra") != "yes" {
+			w.WriteHeader(404)
+			return
+		}
+		_, _ = io.WriteString(w, body)
+	}))
+	defer s.Close()
+	job := load.Job{Addr: s.Listener.Addr().String(), Conns: 3, RatePerSecond: 1000, Duration: 50 * time.Millisecond, Path: "/some/path", Header: []string{"X-Extra: yes"}}
+	for _, mode := range []load.Mode{load.HTTPEcho, load.HTTPRate, load.HTTPIdle} {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		job.Mode = mode
+		result, err := load.Run(ctx, job, cancel)
+		if err != nil || result.Count < 3 {
+			t.Errorf("%s: %+v, %v", mode, result, err)
+		}
+	}
+	job.Path = "/other"
+	if _, err := load.Run(t.Context(), job, nil); err == nil {
+		t.Error("404 passed")
 	}
 }

@@ -189,8 +189,13 @@ func (r *runner) idle(ctx context.Context, before footprint) error {
 	if !r.hasProxies() {
 		return nil
 	}
+	return r.hold(ctx, load.Job{Mode: load.Idle}, before)
+}
+
+// hold has a job of idle connections done, and tells what they take.
+func (r *runner) hold(ctx context.Context, job load.Job, before footprint) error {
 	measure := fmt.Sprintf("idle-%d", r.cfg.IdleConns)
-	job := load.Job{Mode: load.Idle, Conns: r.cfg.IdleConns, Duration: time.Minute}
+	job.Conns, job.Duration = r.cfg.IdleConns, time.Minute
 	cmd, in, out, err := r.startLoad(ctx, job)
 	if err != nil {
 		return fmt.Errorf("%s: %w", measure, err)

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -14,8 +15,69 @@ import (
 // architecture that Linux has kept).
 const clockTick = 10 * time.Millisecond
 
-// cpuTime is what the processes spent in user and kernel mode since they started.
+// family returns the processes and all that descend from them.
+func family(pids []int) ([]int, error) {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil, err
+	}
+	all := slices.Clone(pids)
+	children := map[int][]int{}
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if err != nil {
+			continue // it has ended
+		}
+		parent, err := parseParent(b)
+		if err != nil {
+			return nil, fmt.Errorf("/proc/%d/stat: %w", pid, err)
+		}
+		children[parent] = append(children[parent], pid)
+	}
+	for i := 0; i < len(all); i++ {
+		for _, child := range children[all[i]] {
+			if !slices.Contains(all, child) {
+				all = append(all, child)
+			}
+		}
+	}
+	return all, nil
+}
+
+// parseParent returns field 4.
+func parseParent(b []byte) (int, error) {
+	fields, err := statFields(b)
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(fields[1])
+}
+
+// statFields returns the fields from the third on (proc_pid_stat(5)).
+func statFields(b []byte) ([]string, error) {
+	// The second field is the command in brackets and may contain anything.
+	i := bytes.LastIndexByte(b, ')')
+	if i < 0 {
+		return nil, fmt.Errorf("no command in %q", b)
+	}
+	fields := strings.Fields(string(b[i+1:]))
+	if len(fields) < 13 {
+		return nil, fmt.Errorf("too few fields in %q", b)
+	}
+	return fields, nil
+}
+
+// cpuTime is what the processes and their children spent in user and kernel mode since
+// they started.
 func cpuTime(pids []int) (time.Duration, error) {
+	pids, err := family(pids)
+	if err != nil {
+		return 0, err
+	}
 	var sum time.Duration
 	for _, pid := range pids {
 		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
@@ -33,14 +95,9 @@ func cpuTime(pids []int) (time.Duration, error) {
 
 // parseStat adds utime and stime, fields 14 and 15 (proc_pid_stat(5)).
 func parseStat(b []byte) (time.Duration, error) {
-	// The second field is the command in brackets and may contain anything.
-	i := bytes.LastIndexByte(b, ')')
-	if i < 0 {
-		return 0, fmt.Errorf("no command in %q", b)
-	}
-	fields := strings.Fields(string(b[i+1:]))
-	if len(fields) < 13 {
-		return 0, fmt.Errorf("too few fields in %q", b)
+	fields, err := statFields(b)
+	if err != nil {
+		return 0, err
 	}
 	var ticks uint64
 	for _, f := range fields[11:13] {
@@ -53,8 +110,12 @@ func parseStat(b []byte) (time.Duration, error) {
 	return time.Duration(ticks) * clockTick, nil
 }
 
-// residentKiB is the resident memory of the processes.
+// residentKiB is the resident memory of the processes and their children.
 func residentKiB(pids []int) (float64, error) {
+	pids, err := family(pids)
+	if err != nil {
+		return 0, err
+	}
 	var sum float64
 	for _, pid := range pids {
 		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
@@ -83,8 +144,12 @@ func parseRollup(b []byte) (float64, error) {
 	return 0, fmt.Errorf("no Rss")
 }
 
-// descriptors counts the open files of the processes.
+// descriptors counts the open files of the processes and their children.
 func descriptors(pids []int) (int, error) {
+	pids, err := family(pids)
+	if err != nil {
+		return 0, err
+	}
 	sum := 0
 	for _, pid := range pids {
 		entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))

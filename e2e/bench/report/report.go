@@ -50,7 +50,7 @@ func (r *Report) Add(measure, variant, unit string, value float64) {
 }
 
 // parts are the ends of names that tell of one part of a measure.
-var parts = []string{"-p50", "-p90", "-p99", "-cpu", "-descriptors", "-goroutines"}
+var parts = []string{"-p50", "-p90", "-p99", "-added", "-cpu", "-memory", "-per-core", "-descriptors", "-goroutines"}
 
 func family(measure string) string {
 	for _, p := range parts {

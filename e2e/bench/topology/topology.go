@@ -29,6 +29,9 @@ var (
 	serverNode  = netip.MustParseAddr("10.77.2.1")
 	ControlAddr = netip.MustParseAddr("10.77.3.2")
 	controlNode = netip.MustParseAddr("10.77.3.1")
+	// WaypointAddr is where what stands between client and server for itself runs.
+	WaypointAddr = netip.MustParseAddr("10.77.4.2")
+	waypointNode = netip.MustParseAddr("10.77.4.1")
 )
 
 // Names of the nodes.
@@ -39,7 +42,7 @@ const (
 
 // Topology is one set of namespaces. It is torn down by Close.
 type Topology struct {
-	Client, NodeA, NodeB, Server, Control *Namespace
+	Client, NodeA, NodeB, Server, Control, Waypoint *Namespace
 
 	dir string
 	all []*Namespace
@@ -61,6 +64,7 @@ func (t *Topology) build() error {
 		ns   **Namespace
 	}{
 		{"tb-client", &t.Client}, {NodeA, &t.NodeA}, {NodeB, &t.NodeB}, {"tb-server", &t.Server}, {"tb-control", &t.Control},
+		{"tb-waypoint", &t.Waypoint},
 	} {
 		ns, err := newNamespace(t.dir, n.name)
 		if err != nil {
@@ -78,6 +82,7 @@ func (t *Topology) build() error {
 		{t.NodeA, t.NodeB, "link", "link", NodeAAddr, NodeBAddr},
 		{t.Server, t.NodeB, "eth0", "server", ServerAddr, serverNode},
 		{t.Control, t.NodeA, "eth0", "control", ControlAddr, controlNode},
+		{t.Waypoint, t.NodeB, "eth0", "waypoint", WaypointAddr, waypointNode},
 	} {
 		if err := connect(l.a, l.b, l.aDev, l.bDev, l.aAddr, l.bAddr); err != nil {
 			return fmt.Errorf("link %s with %s: %w", l.a.Name, l.b.Name, err)
@@ -90,7 +95,9 @@ func (t *Topology) build() error {
 		{t.Client, "0.0.0.0/0", ClientNode.String()},
 		{t.Server, "0.0.0.0/0", serverNode.String()},
 		{t.Control, "0.0.0.0/0", controlNode.String()},
+		{t.Waypoint, "0.0.0.0/0", waypointNode.String()},
 		{t.NodeA, "10.77.2.0/24", NodeBAddr.String()},
+		{t.NodeA, "10.77.4.0/24", NodeBAddr.String()},
 		{t.NodeB, "10.77.1.0/24", NodeAAddr.String()},
 		{t.NodeB, "10.77.3.0/24", NodeAAddr.String()},
 	} {

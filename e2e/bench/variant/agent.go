@@ -78,19 +78,7 @@ var goroutineTotal = regexp.MustCompile(`^goroutine profile: total (\d+)\n`)
 
 // goroutines asks the admin port of the ztunnel in ns.
 func goroutines(ns *topology.Namespace) (int, error) {
-	client := &http.Client{
-		Timeout: 10 * time.Second,
-		Transport: &http.Transport{
-			DisableKeepAlives: true,
-			DialContext: func(ctx context.Context, network, address string) (c net.Conn, err error) {
-				err = ns.Do(func() error {
-					c, err = new(net.Dialer).DialContext(ctx, network, address)
-					return err
-				})
-				return c, err
-			},
-		},
-	}
+	client := &http.Client{Timeout: 10 * time.Second, Transport: dialIn(ns)}
 	resp, err := client.Get("http://127.0.0.1:15000/debug/pprof/goroutine?debug=1")
 	if err != nil {
 		return 0, err
@@ -105,4 +93,18 @@ func goroutines(ns *topology.Namespace) (int, error) {
 		return 0, fmt.Errorf("no goroutine profile in the answer (%s)", resp.Status)
 	}
 	return strconv.Atoi(string(m[1]))
+}
+
+// dialIn connects inside a namespace.
+func dialIn(ns *topology.Namespace) *http.Transport {
+	return &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, network, address string) (c net.Conn, err error) {
+			err = ns.Do(func() error {
+				c, err = new(net.Dialer).DialContext(ctx, network, address)
+				return err
+			})
+			return c, err
+		},
+	}
 }

@@ -25,6 +25,9 @@ type Tulle struct {
 	carrier string
 	// state holds what belongs to one start.
 	state string
+	// objects are given to the control plane besides the pods; key signs tokens for it.
+	objects string
+	key     *nodetoken.Key
 }
 
 func newTulle(c Config, carrier string) *Tulle {
@@ -64,10 +67,10 @@ func (t *Tulle) Start(ctx context.Context, top *topology.Topology) (Running, err
 	if t.state, err = os.MkdirTemp(t.dir, "tulle-"); err != nil {
 		return Running{}, err
 	}
-	key, err := t.startControlPlane(ctx, top)
-	if err != nil {
+	if t.key, err = t.startControlPlane(ctx, top); err != nil {
 		return Running{}, err
 	}
+	key := t.key
 	a, err := t.startNode(top.NodeA, key)
 	if err != nil {
 		return Running{}, err
@@ -170,6 +173,7 @@ func (t *Tulle) startControlPlane(ctx context.Context, top *topology.Topology) (
 	for _, p := range pods {
 		text = fmt.Appendf(text, podObject, p.name, p.uid, p.account, p.node, p.addr)
 	}
+	text = append(text, t.objects...)
 	if err := os.Mkdir(t.path("config"), 0o755); err != nil {
 		return nil, err
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -38,6 +39,11 @@ type Running struct {
 	Proxies []int
 	// Goroutines counts those of the proxies; nil when they have none.
 	Goroutines func() (int, error)
+	// HTTP is where clients of HTTP go instead of Addr.
+	HTTP HTTP
+	// Passed tells how many requests the proxies have seen, where clients could get past
+	// them; nil elsewhere.
+	Passed func() (float64, error)
 }
 
 // Config is what variants need to know.
@@ -59,6 +65,19 @@ func All(c Config) []Variant {
 		newTulle(c, "h2"),
 		newTulle(c, "h3"),
 	}
+}
+
+// Choose returns the variants of these names, in their order.
+func Choose(all []Variant, names []string) ([]Variant, error) {
+	var chosen []Variant
+	for _, name := range names {
+		i := slices.IndexFunc(all, func(v Variant) bool { return v.Name() == name })
+		if i < 0 {
+			return nil, fmt.Errorf("no variant %q", name)
+		}
+		chosen = append(chosen, all[i])
+	}
+	return chosen, nil
 }
 
 // processes are those of one variant.
