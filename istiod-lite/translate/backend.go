@@ -1,6 +1,7 @@
 package translate
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -41,7 +42,7 @@ func NewBackends(objects *source.Objects, options Options) *Backends {
 // Referrer is what refers to a backend.
 type Referrer struct {
 	// Kind and Namespace are those of the route.
-	Kind, Namespace string
+	Group, Kind, Namespace string
 	// Parent is the service whose traffic it is. A route of another namespace needs no
 	// ReferenceGrant to send it where its clients sent it themselves.
 	Parent source.Key
@@ -119,7 +120,7 @@ func (b *Backends) granted(from Referrer, group string, to source.Key) bool {
 	})
 	return slices.ContainsFunc(b.grants[to.Namespace], func(g *gatewayv1.ReferenceGrant) bool {
 		return slices.ContainsFunc(g.Spec.From, func(f gatewayv1.ReferenceGrantFrom) bool {
-			return f.Group == gatewayv1.GroupName && string(f.Kind) == from.Kind && string(f.Namespace) == from.Namespace
+			return string(f.Group) == cmp.Or(from.Group, gatewayv1.GroupName) && string(f.Kind) == from.Kind && string(f.Namespace) == from.Namespace
 		}) && slices.ContainsFunc(g.Spec.To, func(t gatewayv1.ReferenceGrantTo) bool {
 			return string(t.Group) == group && string(t.Kind) == to.Kind && (t.Name == nil || string(*t.Name) == to.Name.Name)
 		})

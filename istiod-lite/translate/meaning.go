@@ -10,6 +10,8 @@ import (
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"google.golang.org/protobuf/proto"
+
+	policyv1alpha1 "github.com/tulle-mesh/tulle/api/policy/v1alpha1"
 )
 
 // sameMeaning reports whether two versions of an object translate to the same:
@@ -50,6 +52,9 @@ func sameMeaning(a, b metav1.Object) bool {
 		return ok && sameMeta(a, b) && reflect.DeepEqual(&a.Spec, &b.Spec)
 	case *gatewayv1.TLSRoute:
 		b, ok := b.(*gatewayv1.TLSRoute)
+		return ok && sameMeta(a, b) && reflect.DeepEqual(&a.Spec, &b.Spec)
+	case *policyv1alpha1.RateLimitPolicy:
+		b, ok := b.(*policyv1alpha1.RateLimitPolicy)
 		return ok && sameMeta(a, b) && reflect.DeepEqual(&a.Spec, &b.Spec)
 	case *gatewayv1.ReferenceGrant:
 		b, ok := b.(*gatewayv1.ReferenceGrant)

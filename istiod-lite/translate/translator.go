@@ -35,6 +35,8 @@ type Translator struct {
 	requestBindings requestBindings
 	requestUses     map[source.Name]map[source.Name]int // RequestAuthentications, by waypoint
 	requests        map[source.Name]bool                // all of them
+	limits          limitIndex                          // of RateLimitPolicies
+	limitUses       map[source.Name]map[source.Name]int // of theirs, by waypoint
 	made            map[source.Key]madeServices
 	admissions      map[string]bool // policies that allow waypoints
 	pods            podIndex
@@ -64,6 +66,8 @@ func New(options Options) *Translator {
 
 		requestUses: map[source.Name]map[source.Name]int{},
 		requests:    map[source.Name]bool{},
+		limits:      newLimitIndex(),
+		limitUses:   map[source.Name]map[source.Name]int{},
 		made:        map[source.Key]madeServices{},
 		pods:        newPodIndex(),
 		slices:      newSliceIndex(),
@@ -78,6 +82,7 @@ type update struct {
 	objects *source.Objects
 	// Objects that changed, by kind.
 	pods, slices, entries, policies, services, requests []source.Name
+	limits                                              []source.Name
 	routes                                              []source.Key
 	grants                                              map[string]bool // namespaces with other ReferenceGrants
 	nodes                                               map[source.Name]bool
@@ -92,6 +97,7 @@ type update struct {
 	// dirtyPolicies are those of which another set of waypoints takes care.
 	dirtyPolicies map[source.Name]bool
 	dirtyRequests map[source.Name]bool
+	dirtyLimits   map[source.Name]bool
 }
 
 // Translate returns the mesh that objects describe. It does not keep time, so
@@ -113,6 +119,7 @@ func (t *Translator) Translate(objects *source.Objects) *Mesh {
 	t.translateRetiring(u)
 	t.translatePolicies(u)
 	t.translateRequests(u)
+	t.translateLimits(u)
 	t.out.warned = t.out.warned || u.all && len(t.requests) > 0 || len(u.dirtyRequests) > 0
 	strict := staticStrict(t.options)
 	if len(objects.PeerAuthentications) > 0 {
@@ -128,7 +135,7 @@ func (t *Translator) survey(objects *source.Objects) *update {
 	u := &update{
 		objects: objects, nodes: map[source.Name]bool{}, namespaces: map[string]bool{}, grants: map[string]bool{},
 		dirtyPods: map[source.Name]bool{}, dirtySlices: map[*slice]bool{}, dirtyPolicies: map[source.Name]bool{},
-		dirtyRequests: map[source.Name]bool{},
+		dirtyRequests: map[source.Name]bool{}, dirtyLimits: map[source.Name]bool{},
 	}
 	for _, key := range objects.Changes(t.objects) {
 		was, is := t.objects.Object(key), objects.Object(key)
@@ -186,6 +193,10 @@ func (t *Translator) survey(objects *source.Objects) *update {
 			is, _ := is.(*securityv1.RequestAuthentication)
 			if boundRequest(was) || boundRequest(is) {
 				u.rebind, u.all = true, u.all || len(t.waypoints.byName) > 0
+			}
+		case "RateLimitPolicy":
+			if !sameMeaning(was, is) {
+				u.limits = append(u.limits, key.Name)
 			}
 		case "PeerAuthentication":
 			if !sameMeaning(was, is) {
@@ -336,6 +347,7 @@ func (t *Translator) warnings() []Warning {
 		all = append(all, memo.warnings...)
 	}
 	all = append(all, t.requestWarnings()...)
+	all = append(all, t.limitWarnings()...)
 	sortWarnings(all)
 	return all
 }

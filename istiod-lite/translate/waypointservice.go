@@ -141,6 +141,7 @@ func (t *Translator) translateServices(u *update) {
 	for _, key := range u.routes {
 		t.routes.set(key, u.objects.Object(key), func(service source.Key) { dirty[service] = true })
 	}
+	t.bindLimits(u, dirty)
 	if len(t.waypoints.byName) == 0 && len(t.made) == 0 {
 		return
 	}
@@ -187,10 +188,10 @@ func (t *Translator) translateService(u *update, key source.Key, backends *Backe
 		if s.waypoint == nil {
 			continue
 		}
-		r := t.waypointService(s, backends)
+		r, limits := t.waypointService(s, backends)
 		t.out.services.set(r.Name, r)
 		is.names = append(is.names, r.Name)
-		is.uses = append(is.uses, serviceUse{waypoint: s.waypoint.name, enforced: s.enforced, unsure: s.unsure, requests: s.requests})
+		is.uses = append(is.uses, serviceUse{waypoint: s.waypoint.name, enforced: s.enforced, unsure: s.unsure, requests: s.requests, limits: limits})
 	}
 	for _, name := range was.names {
 		if !slices.Contains(is.names, name) && !t.elsewhere(key, name) {
@@ -221,8 +222,9 @@ func (t *Translator) elsewhere(key source.Key, resource string) bool {
 	})
 }
 
-// waypointService is what the waypoint of s does with its traffic.
-func (t *Translator) waypointService(s *service, backends *Backends) *Resource {
+// waypointService is what the waypoint of s does with its traffic, and the names of the
+// rate limits in it.
+func (t *Translator) waypointService(s *service, backends *Backends) (r *Resource, limits []string) {
 	out := &apiwaypoint.Service{Namespace: s.proto.GetNamespace(), Hostname: s.proto.GetHostname(), Name: s.proto.GetName(), Policies: s.enforced, Authentications: s.requests}
 	routes := t.attached(s.key)
 	for _, port := range s.ports {
@@ -238,7 +240,8 @@ func (t *Translator) waypointService(s *service, backends *Backends) *Resource {
 		p.Routes = tables(s, port, p.Protocol, routes, backends)
 		out.Ports = append(out.Ports, p)
 	}
-	return &Resource{Name: s.resource.Name, Aliases: []string{s.waypoint.alias()}, Body: out}
+	limits = t.limit(s, out)
+	return &Resource{Name: s.resource.Name, Aliases: []string{s.waypoint.alias()}, Body: out}, limits
 }
 
 // attachment is a route at one of its parents.
