@@ -20,7 +20,7 @@ var layers = []struct {
 	packages []string
 }{
 	{0, []string{
-		"api/...", "internal/backoff", "internal/baggage", "internal/cel", "internal/lifecycle", "internal/logging", "internal/netns",
+		"api/...", "internal/backoff", "internal/baggage", "internal/cel", "internal/lifecycle", "internal/logformat", "internal/logging", "internal/netns",
 		"internal/nodetoken", "internal/readiness", "internal/relay", "internal/roottest", "internal/sockopt", "internal/telemetry",
 	}},
 	{1, []string{"internal/authz/...", "internal/workload"}},
@@ -78,7 +78,7 @@ var restricted = []struct {
 	{[]string{"google.golang.org/grpc"},
 		[]string{
 			"api/...", "certs/caclient", "certs/workloadapi", "internal/xdsclient", "istiod-lite/xds", "istiod-lite/ca",
-			"waypoint/filter", "waypoint/ratelimit", "waypoint/upstream", "ztunnel/app", "istiod-lite/app", "waypoint/app", "e2e/...",
+			"waypoint/filter", "waypoint/otlp", "waypoint/ratelimit", "waypoint/upstream", "ztunnel/app", "istiod-lite/app", "waypoint/app", "e2e/...",
 		},
 		"gRPC is for the control plane's streams and stays off the data path"},
 	{[]string{"k8s.io/client-go", "istio.io/client-go/pkg/clientset", "istio.io/client-go/pkg/informers", "istio.io/client-go/pkg/listers", "sigs.k8s.io/controller-runtime"},
