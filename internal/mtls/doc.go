@@ -1,6 +1,7 @@
 // Package mtls is the only place where TLS is configured: the mutual TLS between
-// proxies, and the server-authenticated TLS of the control plane's port. TLS 1.3
-// only, no session tickets (a resumed session would skip the check of a
+// proxies, the server-authenticated TLS of the control plane's port, and that which
+// applications speak themselves (ApplicationClient), where 1.2 is taken. TLS 1.3
+// only between proxies, no session tickets (a resumed session would skip the check of a
 // certificate that has meanwhile expired), key exchange as Go prefers it, with
 // X25519MLKEM768 first.
 //

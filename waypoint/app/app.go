@@ -114,6 +114,7 @@ func build(cfg config.Config, log *zap.Logger) (*waypoint, error) {
 	w.limiter = w.newLimiter()
 	w.mesh = mesh.New(mesh.Config{
 		Keys: w.keys, Limiter: w.limiter,
+		SVID: w.lease, Bundles: w.lease,
 		Store: w.store, Dialer: dialer{w.dialer}, Network: cfg.Network, Namespace: cfg.PodNamespace, Pod: cfg.PodName, Own: cfg.InstanceIP != "",
 		Want: func(names ...string) { w.xds.Subscribe(xdsclient.AddressType, names...) }, Logger: log.Named("mesh"),
 	})
@@ -159,8 +160,9 @@ func (w *waypoint) subscribe(roots mtls.Roots) (*xdsclient.Client, error) {
 			mesh.RateLimitType:    w.mesh.RateLimitHandler(),
 
 			mesh.AuthenticationType: w.mesh.AuthenticationHandler(),
+			mesh.DestinationType:    w.mesh.DestinationHandler(),
 		},
-		Names:    map[string][]string{mesh.ServiceType: own, mesh.PolicyType: own, mesh.RateLimitType: own, mesh.AuthenticationType: own},
+		Names:    map[string][]string{mesh.ServiceType: own, mesh.PolicyType: own, mesh.RateLimitType: own, mesh.AuthenticationType: own, mesh.DestinationType: own},
 		OnDemand: []string{xdsclient.AddressType},
 		Logger:   w.log.Named("xds"), Registerer: w.registry,
 	})

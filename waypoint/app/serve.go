@@ -93,9 +93,7 @@ func (w *waypoint) serveHTTP(ctx context.Context, c *listener.Connection, client
 
 // serveBytes carries a connection as it is.
 func (w *waypoint) serveBytes(ctx context.Context, c *listener.Connection, client *forward.Client, svc *mesh.Service, refuse func(int, error)) {
-	b, err := w.forward.Connect(ctx, client, svc, func(ctx context.Context, e *upstream.Endpoint) (net.Conn, error) {
-		return w.dialer.Dial(ctx, targetOf(e))
-	})
+	b, err := w.forward.Connect(ctx, client, svc, dialer{w.dialer}.Connect)
 	if err != nil {
 		status := 503
 		var refusal *forward.Refusal
@@ -175,7 +173,11 @@ type dialer struct{ *tunnel.Dialer }
 
 // Dial implements upstream.Dialer.
 func (d dialer) Dial(ctx context.Context, to *upstream.Endpoint, p upstream.Protocol) (message.Client, error) {
-	conn, err := d.Dialer.Dial(ctx, targetOf(to))
+	alpn := "http/1.1"
+	if p == upstream.HTTP2 {
+		alpn = "h2"
+	}
+	conn, err := d.connect(ctx, to, alpn)
 	if err != nil {
 		return nil, err
 	}
@@ -183,6 +185,20 @@ func (d dialer) Dial(ctx context.Context, to *upstream.Endpoint, p upstream.Prot
 		return http2.NewClient(conn, http2.ClientConfig{})
 	}
 	return http1.NewClient(conn, http1.ClientConfig{})
+}
+
+// Connect implements upstream.Connector.
+func (d dialer) Connect(ctx context.Context, to *upstream.Endpoint) (net.Conn, error) {
+	return d.connect(ctx, to)
+}
+
+// connect connects to an application, with TLS where it speaks that itself.
+func (d dialer) connect(ctx context.Context, to *upstream.Endpoint, protocols ...string) (net.Conn, error) {
+	conn, err := d.Dialer.Dial(ctx, targetOf(to))
+	if err != nil || to.Secure == nil {
+		return conn, err
+	}
+	return to.Secure.Secure(ctx, conn, protocols...)
 }
 
 func targetOf(e *upstream.Endpoint) tunnel.Target {

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 	"go.uber.org/zap"
 
 	"github.com/tulle-mesh/tulle/internal/authz/request"
@@ -32,6 +34,10 @@ type Config struct {
 	// Own tells that the waypoint's own pod was asked for: where it runs decides which
 	// endpoints are near.
 	Own bool
+	// SVID and Bundles are the waypoint's own, for applications that speak the mesh's
+	// TLS themselves; nil where there are none.
+	SVID    x509svid.Source
+	Bundles x509bundle.Source
 	// Want asks the control plane for services, "namespace/hostname", and their
 	// endpoints. It must not block; nil where the Store has all.
 	Want func(names ...string)
@@ -58,7 +64,7 @@ type Mesh struct {
 	log *zap.Logger
 
 	services atomic.Pointer[map[workload.ServiceKey]*Service]
-	backends atomic.Pointer[map[backendKey]*backend]
+	backends atomic.Pointer[map[backendKey]*Destination]
 	limits   atomic.Pointer[map[string]*ratelimit.Policy]
 
 	// mu serialises changes of the two maps, which are replaced and never changed, and
@@ -67,6 +73,7 @@ type Mesh struct {
 	routes          map[workload.ServiceKey]*route.Service
 	policies        map[string]*request.Policy
 	authentications map[string]*jwt.Authentication
+	destinations    map[workload.ServiceKey]*destination
 	closed          bool
 }
 
@@ -75,13 +82,14 @@ func New(cfg Config) *Mesh {
 	m := &Mesh{
 		cfg: cfg, log: cfg.Logger, routes: map[workload.ServiceKey]*route.Service{},
 		policies: map[string]*request.Policy{}, authentications: map[string]*jwt.Authentication{},
+		destinations: map[workload.ServiceKey]*destination{},
 	}
 	if m.cfg.Limiter == nil {
 		m.cfg.Limiter = ratelimit.New(ratelimit.Config{Logger: m.log})
 	}
 	m.limits.Store(&map[string]*ratelimit.Policy{})
 	m.services.Store(&map[workload.ServiceKey]*Service{})
-	m.backends.Store(&map[backendKey]*backend{})
+	m.backends.Store(&map[backendKey]*Destination{})
 	return m
 }
 

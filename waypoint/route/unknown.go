@@ -20,6 +20,9 @@ func unknownIn(messages ...proto.Message) bool {
 	return false
 }
 
+// Unknown reports whether m, or a message in it, says what this version does not know.
+func Unknown(m proto.Message) bool { return unknownBelow(m.ProtoReflect()) }
+
 // unknownBelow reports whether m, or a message in it, has such a field. It takes ten
 // times as long.
 func unknownBelow(m protoreflect.Message) bool {
