@@ -32,6 +32,7 @@ import (
 	"github.com/tulle-mesh/tulle/waypoint/http2"
 	"github.com/tulle-mesh/tulle/waypoint/jwt"
 	"github.com/tulle-mesh/tulle/waypoint/listener"
+	"github.com/tulle-mesh/tulle/waypoint/memory"
 	"github.com/tulle-mesh/tulle/waypoint/mesh"
 	"github.com/tulle-mesh/tulle/waypoint/ratelimit"
 	"github.com/tulle-mesh/tulle/waypoint/tunnel"
@@ -50,6 +51,7 @@ func Run(ctx context.Context, cfg config.Config) error {
 	if cfg.MemoryLimit > 0 {
 		debug.SetMemoryLimit(cfg.MemoryLimit)
 	}
+	defer memory.Floor(memory.DefaultFloor)()
 	w, err := build(cfg, log)
 	if err != nil {
 		return err

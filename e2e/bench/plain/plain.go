@@ -26,6 +26,7 @@ import (
 	"github.com/tulle-mesh/tulle/waypoint/http1"
 	"github.com/tulle-mesh/tulle/waypoint/http2"
 	"github.com/tulle-mesh/tulle/waypoint/jwt"
+	"github.com/tulle-mesh/tulle/waypoint/memory"
 	"github.com/tulle-mesh/tulle/waypoint/mesh"
 	"github.com/tulle-mesh/tulle/waypoint/message"
 	"github.com/tulle-mesh/tulle/waypoint/upstream"
@@ -78,6 +79,7 @@ const (
 
 // Run serves until ctx ends.
 func Run(ctx context.Context, cfg Config) error {
+	defer memory.Floor(memory.DefaultFloor)()
 	log := zap.NewNop()
 	keys := jwt.NewKeys(jwt.Config{Fetcher: jwt.NewHTTPFetcher(nil), Log: log})
 	defer keys.Close()
