@@ -28,6 +28,20 @@ func (e *exchange) authorize(ctx context.Context) (request.Permit, bool) {
 // deny answers a request that may not pass.
 func (e *exchange) deny(err error) {
 	var refusal *jwt.Refusal
+	var asked *authorizerRefusal
+	var long longContent
+	var broken brokenContent
+	switch {
+	case errors.As(err, &asked):
+		e.refuse(asked.answer)
+		return
+	case errors.As(err, &long):
+		e.reply(reply{status: 413, flag: flagDenied, text: "the content is too long"})
+		return
+	case errors.As(err, &broken):
+		e.refuseContent(err)
+		return
+	}
 	if !errors.As(err, &refusal) {
 		e.reply(reply{status: 403, flag: flagDenied, text: "access denied by policy"})
 		return
@@ -39,8 +53,8 @@ func (e *exchange) deny(err error) {
 	e.reply(r)
 }
 
-// judge checks the request's token and asks the service's policies. The error is a
-// *jwt.Refusal or a *request.Denial.
+// judge checks the request's token and asks the service's policies, and whom they ask.
+// The error is a *jwt.Refusal, a *request.Denial, or one of askCustom.
 func (e *exchange) judge(ctx context.Context) (request.Permit, error) {
 	svc := e.svc
 	attributes := request.Attributes{
@@ -50,9 +64,15 @@ func (e *exchange) judge(ctx context.Context) (request.Permit, error) {
 			Query: e.r.Query, HasQuery: e.r.HasQuery, Protocol: e.r.Protocol, Fields: &e.r.Header,
 		},
 	}
-	// CUSTOM policies judge the request as it was sent. Nobody is asked yet: they deny
-	// what they fit.
+	// CUSTOM policies judge the request as it was sent; what their authorizers change in
+	// it, all that follows sees.
 	consent := svc.Policies.Consult(&attributes)
+	if len(consent.Asks()) > 0 {
+		if err := e.askCustom(ctx, &consent); err != nil {
+			return request.Permit{}, err
+		}
+		attributes.Request.Query, attributes.Request.HasQuery = e.r.Query, e.r.HasQuery
+	}
 	if !svc.Tokens.Empty() {
 		token, err := svc.Tokens.Check(ctx, e.r)
 		if err != nil {
@@ -72,20 +92,6 @@ func (e *exchange) judge(ctx context.Context) (request.Permit, error) {
 	return permit, err
 }
 
-// noExternalAuth is why a rule that asks an authorizer is not followed: passing the
-// request unasked would let in whom its author wanted asked about.
-const noExternalAuth = "this waypoint asks no external authorizers"
-
 func asks(filters route.Filters) bool {
 	return slices.ContainsFunc(filters, func(f route.Filter) bool { return f.ExternalAuth != nil })
-}
-
-// consult asks the external authorizers of the rule.
-func (e *exchange) consult(context.Context) bool {
-	if rule := e.d.Rule; rule != nil && asks(rule.Filters) {
-		e.rec.Detail = noExternalAuth
-		e.reply(reply{status: 500, flag: flagNoRoute, text: "the route cannot be followed", grpc: grpcUnavailable})
-		return false
-	}
-	return true
 }

@@ -47,7 +47,8 @@ func (f *Forwarder) Connect(ctx context.Context, c *Client, svc *mesh.Service, c
 	}
 	refusal := &Refusal{Status: 503, Err: err}
 	var denial *request.Denial
-	if errors.As(err, &denial) {
+	var asked *authorizerRefusal
+	if errors.As(err, &denial) || errors.As(err, &asked) {
 		refusal.Status = 401
 	}
 	b.rec.Err = err
@@ -57,11 +58,14 @@ func (f *Forwarder) Connect(ctx context.Context, c *Client, svc *mesh.Service, c
 
 func (b *Bytes) connect(ctx context.Context, f *Forwarder, svc *mesh.Service, connect Connector) error {
 	c := b.rec.Client
-	permit, _, err := svc.Policies.Authorize(&request.Attributes{
-		Source: c.Source.Addr(), Remote: c.Source.Addr(), Peer: c.Peer, Destination: c.Destination,
-	}, request.Consent{})
+	attributes := request.Attributes{Source: c.Source.Addr(), Remote: c.Source.Addr(), Peer: c.Peer, Destination: c.Destination}
+	consent := svc.Policies.Consult(&attributes)
+	b.rec.Flag = flagDenied
+	if err := f.askBytes(ctx, c, &consent); err != nil {
+		return err
+	}
+	permit, _, err := svc.Policies.Authorize(&attributes, consent)
 	if err != nil {
-		b.rec.Flag = flagDenied
 		return err
 	}
 	b.rec.Policy = permit.Policy()

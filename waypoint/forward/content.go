@@ -51,7 +51,9 @@ func (c *content) take(r *message.Request, x message.Exchange) error {
 		c.kind = noContent
 		return nil
 	}
-	c.body = x.Body()
+	if c.body == nil { // else some of it was read for an authorizer
+		c.body = x.Body()
+	}
 	length := r.Length
 	if length < 0 {
 		b, ok := c.body.(message.BufferedBody)

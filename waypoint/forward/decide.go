@@ -116,12 +116,7 @@ func (e *exchange) pick(ctx context.Context) bool {
 		e.reply(reply{status: status, flag: flagNoRoute, text: "the route has no backend for this request", grpc: grpc})
 		return false
 	}
-	if asks(e.b.Filters) {
-		e.rec.Detail = noExternalAuth
-		e.reply(reply{status: 500, flag: flagNoRoute, text: "the route cannot be followed", grpc: grpcUnavailable})
-		return false
-	}
-	return true
+	return e.consult(ctx, e.b.Filters)
 }
 
 // bind finds what the rule binds the client to: the endpoint, and of several backends
@@ -137,7 +132,7 @@ func (e *exchange) bind(ctx context.Context) {
 	for i := range e.d.Rule.Backends {
 		b := &e.d.Rule.Backends[i]
 		key, ok := workload.ParseServiceKey(b.Service)
-		if _, _, refused := b.Refusal(); refused || !ok || b.Weight == 0 || asks(b.Filters) {
+		if _, _, refused := b.Refusal(); refused || !ok || b.Weight == 0 {
 			continue
 		}
 		if up, _, err := e.f.cfg.Mesh.Backend(ctx, key, b.Port); err == nil && up.Holds(e.session.Target) {

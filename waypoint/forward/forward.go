@@ -12,6 +12,7 @@ import (
 
 	"github.com/tulle-mesh/tulle/internal/authz/request"
 	"github.com/tulle-mesh/tulle/internal/workload"
+	"github.com/tulle-mesh/tulle/waypoint/extauthz"
 	"github.com/tulle-mesh/tulle/waypoint/mesh"
 	"github.com/tulle-mesh/tulle/waypoint/message"
 	"github.com/tulle-mesh/tulle/waypoint/route"
@@ -59,6 +60,8 @@ type Config struct {
 type Forwarder struct {
 	cfg Config
 	log *zap.Logger
+	// quiet is for what many requests may have to say at once.
+	quiet *zap.Logger
 	// backends and mirrors spread requests over their choices.
 	backends, mirrors route.Spread
 	shadows           shadows
@@ -73,6 +76,7 @@ func New(cfg Config) *Forwarder {
 	f := &Forwarder{cfg: cfg, log: cfg.Logger}
 	f.backends.Start(randomUint64())
 	f.mirrors.Start(randomUint64())
+	f.quiet = quietly(cfg.Logger)
 	f.shadows.init()
 	return f
 }
@@ -133,6 +137,8 @@ type exchange struct {
 	messages messages
 	// limit is that of its time, set by forward.
 	limit limit
+	// answers of external authorizers that add to the response.
+	answers []*extauthz.Answer
 	// rations are what rate limits decided.
 	rations rations
 	// id is the x-request-id, where the client sent none.
@@ -164,7 +170,7 @@ func (e *exchange) serve(ctx context.Context) {
 		return
 	}
 	permit, ok := e.authorize(ctx)
-	if !ok || !e.decide() || e.preflight() || !e.consult(ctx) || !e.ration(ctx) || e.redirect() || !e.pick(ctx) || !e.inject(ctx) {
+	if !ok || !e.decide() || e.preflight() || !e.consultRule(ctx) || !e.ration(ctx) || e.redirect() || !e.pick(ctx) || !e.inject(ctx) {
 		return
 	}
 	e.forward(ctx, permit)
@@ -177,6 +183,9 @@ func (e *exchange) leave(r *message.Response) {
 		if cors := rule.Filters.CORS(); cors != nil {
 			cors.Apply(e.origin, r)
 		}
+	}
+	for _, a := range e.answers {
+		a.ApplyResponse(r)
 	}
 	e.rationed(r)
 	e.rec.Response, e.rec.Head = r, time.Since(e.rec.Start)

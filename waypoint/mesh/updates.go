@@ -139,6 +139,11 @@ func (m *Mesh) putPolicy(r xdsclient.Resource, touched changed) error {
 	if w := compiled.Warnings(); len(w) > 0 {
 		m.log.Warn("policy is not understood in full, and stricter for it", zap.String("policy", r.Name), zap.Strings("reasons", w))
 	}
+	if m.cfg.Want != nil {
+		if asked := p.GetExternalAuth().GetBackend().GetService(); asked != "" {
+			m.cfg.Want(asked)
+		}
+	}
 	m.policies[r.Name] = compiled
 	m.touch(r.Name, touched)
 	return nil

@@ -68,8 +68,8 @@ func TestCompileKeepsWhatOthersUse(t *testing.T) {
 	if m.Backend.Service != "shop/copy" || m.Backend.Fault != "" {
 		t.Errorf("%+v", m)
 	}
-	if auth.Backend.Service != "shop/auth" || auth.GRPC || auth.PathPrefix != "/check" || auth.MaxBodyBytes != 1024 ||
-		!slices.Equal(auth.AllowedHeaders, []string{"cookie"}) || !slices.Equal(auth.AllowedResponseHeaders, []string{"x-user"}) {
+	if auth.Backend.Service != "shop/auth" || auth.Spec.GetGrpc() || auth.Spec.GetPathPrefix() != "/check" || auth.Spec.GetMaxBodyBytes() != 1024 ||
+		!slices.Equal(auth.Spec.GetAllowedHeaders(), []string{"cookie"}) || !slices.Equal(auth.Spec.GetAllowedResponseHeaders(), []string{"x-user"}) {
 		t.Errorf("%+v", auth)
 	}
 	if r.Filters.CORS() != nil || r.Filters.Redirect() != nil {

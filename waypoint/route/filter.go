@@ -4,6 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"math/bits"
+	"strings"
+
+	"google.golang.org/protobuf/proto"
 
 	api "github.com/tulle-mesh/tulle/api/waypoint"
 	"github.com/tulle-mesh/tulle/waypoint/message"
@@ -52,16 +55,8 @@ const apart = 0x762B4D6186B8B2B1
 type ExternalAuth struct {
 	// Backend whose weight says nothing; with a Fault all is refused.
 	Backend Backend
-	// GRPC tells that it speaks Envoy's ext_authz, else HTTP.
-	GRPC bool
-	// PathPrefix goes before the path of a question over HTTP.
-	PathPrefix string
-	// AllowedHeaders of the request are sent along; over gRPC all without any.
-	AllowedHeaders []string
-	// AllowedResponseHeaders of the answer get into the request.
-	AllowedResponseHeaders []string
-	// MaxBodyBytes of the content are sent along; 0 sends none.
-	MaxBodyBytes int
+	// Spec is how it is asked. Nobody changes it.
+	Spec *api.ExternalAuth
 }
 
 // compileFilters returns as many as there are; those it has an error about are empty.
@@ -124,25 +119,31 @@ func compileMirror(m *api.Mirror) (*Mirror, error) {
 }
 
 func compileExternalAuth(a *api.ExternalAuth) (*ExternalAuth, error) {
-	out := &ExternalAuth{
-		Backend:                compileBackend(a.GetBackend()),
-		GRPC:                   a.GetGrpc(),
-		AllowedHeaders:         a.GetAllowedHeaders(),
-		AllowedResponseHeaders: a.GetAllowedResponseHeaders(),
-		MaxBodyBytes:           int(a.GetMaxBodyBytes()),
-	}
-	for _, names := range [][]string{out.AllowedHeaders, out.AllowedResponseHeaders} {
+	out := &ExternalAuth{Backend: compileBackend(a.GetBackend()), Spec: a}
+	for _, names := range [][]string{
+		a.GetAllowedHeaders(), a.GetAllowedResponseHeaders(), a.GetAllowedDenialHeaders(), a.GetAllowedClientHeaders(),
+	} {
 		for _, n := range names {
-			if !message.ValidName(n) {
+			// A star, which such a list may have, is a character of names, too.
+			if !message.ValidName(n) && !strings.HasPrefix(n, ":") {
 				return nil, fmt.Errorf("%q is no name of a header field in lower case", n)
 			}
 		}
 	}
-	var err error
-	if p := a.GetPathPrefix(); p != "" {
-		out.PathPrefix, err = replacement(p)
+	for _, f := range a.GetAddedHeaders() {
+		if !message.ValidName(f.GetName()) || !message.ValidValue(f.GetValue()) {
+			return nil, fmt.Errorf("%q is no header field with a name in lower case", f.GetName())
+		}
 	}
-	return out, err
+	if p := a.GetPathPrefix(); p != "" {
+		prefix, err := replacement(p)
+		if err != nil {
+			return nil, err
+		}
+		out.Spec = proto.Clone(a).(*api.ExternalAuth)
+		out.Spec.PathPrefix = prefix
+	}
+	return out, nil
 }
 
 // Redirect returns the redirect, nil without one.
