@@ -43,6 +43,10 @@ func (f *Forwarder) Connect(ctx context.Context, c *Client, svc *mesh.Service, c
 	b := &Bytes{report: f.cfg.Report, rec: Record{Start: time.Now(), Client: c, Service: svc.Name, GRPC: -1}}
 	err := b.connect(ctx, f, svc, connect)
 	if err == nil {
+		b.rec.Opened = true
+		if f.cfg.Opened != nil {
+			f.cfg.Opened(&b.rec)
+		}
 		return b, nil
 	}
 	refusal := &Refusal{Status: 503, Err: err}

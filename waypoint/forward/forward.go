@@ -51,6 +51,9 @@ type Config struct {
 	Identity spiffeid.ID
 	// Report gets every request when it is over; nil nobody. It must not block.
 	Report func(*Record)
+	// Opened gets every connection that is carried as bytes when it begins; nil nobody.
+	// It must not block.
+	Opened func(*Record)
 	// Tracer starts the spans of requests; nil none.
 	Tracer *trace.Tracer
 	Logger *zap.Logger
@@ -101,7 +104,7 @@ func (f *Forwarder) Serve(ctx context.Context, x message.Exchange) {
 	e.rec.describe(e.r)
 	e.rec.Span = f.cfg.Tracer.Start(e.r)
 	if isGRPC(e.r.Header) {
-		e.body.messages.wanted, e.messages.wanted = true, true
+		e.rec.Call, e.body.messages.wanted, e.messages.wanted = true, true, true
 	}
 	f.active.Add(1)
 	e.guarded(ctx)

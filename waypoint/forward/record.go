@@ -20,6 +20,7 @@ const (
 	flagTimeout          = "UT"
 	flagRetriesExceeded  = "URX"
 	flagDownstream       = "DC"
+	flagSlow             = "DT"
 	flagDelayed          = "DI"
 	flagAborted          = "FI"
 )
@@ -49,6 +50,10 @@ type Record struct {
 	// Status is the response's, 0 when there was none. GRPC is the call's status where
 	// it is known, -1 where not.
 	Status, GRPC int
+	// Call tells that it is one of gRPC.
+	Call bool
+	// Opened tells of a connection, carried as bytes, that its endpoint has taken it.
+	Opened bool
 	// Flag is Envoy's word for what went wrong, empty for nothing.
 	Flag string
 	// Route and Policy decided, Limit is the rate limit that refused; Detail says why a
