@@ -11,7 +11,6 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/tulle-mesh/tulle/internal/authz/request"
-	"github.com/tulle-mesh/tulle/internal/workload"
 	"github.com/tulle-mesh/tulle/waypoint/message"
 	"github.com/tulle-mesh/tulle/waypoint/route"
 	"github.com/tulle-mesh/tulle/waypoint/trace"
@@ -24,33 +23,20 @@ func (e *exchange) forward(ctx context.Context, permit request.Permit) {
 	if !permit.Valid() {
 		panic("forward: without a permit")
 	}
-	service, port := e.c.Service, e.c.Port
-	if e.b != nil {
-		key, ok := workload.ParseServiceKey(e.b.Service)
-		if !ok {
-			e.reply(reply{status: 500, flag: flagNoRoute, text: "the route has no backend for this request"})
-			return
-		}
-		service, port = key, e.b.Port
-	}
-	up, protocol, err := e.f.cfg.Mesh.Backend(ctx, service, port)
-	if err != nil {
-		e.rec.Err = err
-		e.reply(reply{status: 503, flag: flagNoRoute, text: "the backend is not known"})
+	if !e.find(ctx) {
 		return
 	}
-	e.rec.Backend = up.Name()
-	if isGRPC(e.r.Header) {
-		protocol = upstream.HTTP2
-	}
-	ctx, e.limit = within(ctx, e.timeout(), errRequestTimeout, switches(e.r), false)
+	timeout := e.timeout()
+	ctx, e.limit = within(ctx, timeout, errRequestTimeout, switches(e.r), false)
 	defer e.limit.end()
+	if timeout > 0 {
+		e.until = time.Now().Add(timeout)
+	}
 	// A client that is slow to send its content takes no place at the backend meanwhile.
-	if err := e.body.take(e.r, e.x); err != nil {
-		e.refuseContent(err)
+	if !e.takeContent(ctx) {
 		return
 	}
-	place, err := up.Request(upstream.Normal)
+	place, err := e.to.Request(e.to.Priority(e.r, &e.c.Peer))
 	if err != nil {
 		e.replyTo(ctx, err)
 		return
@@ -60,7 +46,7 @@ func (e *exchange) forward(ctx context.Context, permit request.Permit) {
 		e.mirror(e.d.Rule)
 	}
 	e.outgoing(e.b, e.r)
-	e.attempts(ctx, up, protocol, e.r)
+	e.attempts(ctx, e.r)
 }
 
 // outgoing makes of the client's request what the application gets.
@@ -80,8 +66,13 @@ func (e *exchange) outgoing(b *route.Backend, r *message.Request) {
 }
 
 // attempts sends the request until an attempt stands.
-func (e *exchange) attempts(ctx context.Context, up *upstream.Backend, protocol upstream.Protocol, r *message.Request) {
-	policy := e.retryPolicy()
+func (e *exchange) attempts(ctx context.Context, r *message.Request) {
+	policy, up, protocol := e.retryPolicy(), e.to.Backend, e.to.Speak(r)
+	if isGRPC(r.Header) {
+		protocol = upstream.HTTP2
+	}
+	o := upstream.Options{Session: e.session.Target, Farther: policy.OtherLocalities}
+	o.Hash, o.Hashed, e.hashCookie = up.Key(r, e.c.Source.Addr())
 	tried := e.tried[:0]
 	free := 0
 	for number := 1; ; number++ {
@@ -93,7 +84,11 @@ func (e *exchange) attempts(ctx context.Context, up *upstream.Backend, protocol 
 		if e.rec.Span != nil {
 			e.rec.Span.Begin(&r.Header, time.Now())
 		}
-		decision := a.run(ctx, up, protocol, upstream.Options{Avoid: tried, Session: e.session.Target}, r, policy, free)
+		if !policy.SameEndpoint {
+			o.Avoid = tried
+		}
+		e.tellDeadline(r, policy)
+		decision := a.run(ctx, up, protocol, o, r, policy, free)
 		e.rec.Attempts = number
 		if target := a.x.Target(); target != nil {
 			e.rec.Target = target
@@ -129,10 +124,13 @@ func (e *exchange) attempts(ctx context.Context, up *upstream.Backend, protocol 
 // defaultRetry is for requests whose rule says nothing; nobody changes it.
 var defaultRetry = upstream.DefaultRetry()
 
-// retryPolicy is the rule's, else the default.
+// retryPolicy is the rule's, else the destination's, else the default.
 func (e *exchange) retryPolicy() *upstream.RetryPolicy {
 	if rule := e.d.Rule; rule != nil && rule.Retry != nil {
 		return rule.Retry
+	}
+	if own := e.to.Retry(); own != nil {
+		return own
 	}
 	return defaultRetry
 }
@@ -240,6 +238,7 @@ func (a *attempt) finish(ctx context.Context) {
 		return
 	}
 	r := a.response
+	e.body.settle()
 	e.rec.Status = r.Status
 	if a.switches() {
 		e.rec.Response, e.rec.Head = r, time.Since(e.rec.Start)
@@ -248,6 +247,9 @@ func (a *attempt) finish(ctx context.Context) {
 	}
 	if e.d.Rule != nil {
 		e.d.ApplyResponse(e.b, r)
+	}
+	if e.hashCookie != "" {
+		r.Header.Add("set-cookie", e.hashCookie)
 	}
 	if e.affinity != nil {
 		path, _ := e.d.Prefix()
@@ -355,6 +357,7 @@ func (e *exchange) replyTo(ctx context.Context, err error) {
 	}
 	var overflow *upstream.OverflowError
 	var connect *upstream.ConnectError
+	var secure *upstream.SecureError
 	var bad *message.ProtocolError
 	switch {
 	case errors.Is(err, upstream.ErrNoEndpoints):
@@ -363,6 +366,8 @@ func (e *exchange) replyTo(ctx context.Context, err error) {
 		e.reply(reply{status: 503, flag: flagOverflow, text: "upstream is overloaded"})
 	case errors.Is(err, errRequestTimeout), errors.Is(err, errAttemptTimeout):
 		e.reply(reply{status: 504, flag: flagTimeout, text: "upstream request timeout", grpc: grpcDeadlineExceeded})
+	case errors.As(err, &secure):
+		e.reply(reply{status: 503, flag: flagUpstreamConnect, text: "no TLS with the upstream that it can be trusted by"})
 	case errors.As(err, &connect), message.Unsent(err):
 		e.reply(reply{status: 503, flag: flagUpstreamConnect, text: "no connection to the upstream"})
 	case errors.As(err, &bad):

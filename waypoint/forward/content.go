@@ -1,9 +1,11 @@
 package forward
 
 import (
+	"context"
 	"errors"
 	"io"
 	"sync"
+	"sync/atomic"
 
 	"github.com/tulle-mesh/tulle/waypoint/message"
 )
@@ -33,7 +35,13 @@ type content struct {
 	messages messages
 
 	mu      sync.Mutex
-	started bool  // streamed: some of it is gone
+	started bool // streamed: some of it is gone
+	// sent is what has passed of streamed content, for as long as it is short: what
+	// ended before all was there is sent again from its beginning.
+	sent    []byte
+	tooLong bool
+	sending bool  // an attempt reads the body
+	ended   bool  // all of it was read
 	failed  error // what the client did wrong
 }
 
@@ -99,7 +107,7 @@ func (c *content) send(a *attempt) error {
 		return a.x.CloseWrite(c.trailer)
 	case streamed:
 		c.mu.Lock()
-		c.started = true
+		c.started, c.sending = true, true
 		c.mu.Unlock()
 		a.upload.Go(func() { c.stream(a) })
 	}
@@ -109,11 +117,9 @@ func (c *content) send(a *attempt) error {
 // stream passes the content as it comes, until its end or that of the attempt.
 func (c *content) stream(a *attempt) {
 	defer a.uploaded.Store(true)
-	counted := c.messages
-	n, err := pump(&a.x, c.body, &counted)
+	_, err := pump(&a.x, &replay{content: c}, nil)
 	c.mu.Lock()
-	c.received += n
-	c.messages = counted
+	c.sending = false
 	c.mu.Unlock()
 	if err == nil {
 		// A failure shows in the response.
@@ -130,11 +136,59 @@ func (c *content) stream(a *attempt) {
 	}
 }
 
+// replay reads streamed content from its beginning: what was sent already, then what
+// comes. It counts what comes, and keeps it as long as it may be sent again.
+type replay struct {
+	*content
+	at int
+}
+
+func (r *replay) Read(p []byte) (int, error) {
+	c := r.content
+	c.mu.Lock()
+	if n := copy(p, c.sent[min(r.at, len(c.sent)):]); n > 0 {
+		r.at += n
+		c.mu.Unlock()
+		return n, nil
+	}
+	if c.ended {
+		c.mu.Unlock()
+		return 0, io.EOF
+	}
+	c.mu.Unlock()
+	n, err := c.body.Read(p)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.received += int64(n)
+	c.messages.count(p[:n])
+	c.ended = errors.Is(err, io.EOF)
+	if c.tooLong = c.tooLong || len(c.sent)+n > maxReplayBytes; c.tooLong {
+		c.sent = nil
+	} else {
+		c.sent = append(c.sent, p[:n]...)
+		r.at = len(c.sent)
+	}
+	return n, err
+}
+
+// Trailer implements message.Body.
+func (r *replay) Trailer() message.Header { return r.body.Trailer() }
+
+// settle says that the content is not sent again.
+func (c *content) settle() {
+	if c.kind != streamed {
+		return
+	}
+	c.mu.Lock()
+	c.tooLong, c.sent = true, nil
+	c.mu.Unlock()
+}
+
 // replayable tells whether the content can be sent from its beginning.
 func (c *content) replayable() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.kind != streamed || !c.started
+	return c.kind != streamed || !c.started || !c.sending && !c.tooLong && c.failed == nil
 }
 
 // failure is what the client did wrong, nil for nothing.
@@ -149,6 +203,37 @@ func (c *content) total() (bytes, messages int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.received, c.messages.seen
+}
+
+// takeContent takes the content within the request's time, and answers where that is not
+// to be.
+func (e *exchange) takeContent(ctx context.Context) bool {
+	var late atomic.Bool
+	answered := make(chan struct{})
+	stop := func() bool { return true }
+	if !e.until.IsZero() && e.r.Length != 0 {
+		// Reading does not know the context; an answer ends it.
+		stop = context.AfterFunc(ctx, func() {
+			defer close(answered)
+			if errors.Is(context.Cause(ctx), errRequestTimeout) {
+				late.Store(true)
+				e.reply(reply{status: 408, flag: flagSlow, text: "the request's content did not come in time", grpc: grpcDeadlineExceeded})
+			}
+		})
+	}
+	err := e.body.take(e.r, e.x)
+	if !stop() {
+		<-answered
+	}
+	switch {
+	case late.Load():
+		e.rec.Err = errRequestTimeout
+		return false
+	case err != nil:
+		e.refuseContent(err)
+		return false
+	}
+	return true
 }
 
 // refuseContent answers a request whose content could not be read.

@@ -132,12 +132,42 @@ func (e *exchange) bind(ctx context.Context) {
 	for i := range e.d.Rule.Backends {
 		b := &e.d.Rule.Backends[i]
 		key, ok := workload.ParseServiceKey(b.Service)
-		if _, _, refused := b.Refusal(); refused || !ok || b.Weight == 0 {
+		if _, _, refused := b.Refusal(); refused || !ok || b.Weight == 0 || asks(b.Filters) {
 			continue
 		}
-		if up, _, err := e.f.cfg.Mesh.Backend(ctx, key, b.Port); err == nil && up.Holds(e.session.Target) {
+		if to, err := e.f.cfg.Mesh.Destination(ctx, key, b.Port, b.Subset); err == nil && to.Holds(e.session.Target) {
 			e.b = b
 			return
 		}
 	}
+}
+
+// find finds the destination: the backend that was picked, or the service itself.
+func (e *exchange) find(ctx context.Context) bool {
+	service, port, subset := e.c.Service, e.c.Port, ""
+	if e.b != nil {
+		key, ok := workload.ParseServiceKey(e.b.Service)
+		if !ok {
+			e.reply(reply{status: 500, flag: flagNoRoute, text: "the route has no backend for this request"})
+			return false
+		}
+		service, port, subset = key, e.b.Port, e.b.Subset
+	}
+	to, err := e.f.cfg.Mesh.Destination(ctx, service, port, subset)
+	if err != nil {
+		e.rec.Err = err
+		e.reply(reply{status: 503, flag: flagNoRoute, text: "the backend is not known"})
+		return false
+	}
+	e.to, e.rec.Backend = to, to.Name()
+	if fault := to.Fault(); fault != "" {
+		e.rec.Detail = fault
+		e.reply(reply{status: 503, flag: flagNoRoute, text: "nothing can be sent to the backend"})
+		return false
+	}
+	if own := to.Affinity(); own != nil && e.affinity == nil {
+		e.affinity = own
+		e.session = own.Read(e.r, e.rec.Start)
+	}
+	return true
 }

@@ -131,6 +131,12 @@ type exchange struct {
 	// itself.
 	d route.Decision
 	b *route.Backend
+	// to is where its requests go.
+	to *mesh.Destination
+	// until is the end of its time, zero without one.
+	until time.Time
+	// hashCookie is the field that gives the client what its requests are spread by.
+	hashCookie string
 	// affinity and session are what binds the client to an endpoint, nil without.
 	affinity *upstream.Affinity
 	session  upstream.Session

@@ -17,3 +17,13 @@ const (
 	// shadowTimeout ends a mirrored request, Envoy's default for routes.
 	shadowTimeout = 15 * time.Second
 )
+
+const (
+	// helloTimeout is how long a client of TLS may take for its first message.
+	helloTimeout = 10 * time.Second
+	// maxRecordBytes of one record (RFC 8446, 5.1).
+	maxRecordBytes = 1 << 14
+	// maxHelloBytes of a ClientHello: with post-quantum keys they have 2 KiB, with large
+	// tickets some more. Go's and BoringSSL's servers take 16 to 64 KiB.
+	maxHelloBytes = 1 << 16
+)

@@ -76,7 +76,7 @@ func (e *exchange) mirror(rule *route.Rule) {
 		e.outgoing(&m.Backend, r)
 		bytes, trailer, log := e.body.bytes, e.body.trailer, e.f.log
 		if !e.f.shadows.run(func(ctx context.Context) {
-			if err := e.f.shadow(ctx, key, m.Backend.Port, r, bytes, trailer); err != nil {
+			if err := e.f.shadow(ctx, key, &m.Backend, r, bytes, trailer); err != nil {
 				log.Debug("mirrored request failed", zap.String("backend", m.Backend.Service), zap.Error(err))
 			}
 		}) {
@@ -86,20 +86,24 @@ func (e *exchange) mirror(rule *route.Rule) {
 }
 
 // shadow sends one copy and reads the response to its end.
-func (f *Forwarder) shadow(ctx context.Context, service workload.ServiceKey, port uint16, r *message.Request, content []byte, trailer message.Header) error {
-	up, protocol, err := f.cfg.Mesh.Backend(ctx, service, port)
-	if err != nil {
+func (f *Forwarder) shadow(ctx context.Context, service workload.ServiceKey, b *route.Backend, r *message.Request, content []byte, trailer message.Header) error {
+	to, err := f.cfg.Mesh.Destination(ctx, service, b.Port, b.Subset)
+	switch {
+	case err != nil:
 		return err
+	case to.Fault() != "":
+		return errors.New(to.Fault())
 	}
+	protocol := to.Speak(r)
 	if isGRPC(r.Header) {
 		protocol = upstream.HTTP2
 	}
-	place, err := up.Request(upstream.Low)
+	place, err := to.Request(upstream.Low)
 	if err != nil {
 		return err
 	}
 	defer place.Release()
-	x, err := up.Send(ctx, protocol, upstream.Options{}, r, len(content) == 0)
+	x, err := to.Send(ctx, protocol, upstream.Options{}, r, len(content) == 0)
 	if err != nil {
 		return err
 	}

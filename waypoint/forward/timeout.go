@@ -6,6 +6,9 @@ import (
 	"math"
 	"strconv"
 	"time"
+
+	"github.com/tulle-mesh/tulle/waypoint/message"
+	"github.com/tulle-mesh/tulle/waypoint/upstream"
 )
 
 // errRequestTimeout is the cause of an end by the rule's request timeout or the
@@ -72,6 +75,35 @@ func (e *exchange) timeout() time.Duration {
 		limit = t
 	}
 	return limit
+}
+
+// tellDeadline tells the application how much of the time is left: in gRPC's own field,
+// and in Envoy's. An attempt may have less of it than the request.
+func (e *exchange) tellDeadline(r *message.Request, policy *upstream.RetryPolicy) {
+	left := e.perTry(policy)
+	if !e.until.IsZero() {
+		if whole := max(time.Millisecond, time.Until(e.until)); left == 0 || whole < left {
+			left = whole
+		}
+		if e.r.Header.Has("grpc-timeout") || isGRPC(r.Header) {
+			r.Header.Set("grpc-timeout", grpcTimeoutOf(left))
+		}
+	}
+	if left > 0 {
+		r.Header.Set("x-envoy-expected-rq-timeout-ms", strconv.FormatInt(max(1, left.Milliseconds()), 10))
+	}
+}
+
+// grpcTimeoutOf writes a deadline in at most eight digits, rounded down to the unit.
+func grpcTimeoutOf(d time.Duration) string {
+	const most = 99_999_999
+	switch {
+	case d.Microseconds() <= most:
+		return strconv.FormatInt(max(1, d.Microseconds()), 10) + "u"
+	case d.Milliseconds() <= most:
+		return strconv.FormatInt(d.Milliseconds(), 10) + "m"
+	}
+	return strconv.FormatInt(min(most, int64(d/time.Second)), 10) + "S"
 }
 
 // grpcTimeout reads the deadline of a call (gRPC over HTTP/2, "Timeout"). One that has
