@@ -32,6 +32,18 @@ type Backends struct {
 	objects *source.Objects
 	once    sync.Once
 	grants  map[string][]*gatewayv1.ReferenceGrant // by their namespace, once needed
+	found   sync.Once
+	written *traffic // once needed
+}
+
+// traffic returns what operators write of traffic beside routes.
+func (b *Backends) traffic() *traffic {
+	b.found.Do(func() {
+		if b.written == nil {
+			b.written = trafficOf(b.objects, b.options)
+		}
+	})
+	return b.written
 }
 
 // NewBackends returns a Backends of objects. It is safe for concurrent use.
@@ -41,7 +53,8 @@ func NewBackends(objects *source.Objects, options Options) *Backends {
 
 // Referrer is what refers to a backend.
 type Referrer struct {
-	// Kind and Namespace are those of the route.
+	// Kind and Namespace are those of the route, or of what else refers; Group is empty
+	// for routes.
 	Group, Kind, Namespace string
 	// Parent is the service whose traffic it is. A route of another namespace needs no
 	// ReferenceGrant to send it where its clients sent it themselves.

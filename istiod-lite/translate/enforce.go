@@ -100,16 +100,21 @@ type serviceUse struct {
 	waypoint         source.Name
 	enforced, unsure []string
 	requests         []string // RequestAuthentications
+	limits           []string // RateLimitPolicies
+	sends            []string // services that requests go to
 }
 
 func (a serviceUse) equal(b serviceUse) bool {
-	return a.waypoint == b.waypoint && slices.Equal(a.enforced, b.enforced) && slices.Equal(a.unsure, b.unsure) && slices.Equal(a.requests, b.requests)
+	return a.waypoint == b.waypoint && slices.Equal(a.enforced, b.enforced) && slices.Equal(a.unsure, b.unsure) && slices.Equal(a.requests, b.requests) &&
+		slices.Equal(a.limits, b.limits) && slices.Equal(a.sends, b.sends)
 }
 
 // count adds to, or takes from, the counts of the policies that use names, and
 // marks those that another set of waypoints takes care of by now.
 func (t *Translator) count(u *update, use serviceUse, by int) {
 	t.countRequests(u, use, by)
+	t.countLimits(u, use, by)
+	t.destinations.count(use.waypoint, use.sends, by)
 	for _, part := range []struct {
 		policies []string
 		counts   func(*policyUse) map[source.Name]int

@@ -19,11 +19,7 @@ import (
 // entryWorkload makes a workload of a WorkloadEntry: a machine outside the
 // cluster that services select by its labels.
 func entryWorkload(o Options, we *networkingv1.WorkloadEntry, ns *namespace) *apiworkload.Workload {
-	labels := maps.Clone(we.Labels)
-	if labels == nil {
-		labels = map[string]string{}
-	}
-	maps.Copy(labels, we.Spec.Labels)
+	labels := laidOver(we.Labels, we.Spec.Labels)
 	services := ns.selectors.find(labels)
 	w := endpointWorkload(o, &we.Spec, we.Namespace, we.Name, labels, ns, services)
 	w.Uid = workloadEntryUID(o.ClusterID, source.Name{Namespace: we.Namespace, Name: we.Name})
@@ -55,24 +51,36 @@ func serviceEntryEndpoints(o Options, e serviceEntry, ns *namespace) []*Resource
 	}
 	seen := map[string]int{}
 	for _, endpoint := range se.Spec.Endpoints {
-		labels := maps.Clone(se.Labels)
-		if labels == nil {
-			labels = map[string]string{}
-		}
-		maps.Copy(labels, endpoint.GetLabels())
+		labels := laidOver(se.Labels, endpoint.GetLabels())
 		w := endpointWorkload(o, endpoint, se.Namespace, se.Name, labels, ns, e.services)
-		suffix := endpoint.GetAddress()
-		if n := seen[suffix]; n > 0 {
-			suffix += "/" + strconv.Itoa(n) // one address may stand there with several ports
-		}
-		seen[endpoint.GetAddress()]++
-		w.Uid = serviceEntryUID(o.ClusterID, name, suffix)
+		w.Uid = serviceEntryUID(o.ClusterID, name, endpointSuffix(seen, endpoint.GetAddress()))
 		for _, s := range e.services {
 			addEntryPorts(w, s, endpoint)
 		}
 		resources = append(resources, workloadResource(w))
 	}
 	return resources
+}
+
+// laidOver has the labels of an object and, over them, those of a part of it.
+func laidOver(labels, over map[string]string) map[string]string {
+	out := maps.Clone(labels)
+	if out == nil {
+		out = map[string]string{}
+	}
+	maps.Copy(out, over)
+	return out
+}
+
+// endpointSuffix tells an endpoint of a ServiceEntry from its others: one address may
+// stand there with several ports. seen counts those before it.
+func endpointSuffix(seen map[string]int, address string) string {
+	n := seen[address]
+	seen[address]++
+	if n == 0 {
+		return address
+	}
+	return address + "/" + strconv.Itoa(n)
 }
 
 // endpointWorkload makes the workload of an endpoint that is no pod, but for

@@ -20,6 +20,7 @@ import (
 	"pgregory.net/rapid"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
+	policyv1alpha1 "github.com/tulle-mesh/tulle/api/policy/v1alpha1"
 	"github.com/tulle-mesh/tulle/istiod-lite/source"
 	"github.com/tulle-mesh/tulle/istiod-lite/translate"
 )
@@ -52,7 +53,9 @@ func draw(t *rapid.T) metav1.Object {
 		labels[source.LabelUseWaypoint] = rapid.SampledFrom([]string{"x", "y", "none"}).Draw(t, "gateway")
 		labels[source.LabelUseWaypointNamespace] = rapid.SampledFrom(spaces).Draw(t, "gateway namespace")
 	}
-	switch rapid.IntRange(0, 16).Draw(t, "kind") {
+	switch rapid.IntRange(0, 19).Draw(t, "kind") {
+	case 17, 18, 19:
+		return drawTraffic(t, ns, name)
 	case 9:
 		return drawGateway(t, ns, name)
 	case 11:
@@ -92,6 +95,9 @@ func draw(t *rapid.T) metav1.Object {
 	case 0:
 		if mode != "" {
 			labels["istio.io/dataplane-mode"] = mode
+		}
+		if rapid.Bool().Draw(t, "faults allowed") {
+			labels[policyv1alpha1.LabelAllowFaults] = "true"
 		}
 		return &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ns, Labels: labels}}
 	case 1:
@@ -252,6 +258,7 @@ func difference(t testing.TB, want, got *translate.Mesh) string {
 	if maps.EqualFunc(want.Addresses, got.Addresses, same) && maps.EqualFunc(want.Authorizations, got.Authorizations, same) &&
 		maps.EqualFunc(want.WaypointServices, got.WaypointServices, same) && maps.EqualFunc(want.WaypointPolicies, got.WaypointPolicies, same) &&
 		maps.EqualFunc(want.WaypointAuthentications, got.WaypointAuthentications, same) &&
+		maps.EqualFunc(want.WaypointRateLimits, got.WaypointRateLimits, same) && maps.EqualFunc(want.WaypointDestinations, got.WaypointDestinations, same) &&
 		slices.Equal(want.Warnings, got.Warnings) {
 		return ""
 	}
@@ -278,7 +285,8 @@ func checkChanges(t *rapid.T, before, mesh *translate.Mesh) {
 		changed []string
 	}{{before.Addresses, mesh.Addresses, changed.Addresses}, {before.Authorizations, mesh.Authorizations, changed.Authorizations},
 		{before.WaypointServices, mesh.WaypointServices, changed.WaypointServices}, {before.WaypointPolicies, mesh.WaypointPolicies, changed.WaypointPolicies},
-		{before.WaypointAuthentications, mesh.WaypointAuthentications, changed.WaypointAuthentications}} {
+		{before.WaypointAuthentications, mesh.WaypointAuthentications, changed.WaypointAuthentications}, {before.WaypointRateLimits, mesh.WaypointRateLimits, changed.WaypointRateLimits},
+		{before.WaypointDestinations, mesh.WaypointDestinations, changed.WaypointDestinations}} {
 		for name := range set.is {
 			if set.was[name] != set.is[name] && !slices.Contains(set.changed, name) {
 				t.Fatalf("%s is another and not among the changes", name)

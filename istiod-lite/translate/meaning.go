@@ -1,6 +1,7 @@
 package translate
 
 import (
+	"maps"
 	"reflect"
 
 	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
@@ -8,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+	gatewayxv1alpha1 "sigs.k8s.io/gateway-api/apisx/v1alpha1"
 
 	"google.golang.org/protobuf/proto"
 
@@ -53,6 +55,27 @@ func sameMeaning(a, b metav1.Object) bool {
 	case *gatewayv1.TLSRoute:
 		b, ok := b.(*gatewayv1.TLSRoute)
 		return ok && sameMeta(a, b) && reflect.DeepEqual(&a.Spec, &b.Spec)
+	case *networkingv1.DestinationRule:
+		b, ok := b.(*networkingv1.DestinationRule)
+		return ok && sameMeta(a, b) && proto.Equal(&a.Spec, &b.Spec)
+	case *networkingv1.VirtualService:
+		b, ok := b.(*networkingv1.VirtualService)
+		return ok && sameMeta(a, b) && proto.Equal(&a.Spec, &b.Spec)
+	case *gatewayv1.BackendTLSPolicy:
+		b, ok := b.(*gatewayv1.BackendTLSPolicy)
+		return ok && sameMeta(a, b) && reflect.DeepEqual(&a.Spec, &b.Spec)
+	case *gatewayxv1alpha1.XBackendTrafficPolicy:
+		b, ok := b.(*gatewayxv1alpha1.XBackendTrafficPolicy)
+		return ok && sameMeta(a, b) && reflect.DeepEqual(&a.Spec, &b.Spec)
+	case *policyv1alpha1.BackendPolicy:
+		b, ok := b.(*policyv1alpha1.BackendPolicy)
+		return ok && sameMeta(a, b) && reflect.DeepEqual(&a.Spec, &b.Spec)
+	case *policyv1alpha1.FaultPolicy:
+		b, ok := b.(*policyv1alpha1.FaultPolicy)
+		return ok && sameMeta(a, b) && reflect.DeepEqual(&a.Spec, &b.Spec)
+	case *corev1.ConfigMap:
+		b, ok := b.(*corev1.ConfigMap)
+		return ok && maps.Equal(a.Data, b.Data)
 	case *policyv1alpha1.RateLimitPolicy:
 		b, ok := b.(*policyv1alpha1.RateLimitPolicy)
 		return ok && sameMeta(a, b) && reflect.DeepEqual(&a.Spec, &b.Spec)

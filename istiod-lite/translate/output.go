@@ -72,6 +72,14 @@ func (s *outputSet) set(name string, r *Resource) {
 	s.changed[name] = struct{}{}
 }
 
+// newest returns the resources as they are, which the caller must not change.
+func (s *outputSet) newest() map[string]*Resource {
+	if s.current != nil {
+		return s.current
+	}
+	return s.sealed
+}
+
 // seal returns the resources and the names that may differ from the last seal.
 func (s *outputSet) seal() (map[string]*Resource, []string) {
 	if s.current == nil {

@@ -58,6 +58,21 @@ func (t *Translator) setAddress(name string, r *Resource) {
 		}
 	}
 	t.ready.set(name, services)
+	t.publish(name, r)
+}
+
+// publish is setAddress but for what is ready.
+func (t *Translator) publish(name string, r *Resource) {
+	if len(t.destinations.members) > 0 {
+		var was, is []string
+		if old := t.out.addresses.newest()[name]; old != nil {
+			was = old.Services
+		}
+		if r != nil {
+			is = r.Services
+		}
+		t.destinations.member(name, was, is)
+	}
 	t.out.addresses.set(name, r)
 }
 
@@ -79,7 +94,7 @@ func (t *Translator) translateRetiring(u *update) {
 			}
 			r = workloadResource(w)
 		}
-		t.out.addresses.set(uid, r)
+		t.publish(uid, r)
 	}
 }
 

@@ -95,7 +95,7 @@ type routeCompiler struct {
 	// parent is the service whose table it is.
 	parent source.Key
 	table  *apiwaypoint.RouteTable
-	ranked   []rankedMatch
+	ranked []rankedMatch
 	// faults are those of rules that say what cannot be done; one without backends
 	// says nothing wrong.
 	faults map[*apiwaypoint.Rule]string
@@ -121,7 +121,11 @@ func (c *routeCompiler) rule(kind string, route metav1.Object, index int, name *
 	if name != nil && *name != "" {
 		ref.Rule = string(*name)
 	}
-	r := &apiwaypoint.Rule{Ref: ref}
+	named := ""
+	if name != nil {
+		named = string(*name)
+	}
+	r := &apiwaypoint.Rule{Ref: ref, Filters: c.backends.faults(source.Key{Kind: kind, Name: source.Name{Namespace: route.GetNamespace(), Name: route.GetName()}}, named)}
 	c.table.Rules = append(c.table.Rules, r)
 	return r, uint32(len(c.table.Rules) - 1)
 }
@@ -315,8 +319,8 @@ func (c *routeCompiler) grpc(route *gatewayv1.GRPCRoute) {
 			}
 			return out, fault
 		}
-		var fault string
-		rule.Filters, fault = filters(spec.Filters)
+		own, fault := filters(spec.Filters)
+		rule.Filters = append(rule.Filters, own...)
 		c.spoil(rule, fault)
 		for _, ref := range spec.BackendRefs {
 			b := c.backend(from, ref.BackendRef)
@@ -503,7 +507,13 @@ func affinity(rule *apiwaypoint.Rule, route metav1.Object, index int, p *gateway
 	if p == nil {
 		return ""
 	}
-	name := fmt.Sprintf("tulle-%s-%s-%d", route.GetNamespace(), route.GetName(), index)
+	var fault string
+	rule.SessionAffinity, fault = sessionAffinity(fmt.Sprintf("tulle-%s-%s-%d", route.GetNamespace(), route.GetName(), index), p)
+	return fault
+}
+
+// sessionAffinity is called name where its author gave it no name.
+func sessionAffinity(name string, p *gatewayv1.SessionPersistence) (*apiwaypoint.SessionAffinity, string) {
 	if p.SessionName != nil && *p.SessionName != "" {
 		name = *p.SessionName
 	}
@@ -521,6 +531,5 @@ func affinity(rule *apiwaypoint.Rule, route metav1.Object, index int, p *gateway
 	if p.CookieConfig != nil && p.CookieConfig.LifetimeType != nil {
 		a.Permanent = *p.CookieConfig.LifetimeType == gatewayv1.PermanentCookieLifetimeType
 	}
-	rule.SessionAffinity = a
-	return fault
+	return a, fault
 }

@@ -43,6 +43,8 @@ type Translator struct {
 	slices          sliceIndex
 	policies        map[source.Name]policyMemo
 	ready           readyEndpoints
+	traffic         *traffic // of the objects translated last
+	destinations    destinations
 
 	out output
 }
@@ -73,7 +75,9 @@ func New(options Options) *Translator {
 		slices:      newSliceIndex(),
 		policies:    map[source.Name]policyMemo{},
 		ready:       newReadyEndpoints(),
-		out:         newOutput(),
+
+		destinations: newDestinations(),
+		out:          newOutput(),
 	}
 }
 
@@ -90,7 +94,8 @@ type update struct {
 	namespaces map[string]bool
 	all        bool
 	rebind     bool // a policy's binding or a gateway changed
-	gateways   bool // a gateway or a class of them changed
+	steering
+	gateways bool // a gateway or a class of them changed
 	// Found on the way: what depends on something that changed.
 	dirtyPods   map[source.Name]bool
 	dirtySlices map[*slice]bool
@@ -117,10 +122,11 @@ func (t *Translator) Translate(objects *source.Objects) *Mesh {
 	t.translateSlices(u)
 	t.translateEntries(u)
 	t.translateRetiring(u)
+	t.translateDestinations(u)
 	t.translatePolicies(u)
 	t.translateRequests(u)
 	t.translateLimits(u)
-	t.out.warned = t.out.warned || u.all && len(t.requests) > 0 || len(u.dirtyRequests) > 0
+	t.out.warned = t.out.warned || u.all && len(t.requests)+len(objects.DestinationRules)+len(objects.VirtualServices) > 0 || len(u.dirtyRequests) > 0
 	strict := staticStrict(t.options)
 	if len(objects.PeerAuthentications) > 0 {
 		t.out.authorizations.set(strict.Name, strict)
@@ -155,6 +161,8 @@ func (t *Translator) survey(objects *source.Objects) *update {
 				u.namespaces[key.Namespace] = true
 				if key.Kind == "Service" {
 					u.services = append(u.services, key.Name)
+				} else {
+					t.traffic = nil // hosts are found in it
 				}
 			}
 		case "HTTPRoute", "GRPCRoute", "TCPRoute", "TLSRoute":
@@ -193,6 +201,10 @@ func (t *Translator) survey(objects *source.Objects) *update {
 			is, _ := is.(*securityv1.RequestAuthentication)
 			if boundRequest(was) || boundRequest(is) {
 				u.rebind, u.all = true, u.all || len(t.waypoints.byName) > 0
+			}
+		case "DestinationRule", "VirtualService", "BackendTLSPolicy", "XBackendTrafficPolicy", "BackendPolicy", "FaultPolicy", "ConfigMap":
+			if !sameMeaning(was, is) {
+				t.steer(u, key, was, is)
 			}
 		case "RateLimitPolicy":
 			if !sameMeaning(was, is) {
@@ -348,6 +360,7 @@ func (t *Translator) warnings() []Warning {
 	}
 	all = append(all, t.requestWarnings()...)
 	all = append(all, t.limitWarnings()...)
+	all = append(all, t.trafficWarnings()...)
 	sortWarnings(all)
 	return all
 }

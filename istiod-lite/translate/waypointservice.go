@@ -175,7 +175,8 @@ func (t *Translator) translateServices(u *update) {
 	for name := range u.grants {
 		leadingTo(name)
 	}
-	backends := NewBackends(u.objects, t.options)
+	backends := t.backends(u)
+	t.steered(u, backends, dirty)
 	for key := range dirty {
 		t.translateService(u, key, backends)
 	}
@@ -191,7 +192,8 @@ func (t *Translator) translateService(u *update, key source.Key, backends *Backe
 		r, limits := t.waypointService(s, backends)
 		t.out.services.set(r.Name, r)
 		is.names = append(is.names, r.Name)
-		is.uses = append(is.uses, serviceUse{waypoint: s.waypoint.name, enforced: s.enforced, unsure: s.unsure, requests: s.requests, limits: limits})
+		is.uses = append(is.uses, serviceUse{waypoint: s.waypoint.name, enforced: s.enforced, unsure: s.unsure, requests: s.requests, limits: limits,
+			sends: sentTo(r.Body.(*apiwaypoint.Service))})
 	}
 	for _, name := range was.names {
 		if !slices.Contains(is.names, name) && !t.elsewhere(key, name) {
@@ -238,6 +240,8 @@ func (t *Translator) waypointService(s *service, backends *Backends) (r *Resourc
 			}
 		}
 		p.Routes = tables(s, port, p.Protocol, routes, backends)
+		backends.virtual(s, port, p)
+		backends.injectFaults(s, p)
 		out.Ports = append(out.Ports, p)
 	}
 	limits = t.limit(s, out)

@@ -102,6 +102,9 @@ func (c *collector) Transformer() cache.TransformFunc {
 			return obj, nil // a tombstone
 		}
 		trimmed, _ := c.kind.trim(o)
+		if trimmed == nil {
+			return obj, nil // left out when it is read: a reflector needs an object
+		}
 		return trimmed, nil
 	}
 }

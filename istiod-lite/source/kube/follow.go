@@ -40,6 +40,13 @@ func (s *Source) follow(ctx context.Context, name string, l lister, expected run
 			s.log.Warn("API server cannot be read, what is known stays in force", zap.String("kind", name), zap.Error(err))
 		}
 	}
+	// The reflector forgets to stop a watch that it gives up for a list.
+	var last watch.Interface
+	defer func() {
+		if last != nil {
+			last.Stop()
+		}
+	}()
 	lw := &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 			list, err := l.list(ctx, o)
@@ -47,8 +54,15 @@ func (s *Source) follow(ctx context.Context, name string, l lister, expected run
 			return list, err
 		},
 		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+			if last != nil {
+				last.Stop()
+				last = nil
+			}
 			w, err := l.watch(ctx, o)
 			note(err)
+			if err == nil {
+				last = w
+			}
 			return w, err
 		},
 	}
