@@ -78,14 +78,14 @@ func (b *Bytes) connect(ctx context.Context, f *Forwarder, svc *mesh.Service, co
 	if port == nil {
 		return errors.New("the service has no such port")
 	}
-	d := port.Connect(c.Peer.Namespace(), "")
+	d := port.Connect(c.Peer.Namespace(), c.ServerName)
 	if _, _, refused := d.Refusal(); refused {
 		return errors.New("no route leads there: " + d.Fault())
 	}
 	if err := b.ration(ctx, f.cfg.Mesh, svc, d.Rule); err != nil {
 		return err
 	}
-	key, number := c.Service, c.Port
+	key, number, subset := c.Service, c.Port, ""
 	if d.Rule != nil {
 		b.rec.Route = d.Rule.Name
 		to := d.Rule.Pick(f.backends.Next())
@@ -96,20 +96,24 @@ func (b *Bytes) connect(ctx context.Context, f *Forwarder, svc *mesh.Service, co
 		if key, ok = workload.ParseServiceKey(to.Service); !ok {
 			return errors.New("the route has no backend")
 		}
-		number = to.Port
+		number, subset = to.Port, to.Subset
 	}
-	up, _, err := f.cfg.Mesh.Backend(ctx, key, number)
+	up, err := f.cfg.Mesh.Destination(ctx, key, number, subset)
 	if err != nil {
 		return err
+	}
+	if fault := up.Fault(); fault != "" {
+		return errors.New("nothing can be sent to the backend: " + fault)
 	}
 	b.rec.Backend = up.Name()
 	if b.place, err = up.Connection(); err != nil {
 		b.rec.Flag = flagOverflow
 		return err
 	}
-	var tried []*upstream.Target
+	var o upstream.Options
+	o.Hash, o.Hashed, _ = up.Key(nil, c.Source.Addr())
 	for {
-		target, err := up.Pick(upstream.Options{Avoid: tried})
+		target, err := up.Pick(o)
 		if err != nil {
 			b.rec.Flag = flagNoHealthy
 			return err
@@ -124,8 +128,8 @@ func (b *Bytes) connect(ctx context.Context, f *Forwarder, svc *mesh.Service, co
 		}
 		b.call.Report(upstream.Outcome{Failure: upstream.FailureOf(ctx, &upstream.ConnectError{Endpoint: b.rec.Endpoint(), Err: err}), GRPC: -1})
 		b.call.End()
-		tried = append(tried, target)
-		if len(tried) == connectAttempts || ctx.Err() != nil {
+		o.Avoid = append(o.Avoid, target)
+		if len(o.Avoid) == connectAttempts || ctx.Err() != nil {
 			b.rec.Flag = flagUpstreamConnect
 			return err
 		}

@@ -33,6 +33,8 @@ type Client struct {
 	// Service and Port are what the client addressed.
 	Service workload.ServiceKey
 	Port    uint16
+	// ServerName is what a client of TLS asks for, where routes want to know it.
+	ServerName string
 
 	// Version of HTTP that it speaks, 1 or 2; 0 for bytes.
 	Version int

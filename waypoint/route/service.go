@@ -192,6 +192,13 @@ func (p *Port) Match(clientNamespace string, r *message.Request) Decision {
 	return t.decision(t.request(r))
 }
 
+// AsksServerName reports whether routes tell connections of a client in that namespace
+// apart by the server name of TLS.
+func (p *Port) AsksServerName(clientNamespace string) bool {
+	t := p.tableFor(clientNamespace)
+	return t != nil && len(t.names)+len(t.suffixes) > 0
+}
+
 // Connect decides on a connection that is carried as bytes. serverName is that of
 // TLS, "" without.
 func (p *Port) Connect(clientNamespace, serverName string) Decision {
