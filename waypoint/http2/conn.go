@@ -121,6 +121,9 @@ func (c *conn) run() *ConnError {
 	_ = c.nc.Close()
 	c.mu.Lock()
 	c.closing = true
+	if c.server != nil {
+		c.dismissAll()
+	}
 	end := c.err
 	c.mu.Unlock()
 	c.background.Wait()

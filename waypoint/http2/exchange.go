@@ -27,7 +27,6 @@ type serverExchange struct {
 // run calls the handler and breaks off what it left unfinished.
 func (x *serverExchange) run() {
 	c := x.c
-	defer c.background.Done()
 	c.server.srv.Handler(&x.ctx, x)
 	c.mu.Lock()
 	c.server.running--

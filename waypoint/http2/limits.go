@@ -123,4 +123,10 @@ const (
 
 	// enough is how much of one stream may be put off: a full frame.
 	enough = defaultFrame
+
+	// maxIdleWorkers is how many goroutines of a connection wait for requests, with some
+	// 8 KiB of stack each: as many as clients commonly send at a time. idleWorker is for
+	// how long at least; twice as long at most.
+	maxIdleWorkers = 64
+	idleWorker     = time.Second
 )

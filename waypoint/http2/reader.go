@@ -70,7 +70,7 @@ func (r *reader) consume(p []byte) error {
 // tell starts the handlers of requests that came, and wakes who waits for what came.
 func (r *reader) tell() {
 	for i, x := range r.started {
-		go x.run()
+		r.c.start(x)
 		r.started[i] = nil
 	}
 	r.started = r.started[:0]

@@ -54,6 +54,7 @@ type serverSide struct {
 	// running counts requests whose handler has not returned; they count against
 	// maxStreams even after the client reset them. Guarded by the connection's mu.
 	running int
+	workers workers
 }
 
 // Serve serves one connection with a server of its own.
