@@ -16,9 +16,19 @@ const (
 	// the content that it announced over HTTP/1.1: nobody honest is so slow, and streams
 	// without end go on as long as anything moves.
 	stallTimeout = 5 * time.Minute
+	// leaseInterval is how often demand is told to the control plane, which thinks shares
+	// over as often.
+	leaseInterval = 250 * time.Millisecond
 	// dialAttempts is how many endpoints of a backend of rate limits are tried: one that
 	// is just going away must not matter.
 	dialAttempts = 3
+	// silentTimeout is how long a connection may be silent in a drain that has never said
+	// anything: a client that has just opened it sends its request at once.
+	silentTimeout = 2 * time.Second
 	// sniffBytes is read at first of a connection: most heads of requests fit.
 	sniffBytes = 1 << 10
+	// leaveTime is how long a waypoint that ends goes on as if it did not: the control
+	// plane needs up to 100 ms to tell node proxies, and a busy machine several times
+	// that. It is a quarter of the drain's deadline at most.
+	leaveTime = 2 * time.Second
 )
