@@ -35,6 +35,8 @@ import (
 	"github.com/tulle-mesh/tulle/waypoint/memory"
 	"github.com/tulle-mesh/tulle/waypoint/mesh"
 	"github.com/tulle-mesh/tulle/waypoint/ratelimit"
+	"github.com/tulle-mesh/tulle/waypoint/report"
+	"github.com/tulle-mesh/tulle/waypoint/trace"
 	"github.com/tulle-mesh/tulle/waypoint/tunnel"
 )
 
@@ -52,7 +54,7 @@ func Run(ctx context.Context, cfg config.Config) error {
 		debug.SetMemoryLimit(cfg.MemoryLimit)
 	}
 	defer memory.Floor(memory.DefaultFloor)()
-	w, err := build(cfg, log)
+	w, err := build(cfg, log, levels)
 	if err != nil {
 		return err
 	}
@@ -64,6 +66,7 @@ func Run(ctx context.Context, cfg config.Config) error {
 	if err != nil {
 		return err
 	}
+	w.pages(srv)
 	return w.run(ctx, srv)
 }
 
@@ -83,6 +86,7 @@ type waypoint struct {
 	lease    *rotation.Lease
 	drain    *lifecycle.Drain
 	dialer   *tunnel.Dialer
+	report   *report.Reporter
 	forward  *forward.Forwarder
 	listener *listener.Listener
 	http1    *http1.Server
@@ -90,7 +94,7 @@ type waypoint struct {
 }
 
 // build makes the parts; nothing runs yet.
-func build(cfg config.Config, log *zap.Logger) (*waypoint, error) {
+func build(cfg config.Config, log *zap.Logger, levels *logging.Levels) (*waypoint, error) {
 	w := &waypoint{
 		cfg: cfg, log: log, ready: readiness.New(), drain: lifecycle.NewDrain(),
 		registry: telemetry.NewRegistry("waypoint", telemetry.Version),
@@ -120,13 +124,24 @@ func build(cfg config.Config, log *zap.Logger) (*waypoint, error) {
 		Store: w.store, Dialer: dialer{w.dialer}, Network: cfg.Network, Namespace: cfg.PodNamespace, Pod: cfg.PodName, Own: cfg.InstanceIP != "",
 		Want: func(names ...string) { w.xds.Subscribe(xdsclient.AddressType, names...) }, Logger: log.Named("mesh"),
 	})
-	reporter := newReporter(log.Named("access"), w.registry)
-	w.forward = forward.New(forward.Config{Mesh: w.mesh, Identity: id, Report: reporter.report, Logger: log.Named("forward")})
+	tracer := trace.NewTracer()
+	if w.report, err = report.New(report.Config{
+		Store: w.store, Network: cfg.Network, Registerer: w.registry, Output: os.Stderr, JSON: cfg.LogFormat == "json", Levels: levels,
+		Logger: log.Named("report"), Tracer: tracer, Self: report.Self{
+			Gateway: cfg.Gateway, Namespace: cfg.PodNamespace, Pod: cfg.PodName, Node: cfg.Node, Cluster: cfg.ClusterID, Version: telemetry.Version,
+		},
+	}); err != nil {
+		return nil, err
+	}
+	w.forward = forward.New(forward.Config{
+		Mesh: w.mesh, Identity: id, Report: w.report.Report, Opened: w.report.Opened, Tracer: tracer, Logger: log.Named("forward"),
+	})
+	w.registry.MustRegister(&statistics{w: w})
 	w.http1 = &http1.Server{Handler: w.forward.Serve, Config: http1.ServerConfig{
-		HeadTimeout: headTimeout, IdleTimeout: idleTimeout, StallTimeout: stallTimeout, OnError: reporter.refused,
+		HeadTimeout: headTimeout, IdleTimeout: idleTimeout, StallTimeout: stallTimeout, OnError: w.report.Refused,
 	}}
 	w.http2 = &http2.Server{Handler: w.forward.Serve, Config: http2.ServerConfig{
-		HeadTimeout: headTimeout, IdleTimeout: idleTimeout, StallTimeout: stallTimeout, OnError: reporter.refused,
+		HeadTimeout: headTimeout, IdleTimeout: idleTimeout, StallTimeout: stallTimeout, OnError: w.report.Refused,
 	}}
 	w.listener = listener.New(listener.Config{
 		Gate:    handshake.NewGate(handshake.Config{TLS: mtls.Server(w.lease, w.lease), Certificate: w.lease, Timeout: cfg.HandshakeTimeout}),
@@ -162,9 +177,10 @@ func (w *waypoint) subscribe(roots mtls.Roots) (*xdsclient.Client, error) {
 			mesh.RateLimitType:    w.mesh.RateLimitHandler(),
 
 			mesh.AuthenticationType: w.mesh.AuthenticationHandler(),
+			report.TelemetryType:    w.report.Handler(),
 			mesh.DestinationType:    w.mesh.DestinationHandler(),
 		},
-		Names:    map[string][]string{mesh.ServiceType: own, mesh.PolicyType: own, mesh.RateLimitType: own, mesh.AuthenticationType: own, mesh.DestinationType: own},
+		Names:    map[string][]string{mesh.ServiceType: own, mesh.PolicyType: own, mesh.RateLimitType: own, mesh.AuthenticationType: own, report.TelemetryType: own, mesh.DestinationType: own},
 		OnDemand: []string{xdsclient.AddressType},
 		Logger:   w.log.Named("xds"), Registerer: w.registry,
 	})
@@ -272,6 +288,7 @@ func (w *waypoint) drainAll() {
 // close releases what build made.
 func (w *waypoint) close() {
 	w.forward.Close()
+	w.report.Close()
 	w.limiter.Close()
 	w.keys.Close()
 	w.lease.Release()

@@ -52,6 +52,7 @@ func (w *waypoint) serve(ctx context.Context, c *listener.Connection) {
 	}
 	told, _ := baggage.Parse(c.Request.Baggage) // without it the name is unknown
 	client := &forward.Client{Identity: c.Peer, Peer: peer, Source: c.Source, Workload: told.WorkloadName, Destination: destination, Service: svc.Key, Port: port}
+	client.Memo = w.report.Remember(client, told)
 	switch target.Protocol {
 	case api.Protocol_HTTP1, api.Protocol_HTTP2, api.Protocol_GRPC:
 		w.serveHTTP(ctx, c, client)
