@@ -28,7 +28,7 @@ func (r *run) makeClass(ctx context.Context, name source.Name) error {
 		}},
 		"spec": map[string]any{
 			"controllerName": translate.WaypointController,
-			"description":    "Waypoints of the mesh: proxies for the requests to the services that use them.",
+			"description":    "Waypoints: the mesh's proxies for requests",
 		},
 	}}, metav1.CreateOptions{FieldManager: fieldManager})
 	switch {

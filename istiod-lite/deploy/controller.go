@@ -195,17 +195,15 @@ func (r *run) enqueue() cache.ResourceEventHandler {
 	}}
 }
 
-// pass queues the Gateways that changed since a state, and the class where it is
-// missing, and returns the newest state.
+// pass queues the Gateways and classes that changed since a state, and returns the newest state.
 func (r *run) pass(since *source.Objects) *source.Objects {
 	objects := r.newest.Load()
 	if objects == nil || objects == since {
 		return since
 	}
-	if objects.GatewayClasses[source.Name{Name: translate.WaypointClass}] == nil {
-		r.queue.Add(source.Key{Kind: "GatewayClass", Name: source.Name{Name: translate.WaypointClass}})
-	}
+	class := source.Key{Kind: "GatewayClass", Name: source.Name{Name: translate.WaypointClass}}
 	if since == nil {
+		r.queue.Add(class)
 		for name := range objects.Gateways {
 			r.queue.Add(source.Key{Kind: "Gateway", Name: name})
 		}
@@ -224,6 +222,7 @@ func (r *run) pass(since *source.Objects) *source.Objects {
 		}
 	}
 	if classes {
+		r.queue.Add(class)
 		for name := range objects.Gateways {
 			r.queue.Add(source.Key{Kind: "Gateway", Name: name})
 		}
@@ -246,8 +245,9 @@ func (r *run) retry(key source.Key) {
 func (r *run) again() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if objects := r.newest.Load(); objects != nil && objects.GatewayClasses[source.Name{Name: translate.WaypointClass}] == nil {
-		r.queue.Add(source.Key{Kind: "GatewayClass", Name: source.Name{Name: translate.WaypointClass}})
+	class := source.Key{Kind: "GatewayClass", Name: source.Name{Name: translate.WaypointClass}}
+	if objects := r.newest.Load(); objects != nil && objects.GatewayClasses[class.Name] == nil && r.queue.NumRequeues(class) == 0 {
+		r.queue.Add(class)
 	}
 	for name := range r.parametrised {
 		r.queue.Add(source.Key{Kind: "Gateway", Name: name})

@@ -30,7 +30,8 @@ func (c *Controller) Outcome(gw *gatewayv1.Gateway) Outcome {
 	defer c.mu.Unlock()
 	o := c.outcomes[source.Name{Namespace: gw.Namespace, Name: gw.Name}]
 	if o.uid != gw.UID {
-		return Outcome{Managed: deploys(c.newest.Load(), gw)}
+		objects := c.newest.Load()
+		return Outcome{Managed: objects != nil && deploys(objects, gw)}
 	}
 	return o
 }

@@ -169,11 +169,19 @@ func mine(gw *gatewayv1.Gateway, o metav1.Object) bool {
 
 // applyAll applies the objects and takes away what is not wanted any more.
 func (r *run) applyAll(ctx context.Context, gw *gatewayv1.Gateway, list []wanted) error {
+	// What the API server answers is what it should be from now on; what the watch
+	// tells may be behind, or somebody's change already.
+	var marks []string
 	for _, w := range list {
-		if err := r.apply(ctx, gw, w); err != nil {
+		after, err := r.apply(ctx, gw, w)
+		if err != nil {
 			return err
 		}
+		if after != nil {
+			marks = append(marks, w.kind+"/"+after.GetName()+"="+mark(after))
+		}
 	}
+	slices.Sort(marks)
 	name := source.Name{Namespace: gw.Namespace, Name: gw.Name}
 	for _, m := range allMade {
 		there, err := r.seen[m.kind].ByIndex(byGateway, name.String())
@@ -194,13 +202,14 @@ func (r *run) applyAll(ctx context.Context, gw *gatewayv1.Gateway, list []wanted
 		}
 	}
 	r.mu.Lock()
-	r.applied[name] = print(list, r.present(name))
+	r.applied[name] = print(list, marks)
 	r.mu.Unlock()
 	return nil
 }
 
-// apply states what an object is to be, unless it is somebody else's.
-func (r *run) apply(ctx context.Context, gw *gatewayv1.Gateway, w wanted) error {
+// apply states what an object is to be, unless it is somebody else's, and returns what
+// it is then; nil for what is left to somebody else.
+func (r *run) apply(ctx context.Context, gw *gatewayv1.Gateway, w wanted) (*unstructured.Unstructured, error) {
 	what := w.kind + " " + gw.Namespace + "/" + w.object.GetName()
 	client := r.cfg.Dynamic.Resource(w.resource).Namespace(gw.Namespace)
 	live, err := client.Get(ctx, w.object.GetName(), metav1.GetOptions{})
@@ -208,15 +217,15 @@ func (r *run) apply(ctx context.Context, gw *gatewayv1.Gateway, w wanted) error 
 	case apierrors.IsNotFound(err):
 		live = nil
 	case err != nil:
-		return fmt.Errorf("read %s: %w", what, err)
+		return nil, fmt.Errorf("read %s: %w", what, err)
 	case !mine(gw, live):
 		if w.made == accounts && gw.Annotations[source.AnnotationServiceAccount] != "" {
-			return nil // the Gateway's author asks for this very account
+			return nil, nil // the Gateway's author asks for this very account
 		}
 		if earlier(gw, live) {
-			return fmt.Errorf("%s is %w", what, errEarlier)
+			return nil, fmt.Errorf("%s is %w", what, errEarlier)
 		}
-		return &foreignError{object: what, whose: whose(live)}
+		return nil, &foreignError{object: what, whose: whose(live)}
 	}
 	object := w.object.DeepCopy()
 	if live != nil {
@@ -226,13 +235,13 @@ func (r *run) apply(ctx context.Context, gw *gatewayv1.Gateway, w wanted) error 
 	after, err := client.Apply(ctx, object.GetName(), object, metav1.ApplyOptions{FieldManager: fieldManager, Force: true})
 	if err != nil {
 		r.writes.WithLabelValues(w.kind, "error").Inc()
-		return fmt.Errorf("apply %s: %w", what, err)
+		return nil, fmt.Errorf("apply %s: %w", what, err)
 	}
 	if live == nil || live.GetResourceVersion() != after.GetResourceVersion() {
 		r.writes.WithLabelValues(w.kind, "ok").Inc()
 		r.cfg.Logger.Info("waypoint deployed", zap.String("gateway", gw.Namespace+"/"+gw.Name), zap.String("object", what), zap.Bool("new", live == nil))
 	}
-	return nil
+	return after, nil
 }
 
 // earlier reports whether an object belonged to a Gateway of that name that is no more.

@@ -151,8 +151,8 @@ func (t template) service() *corev1.Service {
 		Type:     corev1.ServiceTypeClusterIP,
 		Selector: t.selector(),
 		Ports: []corev1.ServicePort{
-			{Name: "status-port", Port: statusPort, Protocol: corev1.ProtocolTCP, AppProtocol: &tcp},
-			{Name: "mesh", Port: meshPort, Protocol: corev1.ProtocolTCP, AppProtocol: &hbone},
+			{Name: "status-port", Port: statusPort, TargetPort: intstr.FromInt32(statusPort), Protocol: corev1.ProtocolTCP, AppProtocol: &tcp},
+			{Name: "mesh", Port: meshPort, TargetPort: intstr.FromInt32(meshPort), Protocol: corev1.ProtocolTCP, AppProtocol: &hbone},
 		},
 	}
 	return svc

@@ -1,0 +1,29 @@
+package deploy
+
+import (
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/tulle-mesh/tulle/istiod-lite/translate"
+)
+
+// Build is build for the golden files, with the parameters of one ConfigMap.
+func Build(settings Settings, options translate.Options, gw *gatewayv1.Gateway, data map[string]string) ([]*unstructured.Unstructured, error) {
+	var list []parameters
+	if data != nil {
+		p, err := readParameters("ConfigMap shop/parameters", data)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, p)
+	}
+	made, err := build(settings, options, gw, list)
+	if err != nil {
+		return nil, err
+	}
+	var out []*unstructured.Unstructured
+	for _, w := range made {
+		out = append(out, w.object)
+	}
+	return out, nil
+}
