@@ -89,6 +89,7 @@ type waypoint struct {
 	report   *report.Reporter
 	forward  *forward.Forwarder
 	listener *listener.Listener
+	silent   silent
 	http1    *http1.Server
 	http2    *http2.Server
 }
@@ -210,6 +211,7 @@ func (w *waypoint) run(ctx context.Context, srv *admin.Server) error {
 	})
 	background.Go("mesh", w.mesh.Run)
 	background.Go("xds", w.xds.Run)
+	background.Go("leases", w.leases)
 	w.log.Info("waypoint started", zap.String("version", telemetry.Version), zap.String("gateway", w.cfg.PodNamespace+"/"+w.cfg.Gateway),
 		zap.Stringer("identity", w.lease.ID()), zap.String("xds", w.cfg.XDSAddress))
 
@@ -273,6 +275,12 @@ func (w *waypoint) drainAll() {
 	w.log.Info("draining", zap.Int("connections", w.drain.Held()), zap.Duration("deadline", w.cfg.DrainDeadline))
 	deadline, cancel := context.WithTimeout(context.Background(), max(w.cfg.DrainDeadline, time.Nanosecond))
 	defer cancel()
+	// The control plane takes this waypoint out at the same moment. Until node proxies
+	// have heard of it they open tunnels here, which are served as ever.
+	leave := time.NewTimer(min(leaveTime, w.cfg.DrainDeadline/4))
+	defer leave.Stop()
+	<-leave.C
+	w.silent.drain()
 	w.http1.Drain()
 	w.http2.Drain()
 	w.listener.Drain(deadline)
