@@ -3,7 +3,7 @@
 //
 //	app serve                  HTTP, TCP echo and a server that speaks first, until SIGTERM
 //	app get URL                one request on a new connection; prints the answer
-//	app load --url URL         a new connection per request; prints counts as JSON
+//	app load --url URL         a new connection per request, or --connections; prints counts as JSON
 //	app hold --addr HOST:PORT  one connection that echoes for as long as it lives
 //	app resolve NAME           the addresses of a name
 //

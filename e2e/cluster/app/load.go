@@ -12,6 +12,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -21,7 +22,18 @@ const markerHeader = "X-Marker"
 // maxTold bounds how many failures are told one by one.
 const maxTold = 50
 
-// loadSpec is what to send. Each request has a connection of its own.
+// Ways to use connections.
+const (
+	fresh = "fresh" // one for each request
+	kept  = "kept"  // HTTP/1.1, as many as there are requests at one time
+	h2    = "h2"    // HTTP/2 by prior knowledge, h2Connections of them
+)
+
+// h2Connections is how many connections a load of h2 has.
+const h2Connections = 4
+
+// loadSpec is what to send. Each request has a connection of its own, unless
+// Connections says otherwise.
 type loadSpec struct {
 	URL string
 	// Rate is in requests per second, sent at their times whatever became of the
@@ -35,6 +47,8 @@ type loadSpec struct {
 	Duration time.Duration
 	Requests int
 	Marker   string
+	// Connections is fresh, kept or h2.
+	Connections string
 }
 
 func (s *loadSpec) add(f *flag.FlagSet) {
@@ -44,6 +58,7 @@ func (s *loadSpec) add(f *flag.FlagSet) {
 	f.DurationVar(&s.Timeout, "timeout", 5*time.Second, "for one request")
 	f.DurationVar(&s.Duration, "duration", 0, "end after this time; 0 is until stopped")
 	f.IntVar(&s.Requests, "requests", 0, "end after so many; 0 is no bound")
+	f.StringVar(&s.Connections, "connections", fresh, "fresh: one for each request; kept: HTTP/1.1; h2: HTTP/2 by prior knowledge")
 	f.StringVar(&s.Marker, "marker", os.Getenv("MARKER"), "sent in a header with each request ($MARKER)")
 }
 
@@ -83,6 +98,9 @@ type failure struct {
 type load struct {
 	spec  loadSpec
 	begun time.Time
+	// transports are taken in turns; none where each request has its own.
+	transports []*http.Transport
+	turn       atomic.Uint64
 
 	mu     sync.Mutex
 	result loadResult
@@ -97,9 +115,23 @@ func newLoad(spec loadSpec) (*load, error) {
 	if spec.Workers < 1 {
 		return nil, usageError{fmt.Errorf("load: --workers %d: at least 1", spec.Workers)}
 	}
-	return &load{spec: spec, begun: time.Now(), result: loadResult{
+	l := &load{spec: spec, begun: time.Now(), result: loadResult{
 		Reasons: map[string]int{}, Pods: map[string]int{}, Versions: map[string]int{}, Clients: map[string]int{},
-	}}, nil
+	}}
+	switch spec.Connections {
+	case fresh, "":
+	case kept:
+		l.transports = []*http.Transport{{DialContext: (&net.Dialer{}).DialContext, MaxIdleConnsPerHost: spec.Workers}}
+	case h2:
+		for range h2Connections {
+			protocols := new(http.Protocols)
+			protocols.SetUnencryptedHTTP2(true)
+			l.transports = append(l.transports, &http.Transport{DialContext: (&net.Dialer{}).DialContext, Protocols: protocols})
+		}
+	default:
+		return nil, usageError{fmt.Errorf("load: --connections %q: must be fresh, kept or h2", spec.Connections)}
+	}
+	return l, nil
 }
 
 // run sends until ctx ends or the spec is done. Requests under way are waited for.
@@ -121,6 +153,9 @@ func (l *load) run(ctx context.Context) {
 	l.schedule(ctx, due)
 	close(due)
 	workers.Wait()
+	for _, t := range l.transports {
+		t.CloseIdleConnections()
+	}
 	l.mu.Lock()
 	l.ended = time.Now()
 	l.mu.Unlock()
@@ -149,7 +184,11 @@ func (l *load) schedule(ctx context.Context, due chan<- time.Time) {
 
 func (l *load) request(due time.Time) {
 	begun := time.Now()
-	a, err := fetch(context.Background(), l.spec.URL, l.spec.Marker, l.spec.Timeout)
+	var transport *http.Transport
+	if n := uint64(len(l.transports)); n > 0 {
+		transport = l.transports[l.turn.Add(1)%n]
+	}
+	a, err := fetch(context.Background(), transport, l.spec.URL, l.spec.Marker, l.spec.Timeout)
 	took := time.Since(begun)
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -209,8 +248,9 @@ func (l *load) failed() int {
 	return l.result.Failed
 }
 
-// fetch makes one request on a connection of its own and reads the whole answer.
-func fetch(ctx context.Context, url, marker string, timeout time.Duration) (answer, error) {
+// fetch makes one request, on a connection of its own without a transport, and reads
+// the whole answer.
+func fetch(ctx context.Context, transport *http.Transport, url, marker string, timeout time.Duration) (answer, error) {
 	var a answer
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
@@ -220,8 +260,10 @@ func fetch(ctx context.Context, url, marker string, timeout time.Duration) (answ
 		return a, usageError{err}
 	}
 	req.Header.Set(markerHeader, marker)
-	transport := &http.Transport{DisableKeepAlives: true, DialContext: (&net.Dialer{}).DialContext}
-	defer transport.CloseIdleConnections()
+	if transport == nil {
+		transport = &http.Transport{DisableKeepAlives: true, DialContext: (&net.Dialer{}).DialContext}
+		defer transport.CloseIdleConnections()
+	}
 	resp, err := transport.RoundTrip(req)
 	if err != nil {
 		return a, err
@@ -269,7 +311,7 @@ func get(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	a, err := fetch(ctx, operands[0], *marker, *timeout)
+	a, err := fetch(ctx, nil, operands[0], *marker, *timeout)
 	if err != nil {
 		fmt.Println(reason(err))
 		fmt.Fprintln(os.Stderr, err)

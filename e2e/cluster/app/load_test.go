@@ -75,7 +75,7 @@ func TestReasonsAreTold(t *testing.T) {
 		c.Close()
 	})
 	for addr, want := range map[string]string{refused: "dial: refused", abrupt: "read: reset", closing: "closed early"} {
-		_, err := fetch(t.Context(), "http://"+addr+"/", "", time.Second)
+		_, err := fetch(t.Context(), nil, "http://"+addr+"/", "", time.Second)
 		if err == nil {
 			t.Errorf("%s: answered", want)
 			continue
@@ -87,7 +87,7 @@ func TestReasonsAreTold(t *testing.T) {
 		}
 	}
 	silent := server(t, func(c net.Conn) { <-t.Context().Done(); c.Close() })
-	_, err = fetch(t.Context(), "http://"+silent+"/", "", 50*time.Millisecond)
+	_, err = fetch(t.Context(), nil, "http://"+silent+"/", "", 50*time.Millisecond)
 	if got := reason(err); got != "timeout" && got != "read: timeout" {
 		t.Errorf("%q for %v", got, err)
 	}
