@@ -22,9 +22,11 @@ import (
 // and the proxies enforce.
 var istioKinds = []string{
 	"authorizationpolicies.security.istio.io",
+	"destinationrules.networking.istio.io",
 	"peerauthentications.security.istio.io",
 	"requestauthentications.security.istio.io",
 	"serviceentries.networking.istio.io",
+	"virtualservices.networking.istio.io",
 	"workloadentries.networking.istio.io",
 }
 
@@ -53,7 +55,28 @@ func generate(out string) error {
 	if err := istio(dir); err != nil {
 		return err
 	}
+	if err := own(dir); err != nil {
+		return err
+	}
 	return kustomize(out)
+}
+
+// own copies the definitions of Tulle's own kinds, which are written by hand.
+func own(dir string) error {
+	files, err := filepath.Glob("own/*.yaml")
+	if err != nil {
+		return err
+	}
+	for _, f := range files {
+		data, err := os.ReadFile(f)
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(dir, filepath.Base(f)), data, 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // header says where a file is from. Both projects are under the Apache License 2.0,
