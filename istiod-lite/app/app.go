@@ -14,6 +14,7 @@ import (
 	"github.com/tulle-mesh/tulle/internal/readiness"
 	"github.com/tulle-mesh/tulle/internal/telemetry"
 	"github.com/tulle-mesh/tulle/istiod-lite/config"
+	"github.com/tulle-mesh/tulle/istiod-lite/lease"
 	"github.com/tulle-mesh/tulle/istiod-lite/translate"
 	"github.com/tulle-mesh/tulle/istiod-lite/xds"
 )
@@ -36,6 +37,7 @@ type App struct {
 	backend  *backend
 	pipeline *pipeline
 	xds      *xds.Server
+	leases   *lease.Server
 	conns    *connections
 	admin    *admin.Server
 	health   *health // nil when no address is set
@@ -101,6 +103,7 @@ func New(cfg config.Config, options Options) (_ *App, err error) {
 }
 
 func (a *App) buildPipeline() (err error) {
+	a.leases = lease.NewServer(lease.Config{Authorize: a.authorizeCounting, Permitted: a.permitted, Leading: a.backend.leading, Logger: a.log.Named("lease")})
 	a.xds, err = xds.New(xds.Config{
 		Authorize: a.authorize, Scope: a.scope, Expiry: a.expiry, Logger: a.log.Named("xds"), Registerer: a.registry,
 		Disconnect: func(ctx context.Context) { a.conns.disconnect(ctx) },
@@ -154,6 +157,7 @@ func (a *App) Run(ctx context.Context) error {
 	if a.health != nil {
 		g.Go("metrics", a.health.run)
 	}
+	g.Go("leases", a.leases.Run)
 	g.Go("serve", func(ctx context.Context) error { return a.serve(ctx, g) })
 	return g.Wait()
 }

@@ -37,6 +37,9 @@ type backend struct {
 	// follow starts what works beside the servers, once the authority is open;
 	// nil when there is nothing.
 	follow func(*lifecycle.Group, *certs.Authority) error
+	// leading reports whether this replica is the one that decides for all; nil where
+	// there is but one.
+	leading func() bool
 	// observe is told of every state that is served; nil when nobody cares.
 	observe func(*source.Objects)
 	// close releases what was opened.

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -45,6 +46,7 @@ type cluster struct {
 	store    *authority.Store
 	status   *status.Writer
 	deploy   *deploy.Controller // nil when no waypoints are run
+	election atomic.Pointer[leader.Election]
 }
 
 func newCluster(cfg config.Config, version string, log *zap.Logger, registry prometheus.Registerer) (*backend, error) {
@@ -95,7 +97,7 @@ func newCluster(cfg config.Config, version string, log *zap.Logger, registry pro
 	}
 	return &backend{
 		source: src, options: options, authenticator: authenticator, placement: src, pods: pods, complete: true,
-		open: c.store.Open, follow: c.follow, observe: c.observe, close: func() {},
+		open: c.store.Open, follow: c.follow, observe: c.observe, leading: c.leading, close: func() {},
 		describe: []zap.Field{zap.String("api_server", c.rest.Host), zap.String("namespace", cfg.Kubernetes.PodNamespace)},
 	}, nil
 }
@@ -167,6 +169,12 @@ func (c *cluster) newDeploy(options translate.Options) error {
 	return err
 }
 
+// leading reports whether this replica leads.
+func (c *cluster) leading() bool {
+	e := c.election.Load()
+	return e != nil && e.Leading()
+}
+
 // observe tells of a new state.
 func (c *cluster) observe(objects *source.Objects) {
 	if c.deploy != nil {
@@ -206,6 +214,7 @@ func (c *cluster) follow(g *lifecycle.Group, a *certs.Authority) error {
 	if err != nil {
 		return err
 	}
+	c.election.Store(election)
 	g.Go("authority", c.store.Run)
 	g.Go("leader", func(ctx context.Context) error {
 		return election.Run(ctx, func(ctx context.Context) {

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/tulle-mesh/tulle/api/auth"
+	apilease "github.com/tulle-mesh/tulle/api/lease"
 	"github.com/tulle-mesh/tulle/certs"
 	"github.com/tulle-mesh/tulle/internal/lifecycle"
 	"github.com/tulle-mesh/tulle/internal/mtls"
@@ -109,6 +110,7 @@ func (a *App) newServer(authority *certs.Authority) (*grpc.Server, error) {
 	)
 	a.xds.Register(server)
 	auth.RegisterIstioCertificateServiceServer(server, issuer)
+	apilease.RegisterLeasesServer(server, a.leases)
 	return server, nil
 }
 

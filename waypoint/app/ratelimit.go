@@ -8,6 +8,11 @@ import (
 	"strconv"
 	"strings"
 
+	"google.golang.org/grpc"
+
+	apilease "github.com/tulle-mesh/tulle/api/lease"
+	"github.com/tulle-mesh/tulle/certs/caclient"
+	"github.com/tulle-mesh/tulle/internal/mtls"
 	"github.com/tulle-mesh/tulle/internal/workload"
 	"github.com/tulle-mesh/tulle/internal/xdsclient"
 	"github.com/tulle-mesh/tulle/waypoint/mesh"
@@ -64,4 +69,18 @@ func (w *waypoint) dialService(ctx context.Context, service string, port uint32)
 		}
 		tried = append(tried, target)
 	}
+}
+
+// leases goes by the shares of limits that the control plane hands out.
+func (w *waypoint) leases(ctx context.Context) error {
+	roots := mtls.RootsFromFile(w.cfg.RootCert)
+	return w.limiter.Lease(ctx, w.cfg.PodName, leaseInterval, func(ctx context.Context) (ratelimit.Shares, error) {
+		// A connection each time: another replica of the control plane may lead by now.
+		conn, err := caclient.Dial(w.cfg.XDSAddress, mtls.ControlPlaneClient(roots, w.cfg.ServerName))
+		if err != nil {
+			return nil, err
+		}
+		context.AfterFunc(ctx, func() { _ = conn.Close() })
+		return apilease.NewLeasesClient(conn).Share(ctx, grpc.PerRPCCredentials(caclient.TokenFile{Path: w.cfg.TokenFile}))
+	})
 }

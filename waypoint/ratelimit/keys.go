@@ -39,8 +39,11 @@ type entry struct {
 	place int // in the ring
 	// admitted and refused count requests.
 	admitted, refused uint64
-	// share that cells are measured by; own is that of this key alone, 0 for none.
-	share, own uint32
+	// share that cells are measured by, owned that it is this key's alone, and hash the
+	// key's name in leases.
+	share uint32
+	owned bool
+	hash  uint64
 	// demand is the cost of what was asked for since the last report, reported whether
 	// the key is in the list of those to tell of.
 	demand   uint64
@@ -206,10 +209,8 @@ func (k *Keys) charge(now int64, c *Counter, key []byte, cost uint64) {
 
 // adjust brings the cells in step with the share that holds now, and returns it.
 func (e *entry) adjust(now int64) uint32 {
-	share := e.own
-	if share == 0 {
-		share = e.rule.share.rest.Load()
-	}
+	share, owned := e.rule.share.of(e.hash)
+	e.owned = owned
 	if share != e.share {
 		for i := range e.cells {
 			a := &e.rule.amounts[i]
@@ -237,10 +238,8 @@ func (e *entry) full(now int64) (full bool, at int64) {
 func (k *Keys) insert(s *shard, now int64, c *Counter, key string, h uint64) *entry {
 	e := &entry{rule: c, key: key, cells: make([]cell, len(c.amounts)), share: fullShare}
 	if c.leased {
-		e.share = c.share.rest.Load()
-		if own, ok := c.share.ofKey(key); ok {
-			e.share, e.own = own, own
-		}
+		e.hash = c.hashOf(key)
+		e.share, e.owned = c.share.of(e.hash)
 	}
 	for i := range e.cells {
 		a := &c.amounts[i]
@@ -308,6 +307,11 @@ func (k *Keys) evict(s *shard, now int64) {
 		}
 	}
 	s.remove(victim)
+}
+
+// shardOf returns where a key is.
+func (k *Keys) shardOf(key string) *shard {
+	return &k.shards[maphash.String(k.seed, key)>>(64-6)]
 }
 
 // remove takes an entry out; the caller holds mu.

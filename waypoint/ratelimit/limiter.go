@@ -36,8 +36,9 @@ type Limiter struct {
 	base    time.Time
 	tickets sync.Pool
 
-	mu      sync.Mutex
-	remotes map[string]*shared
+	mu       sync.Mutex
+	remotes  map[string]*shared
+	policies map[string]*Policy // in force
 }
 
 // shared is a backend that several policies count by.
@@ -57,7 +58,7 @@ func New(cfg Config) *Limiter {
 		}
 	}
 	l := &Limiter{
-		cfg: cfg, log: cfg.Logger, keys: NewKeys(cfg.MaxKeys), base: time.Now(), remotes: map[string]*shared{},
+		cfg: cfg, log: cfg.Logger, keys: NewKeys(cfg.MaxKeys), base: time.Now(), remotes: map[string]*shared{}, policies: map[string]*Policy{},
 		metric: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "tulle_rate_limit_decisions_total", Help: "Requests that a rule of a RateLimitPolicy counted, by what it decided.",
 		}, []string{"policy", "rule", "decision"}),
@@ -115,6 +116,8 @@ type remote interface {
 	// charge takes of them whether it is there or not. It does not wait.
 	charge(list []charge)
 	close()
+	// kind is the backend's name for operators.
+	kind() string
 }
 
 // charge is the cost of a request that has been served.

@@ -34,6 +34,12 @@ const (
 	// defaultTimeout of counting at a backend.
 	defaultTimeout = 50 * time.Millisecond
 
+	// leaseRetryMin and leaseRetryMax bound the waits between attempts to reach the control
+	// plane; leaseFarewell is how long a waypoint that ends waits for it to take note.
+	leaseRetryMin = 100 * time.Millisecond
+	leaseRetryMax = 5 * time.Second
+	leaseFarewell = time.Second
+
 	// fullShare is the whole of a limit, in the unit of shares.
 	fullShare = 1 << 16
 )

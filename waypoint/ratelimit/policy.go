@@ -106,6 +106,9 @@ func (l *Limiter) Compile(in *api.RateLimit, old *Policy) *Policy {
 		p.timeout = d.AsDuration()
 	}
 	p.fault = l.compile(p, in, old)
+	l.mu.Lock()
+	l.policies[p.name] = p
+	l.mu.Unlock()
 	return p
 }
 
@@ -255,6 +258,11 @@ func (l *Limiter) Retire(p, next *Policy) {
 	if p == nil {
 		return
 	}
+	l.mu.Lock()
+	if l.policies[p.name] == p {
+		delete(l.policies, p.name)
+	}
+	l.mu.Unlock()
 	for _, r := range p.rules {
 		kept := false
 		if next != nil {

@@ -1,6 +1,7 @@
 package ratelimit
 
 import (
+	"maps"
 	"sync"
 	"sync/atomic"
 )
@@ -9,9 +10,10 @@ import (
 type shareOf struct {
 	// rest is the share of keys that have none of their own.
 	rest atomic.Uint32
+	// own are the shares of some keys, by hash. The map is replaced, never changed.
+	own atomic.Pointer[map[uint64]uint32]
 
-	mu  sync.Mutex
-	own map[string]uint32
+	mu sync.Mutex
 	// asked are the keys with demand since the last report.
 	asked []*entry
 }
@@ -30,10 +32,22 @@ func (s *shareOf) tell(e *entry) {
 	s.mu.Unlock()
 }
 
-// ofKey returns a key's own share.
-func (s *shareOf) ofKey(key string) (uint32, bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	share, ok := s.own[key]
-	return share, ok
+// set replaces the shares of keys of their own.
+func (s *shareOf) set(own map[uint64]uint32) {
+	if len(own) == 0 {
+		s.own.Store(nil)
+		return
+	}
+	next := maps.Clone(own)
+	s.own.Store(&next)
+}
+
+// of returns the share of a key, and whether it is its own.
+func (s *shareOf) of(hash uint64) (uint32, bool) {
+	if own := s.own.Load(); own != nil {
+		if share, ok := (*own)[hash]; ok {
+			return share, true
+		}
+	}
+	return s.rest.Load(), false
 }
