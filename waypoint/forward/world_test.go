@@ -45,7 +45,14 @@ const patience = 30 * time.Second
 type plain struct{}
 
 func (plain) Dial(ctx context.Context, to *upstream.Endpoint, p upstream.Protocol) (message.Client, error) {
+	alpn := "http/1.1"
+	if p == upstream.HTTP2 {
+		alpn = "h2"
+	}
 	conn, err := new(net.Dialer).DialContext(ctx, "tcp", to.Addr.String())
+	if err == nil && to.Secure != nil {
+		conn, err = to.Secure.Secure(ctx, conn, alpn)
+	}
 	if err != nil {
 		return nil, err
 	}
