@@ -1,6 +1,8 @@
 package ratelimit
 
 import (
+	"bufio"
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"math/big"
@@ -323,6 +325,27 @@ func BenchmarkTakeManyKeys(b *testing.B) {
 			now += 100
 			i = (i + 7919) % len(keys)
 			k.take(now, c, keys[i], 1, 1, &out)
+		}
+	})
+}
+
+func FuzzReplies(f *testing.F) {
+	for _, s := range []string{"*3\r\n:1\r\n:22\r\n:-1\r\n", "-NOSCRIPT no\r\n", "+OK\r\n", "$3\r\nabc\r\n", "$-1\r\n", "*-1\r\n", "*1\r\n*1\r\n*1\r\n:1\r\n", "$99999\r\n", ":x\r\n", "\n"} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		r := bufio.NewReaderSize(bytes.NewReader(data), 64)
+		got, err := readReply(r)
+		if err != nil {
+			return
+		}
+		if len(got.list) > maxReplyValues || len(got.text) > maxReplyBytes+maxLineBytes {
+			t.Fatalf("%d values, %d bytes", len(got.list), len(got.text))
+		}
+		// What was read needs all of it: one byte less is no answer.
+		used := len(data) - r.Buffered()
+		if _, err := readReply(bufio.NewReaderSize(bytes.NewReader(data[:max(used-1, 0)]), 64)); err == nil && r.Buffered() == 0 {
+			t.Fatalf("%q is an answer without its last byte", data[:used])
 		}
 	})
 }

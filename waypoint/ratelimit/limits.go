@@ -23,8 +23,9 @@ const (
 	maxKeyBytes = 512
 	// maxUnits bounds the units of a bucket: two of them still add up in 64 bits.
 	maxUnits = 1 << 62
-	// maxRemoteUnits does so for scripts of Redis, whose numbers are exact up to 2^53.
-	maxRemoteUnits = 1 << 52
+	// maxRemoteUnits does so for scripts of Redis, whose numbers are exact up to 2^53, with
+	// the overdraft.
+	maxRemoteUnits = 1 << 49
 	// maxOverdraft bounds what costs of responses may take beyond a bucket, in buckets:
 	// one answer must not shut a client out for longer than ten times its limit.
 	maxOverdraft = 10
