@@ -32,7 +32,7 @@ var layers = []struct {
 	{4, []string{
 		"ztunnel/config", "ztunnel/conntrack", "ztunnel/explain", "ztunnel/inbound", "ztunnel/inpod", "ztunnel/metrics",
 		"ztunnel/nexthop", "ztunnel/outbound", "ztunnel/redirect", "ztunnel/zds", "ztunnel/agent/...",
-		"istiod-lite/authority", "istiod-lite/ca", "istiod-lite/config", "istiod-lite/deploy", "istiod-lite/leader", "istiod-lite/lease", "istiod-lite/rootcert",
+		"istiod-lite/authority", "istiod-lite/ca", "istiod-lite/config", "istiod-lite/deploy", "istiod-lite/leader", "istiod-lite/lease", "istiod-lite/meshconfig", "istiod-lite/rootcert",
 		"istiod-lite/snapshot", "istiod-lite/status", "istiod-lite/translate", "istiod-lite/xds", "istiod-lite/source/...",
 		"waypoint/...", "manifests",
 	}},
@@ -83,7 +83,7 @@ var restricted = []struct {
 		"gRPC is for the control plane's streams and stays off the data path"},
 	{[]string{"k8s.io/client-go", "istio.io/client-go/pkg/clientset", "istio.io/client-go/pkg/informers", "istio.io/client-go/pkg/listers", "sigs.k8s.io/controller-runtime"},
 		[]string{
-			"istiod-lite/source/kube", "istiod-lite/ca", "istiod-lite/authority", "istiod-lite/leader", "istiod-lite/meshconfig", "istiod-lite/rootcert",
+			"istiod-lite/source/kube", "istiod-lite/ca", "istiod-lite/authority", "istiod-lite/leader", "istiod-lite/rootcert",
 			"istiod-lite/deploy", "istiod-lite/status", "istiod-lite/app",
 			"ztunnel/agent/...", "meshctl/...", "e2e/...", "internal/kubetest",
 		},

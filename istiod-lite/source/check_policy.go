@@ -11,6 +11,8 @@ import (
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/tulle-mesh/tulle/internal/cel"
 )
 
 // checkAuthorizationPolicy leaves kinds of policies that are known and not
@@ -194,6 +196,7 @@ var conditions = map[string]func(string, *field.Path) field.ErrorList{
 	"request.auth.audiences": checkNotEmpty,
 	"request.auth.presenter": checkNotEmpty,
 	"connection.sni":         checkNotEmpty,
+	"policy.tulle.dev/cel":   checkExpression,
 }
 
 // conditionPrefixes are keys that carry a name in brackets.
@@ -211,6 +214,14 @@ func checkCondition(c *security.Condition, path *field.Path) field.ErrorList {
 		check = checkNotEmpty
 	}
 	return checkLists(path, valueList{"values", c.GetValues(), check}, valueList{"notValues", c.GetNotValues(), check})
+}
+
+// checkExpression takes a condition in CEL.
+func checkExpression(s string, path *field.Path) field.ErrorList {
+	if _, err := cel.Conditions.Compile(s); err != nil {
+		return field.ErrorList{field.Invalid(path, s, "is no condition in CEL: "+err.Error())}
+	}
+	return nil
 }
 
 func checkNotEmpty(s string, path *field.Path) field.ErrorList {

@@ -28,7 +28,10 @@ func (c Checker) checkRequestAuthentication(ra *securityv1.RequestAuthentication
 		uri, keys := rule.GetJwksUri(), rule.GetJwks()
 		switch {
 		case uri == "" && keys == "":
-			errs = append(errs, field.Required(path.Child("jwksUri"), "jwksUri or jwks says by which keys tokens are checked"))
+			// The issuer's own metadata names its keys (OpenID Connect Discovery).
+			if u, err := url.Parse(rule.GetIssuer()); err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
+				errs = append(errs, field.Required(path.Child("jwksUri"), "jwksUri or jwks says by which keys tokens are checked, unless the issuer is a URL at which they can be asked for"))
+			}
 		case uri != "" && keys != "":
 			errs = append(errs, field.Forbidden(path.Child("jwks"), "jwksUri and jwks exclude each other"))
 		case uri != "":

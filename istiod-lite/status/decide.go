@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 
 	security "istio.io/api/security/v1beta1"
 	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
@@ -34,10 +35,12 @@ type view struct {
 	objects   *source.Objects
 	waypoints *translate.Waypoints
 	backends  *translate.Backends
+	providers func() *translate.Providers
 }
 
 func (d Decider) view(objects *source.Objects) *view {
-	return &view{objects: objects, waypoints: translate.WaypointsOf(objects, d.Options), backends: translate.NewBackends(objects, d.Options)}
+	return &view{objects: objects, waypoints: translate.WaypointsOf(objects, d.Options), backends: translate.NewBackends(objects, d.Options),
+		providers: sync.OnceValue(func() *translate.Providers { return translate.ProvidersOf(objects, d.Options) })}
 }
 
 // Decide returns what should stand in the status of obj, one of objects, and
@@ -107,7 +110,7 @@ func serviceEntry(se *networkingv1.ServiceEntry) []Condition {
 func (d Decider) policy(v *view, ap *securityv1.AuthorizationPolicy) Condition {
 	targets := translate.Targets(ap)
 	covered := v.waypoints.Covers(targets)
-	gaps := d.gaps(ap, covered)
+	gaps := d.gaps(v, ap, covered)
 	if len(targets) == 0 {
 		if len(gaps) > 0 {
 			return no(ZtunnelAccepted, "UnsupportedValue", strings.Join(gaps, ". ")+".")
@@ -172,7 +175,7 @@ func (d Decider) request(v *view, ra *securityv1.RequestAuthentication) Conditio
 
 // gaps returns sentences, without their stops, on what is not enforced as it is
 // written: by node proxies, or, where the policy is covered, by waypoints.
-func (d Decider) gaps(ap *securityv1.AuthorizationPolicy, covered bool) []string {
+func (d Decider) gaps(v *view, ap *securityv1.AuthorizationPolicy, covered bool) []string {
 	var said []string
 	if d.Problems != nil {
 		for _, p := range d.Problems(source.Key{Kind: "AuthorizationPolicy", Name: source.Name{Namespace: ap.Namespace, Name: ap.Name}}) {
@@ -180,8 +183,8 @@ func (d Decider) gaps(ap *securityv1.AuthorizationPolicy, covered bool) []string
 		}
 	}
 	if covered {
-		if ap.Spec.Action == security.AuthorizationPolicy_CUSTOM {
-			said = append(said, fmt.Sprintf("No provider %q of external authorization is known: requests that it would be asked about are refused", ap.Spec.GetProvider().GetName()))
+		if fault := v.providers().Fault(ap); fault != "" {
+			said = append(said, strings.ToUpper(fault[:1])+fault[1:]+": requests that it would be asked about are refused")
 		}
 		return said
 	}
@@ -189,7 +192,7 @@ func (d Decider) gaps(ap *securityv1.AuthorizationPolicy, covered bool) []string
 	case security.AuthorizationPolicy_AUDIT:
 		said = append(said, "Action AUDIT has no effect: nobody keeps the audit, and no connection is denied for it")
 	case security.AuthorizationPolicy_CUSTOM:
-		said = append(said, "External authorization is not supported yet: connections that its provider would be asked about are denied")
+		said = append(said, "Only waypoints ask external authorizers: connections that its provider would be asked about are denied")
 	}
 	if attributes := translate.Unsupported(d.Options, ap); len(attributes) > 0 {
 		consequence := "rules of the ALLOW policy with them are left out, so that it allows less than it says"

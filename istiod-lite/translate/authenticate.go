@@ -119,9 +119,8 @@ func tokenRule(rule *security.JWTRule) *apiwaypoint.TokenRule {
 		out.Keys = &apiwaypoint.TokenRule_Jwks{Jwks: rule.GetJwks()}
 	case rule.GetJwksUri() != "":
 		out.Keys = &apiwaypoint.TokenRule_JwksUri{JwksUri: rule.GetJwksUri()}
-	default:
-		out.Fault = "it does not say by which keys tokens are checked"
 	}
+	// With neither, the issuer's metadata names the keys.
 	for _, h := range rule.GetFromHeaders() {
 		out.FromHeaders = append(out.FromHeaders, &apiwaypoint.TokenHeader{Name: strings.ToLower(h.GetName()), Prefix: h.GetPrefix()})
 	}

@@ -337,11 +337,11 @@ func (t *Translator) services(key source.Key) []*service {
 
 // waypointPolicy is the policy for the waypoints with these aliases; nil when there
 // are none.
-func waypointPolicy(ap *securityv1.AuthorizationPolicy, aliases []string) *Resource {
+func waypointPolicy(ap *securityv1.AuthorizationPolicy, auth *apiwaypoint.ExternalAuth, aliases []string) *Resource {
 	if len(aliases) == 0 {
 		return nil
 	}
-	p := &apiwaypoint.Policy{Namespace: ap.Namespace, Name: ap.Name, Action: waypointAction(ap.Spec.Action), Provider: ap.Spec.GetProvider().GetName()}
+	p := &apiwaypoint.Policy{Namespace: ap.Namespace, Name: ap.Name, Action: waypointAction(ap.Spec.Action), Provider: ap.Spec.GetProvider().GetName(), ExternalAuth: auth}
 	p.DryRun, _ = strconv.ParseBool(ap.Annotations[source.AnnotationDryRun])
 	for _, rule := range ap.Spec.Rules {
 		p.Rules = append(p.Rules, waypointRule(rule))

@@ -177,6 +177,9 @@ func (c *routeCompiler) externalAuth(from Referrer, f *gatewayv1.HTTPExternalAut
 			out.PathPrefix = h.Path
 			out.AllowedHeaders, out.AllowedResponseHeaders = lower(h.AllowedRequestHeaders), lower(h.AllowedResponseHeaders)
 		}
+		if len(out.AllowedResponseHeaders) == 0 {
+			out.AllowedResponseHeaders = []string{"*"} // as the Gateway API has it
+		}
 	default:
 		return nil, fmt.Sprintf("external authorization by the protocol %q is not known", f.ExternalAuthProtocol)
 	}

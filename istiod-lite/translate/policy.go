@@ -25,8 +25,9 @@ func enforced(ap *securityv1.AuthorizationPolicy) bool {
 // authorization returns nil and a warning for a policy that no node proxy
 // enforces. trusted are the principals of waypoints that enforce it themselves:
 // what comes from them has been decided on, by who it first came from. covered
-// says that all that the policy is bound to is behind a waypoint which is ready.
-func authorization(o Options, ap *securityv1.AuthorizationPolicy, trusted []string, covered bool) (*apisecurity.Authorization, []Warning) {
+// says that all that the policy is bound to is behind a waypoint which is ready, and
+// fault why the provider of a CUSTOM policy cannot be asked.
+func authorization(o Options, ap *securityv1.AuthorizationPolicy, trusted []string, covered bool, fault string) (*apisecurity.Authorization, []Warning) {
 	object := "AuthorizationPolicy " + ap.Namespace + "/" + ap.Name
 	if !enforced(ap) && covered {
 		return nil, nil
@@ -58,11 +59,11 @@ func authorization(o Options, ap *securityv1.AuthorizationPolicy, trusted []stri
 			"the node proxies enforce it for all connections to the pods behind its targets, and what only a waypoint can decide makes it stricter"})
 	}
 	switch {
-	case covered && ap.Spec.Action == security.AuthorizationPolicy_CUSTOM:
-		warnings = append(warnings, Warning{Object: object, Message: fmt.Sprintf("no provider %q of external authorization is known: requests that it would be asked about are refused", ap.Spec.GetProvider().GetName())})
+	case covered && fault != "":
+		warnings = append(warnings, Warning{Object: object, Message: fault + ": requests that it would be asked about are refused"})
 	case covered: // what follows is for the waypoint to say
 	case ap.Spec.Action == security.AuthorizationPolicy_CUSTOM:
-		warnings = append(warnings, Warning{Object: object, Message: "external authorization is not supported yet: connections that its provider would be asked about are denied"})
+		warnings = append(warnings, Warning{Object: object, Message: "only waypoints ask external authorizers: connections that its provider would be asked about are denied"})
 	case ap.Spec.Action == security.AuthorizationPolicy_DENY:
 		if len(ap.Spec.Rules) == 0 {
 			warnings = append(warnings, Warning{Object: object, Message: "DENY without rules denies nothing; rules: [{}] denies everything"})

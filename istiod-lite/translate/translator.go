@@ -3,10 +3,12 @@ package translate
 import (
 	"slices"
 
+	security "istio.io/api/security/v1beta1"
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
 
 	"google.golang.org/protobuf/proto"
 
+	apiwaypoint "github.com/tulle-mesh/tulle/api/waypoint"
 	apiworkload "github.com/tulle-mesh/tulle/api/workload"
 	"github.com/tulle-mesh/tulle/istiod-lite/source"
 )
@@ -46,7 +48,8 @@ type Translator struct {
 	traffic         *traffic // of the objects translated last
 	destinations    destinations
 
-	out output
+	out       output
+	providers *Providers
 }
 
 type policyMemo struct {
@@ -54,6 +57,9 @@ type policyMemo struct {
 	resource *Resource
 	warnings []Warning
 	classes  []string // names of the forms of a policy that is bound to a class
+	// auth is how the provider of a CUSTOM policy is asked, fault why it cannot be.
+	auth  *apiwaypoint.ExternalAuth
+	fault string
 }
 
 // New returns a Translator that has seen nothing.
@@ -76,6 +82,7 @@ func New(options Options) *Translator {
 		policies:    map[source.Name]policyMemo{},
 		ready:       newReadyEndpoints(),
 
+		providers:    ProvidersOf(&source.Objects{}, options),
 		destinations: newDestinations(),
 		out:          newOutput(),
 	}
@@ -95,7 +102,8 @@ type update struct {
 	all        bool
 	rebind     bool // a policy's binding or a gateway changed
 	steering
-	gateways bool // a gateway or a class of them changed
+	gateways  bool // a gateway or a class of them changed
+	providers bool // the extension providers changed
 	// Found on the way: what depends on something that changed.
 	dirtyPods   map[source.Name]bool
 	dirtySlices map[*slice]bool
@@ -109,6 +117,7 @@ type update struct {
 // a caller with many changes at hand should translate only the last state.
 func (t *Translator) Translate(objects *source.Objects) *Mesh {
 	u := t.survey(objects)
+	t.updateProviders(u)
 	t.updateSlices(u)
 	t.updatePods(u)
 	t.resolveSlices(u)
@@ -327,9 +336,12 @@ func (t *Translator) translatePolicies(u *update) {
 			t.out.policies.set(name.Namespace+"/"+name.Name, nil)
 			continue
 		}
-		t.out.policies.set(name.Namespace+"/"+name.Name, waypointPolicy(policy, t.uses[name].aliases()))
 		memo := policyMemo{policy: policy}
-		a, warnings := authorization(t.options, policy, t.trusted(name), t.waypoints.Covers(Targets(policy)))
+		if policy.Spec.Action == security.AuthorizationPolicy_CUSTOM {
+			memo.auth, memo.fault = t.providers.externalAuth(policy.Spec.GetProvider().GetName())
+		}
+		t.out.policies.set(name.Namespace+"/"+name.Name, waypointPolicy(policy, memo.auth, t.uses[name].aliases()))
+		a, warnings := authorization(t.options, policy, t.trusted(name), t.waypoints.Covers(Targets(policy)), memo.fault)
 		if memo.warnings = warnings; a != nil {
 			memo.resource = policyResource(a)
 			for _, r := range t.classPolicies(policy, a) {
@@ -359,6 +371,7 @@ func (t *Translator) warnings() []Warning {
 		all = append(all, memo.warnings...)
 	}
 	all = append(all, t.requestWarnings()...)
+	all = append(all, t.providers.warnings()...)
 	all = append(all, t.limitWarnings()...)
 	all = append(all, t.trafficWarnings()...)
 	sortWarnings(all)
