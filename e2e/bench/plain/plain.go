@@ -15,6 +15,7 @@ import (
 	"go.uber.org/zap"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	api "github.com/tulle-mesh/tulle/api/waypoint"
 	apiworkload "github.com/tulle-mesh/tulle/api/workload"
@@ -208,7 +209,15 @@ func fill(store *state.Store, m *mesh.Mesh, cfg Config) error {
 		}
 	}
 	if cfg.RateLimit {
-		return errors.New("this waypoint has no rate limits")
+		name := namespace + "/enough"
+		routes.RateLimits = append(routes.RateLimits, name)
+		limit := &api.RateLimit{Namespace: namespace, Name: "enough", Rules: []*api.RateLimitRule{{
+			Name: "by-client", Local: true, Key: []*api.RateLimitKey{{Kind: &api.RateLimitKey_Identity{Identity: true}}},
+			Limits: []*api.RateLimitAmount{{Requests: 1e9, Unit: durationpb.New(time.Second)}},
+		}}}
+		if err := put(m.RateLimitHandler(), map[string]proto.Message{name: limit}); err != nil {
+			return err
+		}
 	}
 	if err := put(store.AddressHandler(), map[string]proto.Message{
 		serviceKey.String(): &apiworkload.Address{Type: &apiworkload.Address_Service{Service: service}},
