@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	_ "net/http/pprof" // on Config.Debug
@@ -11,8 +12,10 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -20,6 +23,7 @@ import (
 	api "github.com/tulle-mesh/tulle/api/waypoint"
 	apiworkload "github.com/tulle-mesh/tulle/api/workload"
 	"github.com/tulle-mesh/tulle/internal/authz/request"
+	"github.com/tulle-mesh/tulle/internal/baggage"
 	"github.com/tulle-mesh/tulle/internal/state"
 	"github.com/tulle-mesh/tulle/internal/workload"
 	"github.com/tulle-mesh/tulle/internal/xdsclient"
@@ -30,6 +34,8 @@ import (
 	"github.com/tulle-mesh/tulle/waypoint/memory"
 	"github.com/tulle-mesh/tulle/waypoint/mesh"
 	"github.com/tulle-mesh/tulle/waypoint/message"
+	"github.com/tulle-mesh/tulle/waypoint/report"
+	"github.com/tulle-mesh/tulle/waypoint/trace"
 	"github.com/tulle-mesh/tulle/waypoint/upstream"
 )
 
@@ -89,7 +95,13 @@ func Run(ctx context.Context, cfg Config) error {
 	if err := fill(store, m, cfg); err != nil {
 		return err
 	}
-	f := forward.New(forward.Config{Mesh: m, Identity: waypointID, Report: reporter(), Logger: log})
+	tracer := trace.NewTracer()
+	reporter, err := report.New(report.Config{Store: store, Registerer: prometheus.NewRegistry(), Output: io.Discard, Levels: warnings{}, Tracer: tracer})
+	if err != nil {
+		return err
+	}
+	defer reporter.Close()
+	f := forward.New(forward.Config{Mesh: m, Identity: waypointID, Report: reporter.Report, Opened: reporter.Opened, Tracer: tracer, Logger: log})
 	defer f.Close()
 
 	ctx, cancel := context.WithCancel(ctx)
@@ -101,7 +113,7 @@ func Run(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	s := &server{forward: f, peer: peer,
+	s := &server{report: reporter, peer: peer,
 		http1: &http1.Server{Handler: f.Serve, Config: http1.ServerConfig{HeadTimeout: headTimeout, IdleTimeout: idleTimeout, StallTimeout: stallTimeout}},
 		http2: &http2.Server{Handler: f.Serve, Config: http2.ServerConfig{HeadTimeout: headTimeout, IdleTimeout: idleTimeout, StallTimeout: stallTimeout}},
 	}
@@ -133,11 +145,18 @@ var serviceKey = workload.ServiceKey{Namespace: namespace, Hostname: "web.bench.
 
 // server hands connections to the codecs, as waypoint/app does with those of tunnels.
 type server struct {
-	forward *forward.Forwarder
-	peer    request.Peer
-	http1   *http1.Server
-	http2   *http2.Server
+	report *report.Reporter
+	peer   request.Peer
+	http1  *http1.Server
+	http2  *http2.Server
 }
+
+// warnings writes access lines of what failed alone, as the proxies beside it do: all is
+// counted.
+type warnings struct{}
+
+// Enabled implements report.Levels.
+func (warnings) Enabled(_ string, l zapcore.Level) bool { return l >= zapcore.WarnLevel }
 
 func (s *server) serve(ctx context.Context, ln net.Listener, p Port, number uint16) {
 	var wg sync.WaitGroup
@@ -152,6 +171,7 @@ func (s *server) serve(ctx context.Context, ln net.Listener, p Port, number uint
 			Identity: clientID, Peer: s.peer, Source: conn.RemoteAddr().(*net.TCPAddr).AddrPort(), Workload: "client",
 			Destination: local, Service: serviceKey, Port: number,
 		}
+		client.Memo = s.report.Remember(client, baggage.Baggage{WorkloadName: client.Workload})
 		wg.Go(func() {
 			ctx := forward.WithClient(ctx, client)
 			if p.HTTP2 {
@@ -263,6 +283,3 @@ func put(h xdsclient.Handler, resources map[string]proto.Message) error {
 	}
 	return errors.Join(errs...)
 }
-
-// reporter counts requests as a waypoint does.
-func reporter() func(*forward.Record) { return nil }
