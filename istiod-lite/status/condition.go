@@ -10,6 +10,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+	gatewayxv1alpha1 "sigs.k8s.io/gateway-api/apisx/v1alpha1"
+
+	policyv1alpha1 "github.com/tulle-mesh/tulle/api/policy/v1alpha1"
 )
 
 // ControllerName is Tulle's name as a controller of the Gateway API, which is
@@ -51,7 +54,7 @@ type Wanted struct {
 	Conditions []Condition
 	Listeners  []Listener // of a Gateway
 	Addresses  []string   // of a Gateway: hostnames
-	Parents    []Parent   // of a route
+	Parents    []Parent   // of a route; of a Gateway API's policy its ancestors
 }
 
 // Listener is what is said of a Gateway's listener.
@@ -80,12 +83,18 @@ var kinds = map[string][]string{
 	"GRPCRoute":             nil,
 	"TCPRoute":              nil,
 	"TLSRoute":              nil,
+	"DestinationRule":       {WaypointAccepted},
+	"VirtualService":        {WaypointAccepted},
+	"BackendTLSPolicy":      nil,
+	"XBackendTrafficPolicy": nil,
+	"FaultPolicy":           {policyAccepted, Enforced},
+	"BackendPolicy":         {policyAccepted, Enforced},
 }
 
 // relevant are the kinds that decisions depend on, besides the pods of waypoints.
 func relevant(kind string) bool {
 	_, ok := kinds[kind]
-	return ok || kind == "Namespace" || kind == "ReferenceGrant"
+	return ok || kind == "Namespace" || kind == "ReferenceGrant" || kind == "ConfigMap"
 }
 
 // present returns the conditions that stand in an object.
@@ -101,6 +110,14 @@ func present(obj metav1.Object) []metav1.Condition {
 		return fromIstio(o.Status.GetConditions())
 	case *securityv1.RequestAuthentication:
 		return fromIstio(o.Status.GetConditions())
+	case *networkingv1.DestinationRule:
+		return fromIstio(o.Status.GetConditions())
+	case *networkingv1.VirtualService:
+		return fromIstio(o.Status.GetConditions())
+	case *policyv1alpha1.FaultPolicy:
+		return o.Status.Conditions
+	case *policyv1alpha1.BackendPolicy:
+		return o.Status.Conditions
 	case *gatewayv1.GatewayClass:
 		return o.Status.Conditions
 	case *gatewayv1.Gateway:
@@ -152,6 +169,10 @@ func upToDate(obj metav1.Object, kind string, want Wanted) bool {
 		return parentsStand(o.Status.Parents, want.Parents, generation)
 	case *gatewayv1.TLSRoute:
 		return parentsStand(o.Status.Parents, want.Parents, generation)
+	case *gatewayv1.BackendTLSPolicy:
+		return parentsStand(ancestors(o.Status), want.Parents, generation)
+	case *gatewayxv1alpha1.XBackendTrafficPolicy:
+		return parentsStand(ancestors(o.Status), want.Parents, generation)
 	}
 	return true
 }

@@ -12,7 +12,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+	gatewayxv1alpha1 "sigs.k8s.io/gateway-api/apisx/v1alpha1"
 
+	policyv1alpha1 "github.com/tulle-mesh/tulle/api/policy/v1alpha1"
 	"github.com/tulle-mesh/tulle/istiod-lite/deploy"
 	"github.com/tulle-mesh/tulle/istiod-lite/source"
 	"github.com/tulle-mesh/tulle/istiod-lite/translate"
@@ -71,6 +73,18 @@ func (d Decider) decide(v *view, obj metav1.Object) (Wanted, bool) {
 		return v.route(o, o.Spec.ParentRefs), true
 	case *gatewayv1.TLSRoute:
 		return v.route(o, o.Spec.ParentRefs), true
+	case *networkingv1.DestinationRule:
+		return Wanted{Conditions: []Condition{d.destinationRule(v, o)}}, true
+	case *networkingv1.VirtualService:
+		return Wanted{Conditions: []Condition{d.virtualService(v, o)}}, true
+	case *gatewayv1.BackendTLSPolicy:
+		return v.backendTLS(o), true
+	case *gatewayxv1alpha1.XBackendTrafficPolicy:
+		return v.backendTraffic(o), true
+	case *policyv1alpha1.FaultPolicy:
+		return Wanted{Conditions: v.faultPolicy(o)}, true
+	case *policyv1alpha1.BackendPolicy:
+		return Wanted{Conditions: v.backendPolicy(o)}, true
 	}
 	return Wanted{}, false
 }

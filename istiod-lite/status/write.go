@@ -17,7 +17,9 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/dynamic"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+	gatewayxv1alpha1 "sigs.k8s.io/gateway-api/apisx/v1alpha1"
 
+	policyv1alpha1 "github.com/tulle-mesh/tulle/api/policy/v1alpha1"
 	"github.com/tulle-mesh/tulle/istiod-lite/source"
 	"github.com/tulle-mesh/tulle/istiod-lite/translate"
 )
@@ -51,6 +53,12 @@ var endpoints = map[string]endpoint{
 	"GRPCRoute":             {gatewayv1.SchemeGroupVersion, "grpcroutes", true},
 	"TCPRoute":              {gatewayv1.SchemeGroupVersion, "tcproutes", true},
 	"TLSRoute":              {gatewayv1.SchemeGroupVersion, "tlsroutes", true},
+	"DestinationRule":       {schema.GroupVersion{Group: "networking.istio.io", Version: "v1"}, "destinationrules", true},
+	"VirtualService":        {schema.GroupVersion{Group: "networking.istio.io", Version: "v1"}, "virtualservices", true},
+	"BackendTLSPolicy":      {gatewayv1.SchemeGroupVersion, "backendtlspolicies", true},
+	"XBackendTrafficPolicy": {schema.GroupVersion{Group: gatewayxv1alpha1.GroupName, Version: "v1alpha1"}, "xbackendtrafficpolicies", true},
+	"FaultPolicy":           {policyv1alpha1.SchemeGroupVersion, "faultpolicies", false},
+	"BackendPolicy":         {policyv1alpha1.SchemeGroupVersion, "backendpolicies", false},
 }
 
 // write reports whether it changed anything.
@@ -140,8 +148,13 @@ func merge(ctx context.Context, client dynamic.ResourceInterface, key source.Key
 		return false, nil // what was decided is about another version; the watch brings this one
 	}
 	field, next := "conditions", mergeConditions
-	if strings.HasSuffix(key.Kind, "Route") {
-		field, next = "parents", mergeParents
+	switch obj.(type) {
+	case *gatewayv1.BackendTLSPolicy, *gatewayxv1alpha1.XBackendTrafficPolicy:
+		field, next = "ancestors", mergeParents("ancestorRef")
+	default:
+		if strings.HasSuffix(key.Kind, "Route") {
+			field, next = "parents", mergeParents("parentRef")
+		}
 	}
 	have, _, err := unstructured.NestedSlice(live.Object, "status", field)
 	if err != nil {
@@ -222,8 +235,15 @@ func number(v any) int64 {
 	return 0
 }
 
-// mergeParents returns have with this controller's entries as wanted.
-func mergeParents(have []any, want Wanted, _ []string, generation int64, now time.Time) ([]any, error) {
+// mergeParents returns a function that returns have with this controller's entries,
+// which name under ref what they are about, as wanted.
+func mergeParents(ref string) func(have []any, want Wanted, _ []string, generation int64, now time.Time) ([]any, error) {
+	return func(have []any, want Wanted, _ []string, generation int64, now time.Time) ([]any, error) {
+		return mergeEntries(ref, have, want, generation, now)
+	}
+}
+
+func mergeEntries(name string, have []any, want Wanted, generation int64, now time.Time) ([]any, error) {
 	list := []any{}
 	mine := make([]map[string]any, len(want.Parents))
 	for _, h := range have {
@@ -233,7 +253,7 @@ func mergeParents(have []any, want Wanted, _ []string, generation int64, now tim
 			continue
 		}
 		var ref gatewayv1.ParentReference
-		raw, _ := old["parentRef"].(map[string]any)
+		raw, _ := old[name].(map[string]any)
 		if err := runtime.DefaultUnstructuredConverter.FromUnstructured(raw, &ref); err != nil {
 			continue // written by nobody that we know; ours replaces it
 		}
@@ -253,7 +273,7 @@ func mergeParents(have []any, want Wanted, _ []string, generation int64, now tim
 		if err != nil {
 			return nil, err
 		}
-		list = append(list, map[string]any{"parentRef": ref, "controllerName": ControllerName, "conditions": conditions})
+		list = append(list, map[string]any{name: ref, "controllerName": ControllerName, "conditions": conditions})
 	}
 	return list, nil
 }

@@ -34,6 +34,9 @@ type Backends struct {
 	grants  map[string][]*gatewayv1.ReferenceGrant // by their namespace, once needed
 	found   sync.Once
 	written *traffic // once needed
+
+	routes   sync.Once
+	attached map[source.Key]bool // services with routes, once needed
 }
 
 // traffic returns what operators write of traffic beside routes.

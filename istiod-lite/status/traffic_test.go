@@ -1,0 +1,148 @@
+package status_test
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/tulle-mesh/tulle/istiod-lite/source"
+	"github.com/tulle-mesh/tulle/istiod-lite/source/file"
+	"github.com/tulle-mesh/tulle/istiod-lite/status"
+)
+
+// TestTrafficIsToldWhatBecomesOfIt asks for the conditions of what operators write of
+// traffic.
+func TestTrafficIsToldWhatBecomesOfIt(t *testing.T) {
+	text := strings.NewReplacer("STATUS", "", "READY", "True").Replace(behind) + `
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: good, namespace: shop}
+spec: {host: web, trafficPolicy: {outlierDetection: {maxEjectionPercent: 50}}}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: later, namespace: shop}
+spec: {host: web.shop.svc.cluster.local, trafficPolicy: {loadBalancer: {simple: RANDOM}}}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: partly, namespace: shop}
+spec: {host: "*.shop.svc.cluster.local", trafficPolicy: {loadBalancer: {simple: PASSTHROUGH}}}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: lost, namespace: shop}
+spec: {host: gone}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: idle, namespace: shop}
+spec: {host: bare}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: api, namespace: shop}
+spec: {clusterIP: 10.96.0.3, selector: {app: api}, ports: [{name: http, port: 80}]}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: shadowed, namespace: shop}
+spec: {hosts: [web], http: [{route: [{destination: {host: web}}]}]}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: good, namespace: shop}
+spec: {hosts: [api], http: [{route: [{destination: {host: web}}]}]}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: later, namespace: shop}
+spec: {hosts: [api], http: [{route: [{destination: {host: gone}}]}]}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: ingress, namespace: shop}
+spec: {hosts: [web], gateways: [public], http: [{route: [{destination: {host: web}}]}]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: BackendTLSPolicy
+metadata: {name: good, namespace: shop}
+spec: {targetRefs: [{group: "", kind: Service, name: web}], validation: {hostname: web.example.com, wellKnownCACertificates: System}}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: BackendTLSPolicy
+metadata: {name: later, namespace: shop}
+spec: {targetRefs: [{group: "", kind: Service, name: web}], validation: {hostname: web.example.com, wellKnownCACertificates: System}}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: BackendTLSPolicy
+metadata: {name: port, namespace: shop}
+spec: {targetRefs: [{group: "", kind: Service, name: web, sectionName: http}], validation: {hostname: web.example.com, caCertificateRefs: [{group: "", kind: ConfigMap, name: gone}]}}
+---
+apiVersion: gateway.networking.x-k8s.io/v1alpha1
+kind: XBackendTrafficPolicy
+metadata: {name: good, namespace: shop}
+spec: {targetRefs: [{group: "", kind: Service, name: web}, {group: "", kind: Service, name: gone}], retryConstraint: {budget: {percent: 10}}}
+---
+apiVersion: policy.tulle.dev/v1alpha1
+kind: BackendPolicy
+metadata: {name: good, namespace: shop}
+spec: {targetRefs: [{group: "", kind: Service, name: web}], loadBalancer: {type: PeakEWMA}}
+---
+apiVersion: policy.tulle.dev/v1alpha1
+kind: BackendPolicy
+metadata: {name: idle, namespace: shop}
+spec: {targetRefs: [{group: "", kind: Service, name: bare}], loadBalancer: {type: PeakEWMA}}
+---
+apiVersion: policy.tulle.dev/v1alpha1
+kind: FaultPolicy
+metadata: {name: refused, namespace: shop}
+spec: {targetRefs: [{group: "", kind: Service, name: web}], delay: {duration: 1s}}
+`
+	objects, problems := file.Decode("objects.yaml", []byte(text), source.Checker{RootNamespace: "istio-system"})
+	for _, p := range problems {
+		t.Fatal(p.Error())
+	}
+	var decider status.Decider
+	for _, c := range []struct {
+		kind, name string
+		want       []string // of the object, or of its first ancestor and the next
+	}{
+		{"DestinationRule", "good", []string{"WaypointAccepted True Accepted"}},
+		{"DestinationRule", "later", []string{"WaypointAccepted True Accepted"}}, // its policy is not taken, and it says so
+		{"DestinationRule", "partly", []string{"WaypointAccepted False PartiallyInvalid"}},
+		{"DestinationRule", "lost", []string{"WaypointAccepted False TargetNotFound"}},
+		{"DestinationRule", "idle", []string{"WaypointAccepted False AncestorNotBound"}},
+		{"VirtualService", "shadowed", []string{"WaypointAccepted False Overridden"}}, // by a route
+		{"VirtualService", "good", []string{"WaypointAccepted True Accepted"}},
+		{"VirtualService", "later", []string{"WaypointAccepted False Overridden"}},
+		{"VirtualService", "ingress", []string{"WaypointAccepted False AncestorNotBound"}},
+		{"BackendTLSPolicy", "good", []string{"Accepted True Accepted", "ResolvedRefs True ResolvedRefs"}},
+		{"BackendTLSPolicy", "later", []string{"Accepted False Conflicted", "ResolvedRefs True ResolvedRefs"}},
+		{"BackendTLSPolicy", "port", []string{"Accepted False NoValidCACertificate", "ResolvedRefs False InvalidCACertificateRef"}},
+		{"XBackendTrafficPolicy", "good", []string{"Accepted True Accepted", "Accepted False TargetNotFound"}},
+		{"BackendPolicy", "good", []string{"Accepted True Accepted", "Enforced True Enforced"}},
+		{"BackendPolicy", "idle", []string{"Accepted True Accepted", "Enforced False AncestorNotBound"}},
+		{"FaultPolicy", "refused", []string{"Accepted False FaultsNotAllowed", "Enforced False NotAccepted"}},
+	} {
+		key := source.Key{Kind: c.kind, Name: source.Name{Namespace: "shop", Name: c.name}}
+		want, ok := decider.Decide(objects, objects.Object(key))
+		if !ok {
+			t.Errorf("%s: nothing", key)
+			continue
+		}
+		list := want.Conditions
+		for _, p := range want.Parents {
+			list = append(list, p.Conditions...)
+		}
+		var got []string
+		for _, c := range list {
+			got = append(got, fmt.Sprintf("%s %s %s", c.Type, c.Status, c.Reason))
+		}
+		if !slices.Equal(got, c.want) {
+			t.Errorf("%s: %q, want %q: %+v", key, got, c.want, list)
+		}
+	}
+}
