@@ -57,6 +57,10 @@ func (w *waypoint) serve(ctx context.Context, c *listener.Connection) {
 	case api.Protocol_HTTP1, api.Protocol_HTTP2, api.Protocol_GRPC:
 		w.serveHTTP(ctx, c, client)
 	default:
+		if target.Protocol == api.Protocol_TLS && target.AsksServerName(peer.Namespace()) {
+			w.serveNamed(ctx, c, client, svc)
+			return
+		}
 		w.serveBytes(ctx, c, client, svc, refuse)
 	}
 }
@@ -71,7 +75,7 @@ func (w *waypoint) serveHTTP(ctx context.Context, c *listener.Connection, client
 	}
 	defer conn.Close()
 	ctx = forward.WithClient(ctx, client)
-	first, two, err := sniff(conn)
+	first, two, err := w.silent.sniff(conn)
 	if err != nil {
 		return // closed before it said anything
 	}
@@ -110,6 +114,32 @@ func (w *waypoint) serveBytes(ctx context.Context, c *listener.Connection, clien
 		return
 	}
 	b.Carry(ctx, conn)
+}
+
+// serveNamed carries a connection of TLS to where the server name leads that its client
+// asks for. It must be accepted before the client tells.
+func (w *waypoint) serveNamed(ctx context.Context, c *listener.Connection, client *forward.Client, svc *mesh.Service) {
+	conn, err := c.Accept("")
+	if err != nil {
+		w.log.Debug("client is gone", zap.Error(err))
+		return
+	}
+	name, named, err := forward.ServerName(conn)
+	var b *forward.Bytes
+	if err == nil {
+		client.ServerName = name
+		b, err = w.forward.Connect(ctx, client, svc, dialer{w.dialer}.Connect)
+	}
+	if err != nil {
+		w.log.Warn("connection broken off", zap.Stringer("src.addr", c.Source), zap.Stringer("src.identity", c.Peer),
+			zap.String("dst.target", c.Target), zap.String("server_name", name), zap.Error(err))
+		if r, ok := conn.(interface{ SetLinger(int) error }); ok {
+			_ = r.SetLinger(0)
+		}
+		_ = conn.Close()
+		return
+	}
+	b.Carry(ctx, named)
 }
 
 // preface is how HTTP/2 by prior knowledge begins (RFC 9113, 3.4). No request of
