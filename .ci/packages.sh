@@ -10,12 +10,14 @@ wanted=(
   # the nodes of the cluster of the end-to-end tests
   runc:runc conntrack:conntrack iptables:iptables ethtool:ethtool nsenter:util-linux mount:mount
   psql:postgresql-client iperf3:iperf3 nghttpx:nghttp2-proxy h2load:nghttp2-client openssl:openssl ip:iproute2 ss:iproute2
+  slowhttptest:slowhttptest
   python3:python3 gcc:gcc # the race detector's, with the headers below
 )
 # Programs outside PATH, and libraries: path:package
 wanted_paths=(
   /usr/lib/postgresql:postgresql
   /usr/lib/python3/dist-packages/h2:python3-h2
+  /usr/lib/python3/dist-packages/websockets:python3-websockets
   /usr/include/stdlib.h:libc6-dev
 )
 

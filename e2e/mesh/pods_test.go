@@ -45,6 +45,7 @@ func (m *mesh) writePods() error {
 		{"data", "nginx", "node-2", []string{"nginx", "-c", nginx, "-g", "daemon off;"}, []int{80}, ""},
 		{"data", "iperf", "node-2", []string{"iperf3", "-s"}, []int{5201}, ""},
 		{"data", "peer", "node-2", peer, peerPorts, ""},
+		{"data", "webpeer", "node-2", []string{filepath.Join(m.bin, "peer"), "web"}, []int{8080, 8081}, ""},
 		{"apps", "client", "node-1", sleep, nil, ""},
 		{"apps", "other", "node-1", sleep, nil, ""},
 		{"outside", "stranger", "node-1", sleep, nil, ""},

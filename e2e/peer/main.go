@@ -1,6 +1,7 @@
-// Command peer is the plain TCP program that the end-to-end tests run as pods
-// on both sides of the mesh: a server of small protocols, each on a port of its
-// own, and a client for each. It knows nothing of the mesh.
+// Command peer is the program that the end-to-end tests run as pods on both sides
+// of the mesh: a server of small protocols, each on a port of its own, and a client
+// for each, and a server of HTTP and gRPC for other people's clients. It knows
+// nothing of the mesh.
 package main
 
 import (
@@ -25,6 +26,7 @@ var commands = map[string]func(args []string) error{
 	"hold":     hold,
 	"whoami":   whoami,
 	"tls-open": tlsOpen,
+	"web":      web,
 }
 
 func main() {
