@@ -3,7 +3,7 @@ package report
 import "time"
 
 const (
-	// maxSeries bounds the combinations of labels that are told apart, some 3 KiB each with
+	// maxSeries, unless the Config says otherwise, bounds the combinations of labels that are told apart, some 3 KiB each with
 	// their histograms: labels come from the mesh and must not fill the memory. What is
 	// beyond counts as unknown peers'.
 	maxSeries = 10000

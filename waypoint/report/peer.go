@@ -2,6 +2,7 @@ package report
 
 import (
 	"sync"
+	"sync/atomic"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
@@ -64,6 +65,9 @@ type memory struct {
 	source *side
 	// text and object are the fields of access lines that all requests share.
 	text, object []byte
+	// last are where the connection's last requests counted: most are like one of them,
+	// and to see that is cheaper than to look it up.
+	last [8]atomic.Pointer[handle]
 }
 
 // Remember returns what Report wants to find in the Memo of a client: who it is by the

@@ -43,6 +43,8 @@ type Config struct {
 	Logger *zap.Logger
 	// Tracer is told what is sampled; nil traces nothing.
 	Tracer *trace.Tracer
+	// MaxSeries bounds the combinations of labels that are told apart; 0 is 10,000.
+	MaxSeries int
 	// Self describes the waypoint to collectors.
 	Self Self
 	// Now is the clock of what is not measured in requests; nil is time.Now.
@@ -80,6 +82,9 @@ type Reporter struct {
 func New(cfg Config) (*Reporter, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
+	}
+	if cfg.MaxSeries <= 0 {
+		cfg.MaxSeries = maxSeries
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = zap.NewNop()
@@ -149,7 +154,7 @@ func (r *Reporter) Refused(err *message.ProtocolError) {
 }
 
 // handleFor finds where a record counts.
-func (r *Reporter) handleFor(s *settings, m *memory, q *forward.Record) handle {
+func (r *Reporter) handleFor(s *settings, m *memory, q *forward.Record) *handle {
 	k := handleKey{
 		source: m.source, target: q.Target, service: q.Client.Service, backend: q.Backend, route: q.Route, flag: q.Flag,
 		kind: kindOf(q), code: int16(q.Status), grpc: -1,
@@ -160,11 +165,16 @@ func (r *Reporter) handleFor(s *settings, m *memory, q *forward.Record) handle {
 	if len(s.tags) > 0 {
 		k.extra = s.extra(r, m, q)
 	}
-	if h, ok := r.handles.find(&k); ok {
+	generation, last := r.handles.generation.Load(), &m.last[k.place()]
+	if h := last.Load(); h != nil && h.generation == generation && h.key == k {
 		return h
 	}
-	h := handle{series: r.seriesFor(&k, q), route: r.routes.of(k.service, k.route, k.kind)}
-	r.handles.add(&k, h)
+	h := r.handles.find(&k)
+	if h == nil {
+		h = &handle{key: k, series: r.seriesFor(&k, q), route: r.routes.of(k.service, k.route, k.kind), generation: generation}
+		r.handles.add(h)
+	}
+	last.Store(h)
 	return h
 }
 
@@ -179,7 +189,7 @@ func (r *Reporter) seriesFor(k *handleKey, q *forward.Record) *series {
 	if found := r.series[sk]; found != nil {
 		return found
 	}
-	if len(r.series) >= maxSeries {
+	if len(r.series) >= r.cfg.MaxSeries {
 		sk = seriesKey{kind: k.kind, code: k.code, grpc: -1}
 		if found := r.series[sk]; found != nil {
 			return found

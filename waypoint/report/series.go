@@ -46,18 +46,35 @@ type handleKey struct {
 	kind  kind
 }
 
-// handle is where a request counts.
+// handle is where a request counts. It is immutable.
 type handle struct {
+	key    handleKey
 	series *series
 	route  *routeStats
+	// generation is that of the handles that it is one of.
+	generation uint64
+}
+
+// place is that of the key in a connection's memory: requests differ in where they were
+// sent first of all.
+func (k *handleKey) place() int {
+	at := int(k.code) ^ len(k.route)
+	if k.target != nil {
+		a := k.target.Endpoint().Addr
+		bytes := a.Addr().As16()
+		at ^= int(bytes[15]) ^ int(a.Port())
+	}
+	return at & 7
 }
 
 // handles are found under a lock that is shared, in parts so that processors do not
 // meet in one.
 type handles struct {
-	parts [handleParts]struct {
+	// generation counts how often they were forgotten.
+	generation atomic.Uint64
+	parts      [handleParts]struct {
 		mu  sync.RWMutex
-		all map[handleKey]handle
+		all map[handleKey]*handle
 		_   [32]byte // to the end of the cache line
 	}
 }
@@ -68,25 +85,25 @@ func (k *handleKey) part() int {
 	return (int(k.code) ^ len(k.route) ^ len(k.backend)*7) & (handleParts - 1)
 }
 
-func (h *handles) find(k *handleKey) (handle, bool) {
+func (h *handles) find(k *handleKey) *handle {
 	p := &h.parts[k.part()]
 	p.mu.RLock()
-	found, ok := p.all[*k]
-	p.mu.RUnlock()
-	return found, ok
+	defer p.mu.RUnlock()
+	return p.all[*k]
 }
 
-func (h *handles) add(k *handleKey, v handle) {
-	p := &h.parts[k.part()]
+func (h *handles) add(v *handle) {
+	p := &h.parts[v.key.part()]
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.all == nil || len(p.all) >= maxHandles/handleParts {
-		p.all = map[handleKey]handle{}
+		p.all = map[handleKey]*handle{}
 	}
-	p.all[*k] = v
+	p.all[v.key] = v
 }
 
 func (h *handles) forget() {
+	h.generation.Add(1)
 	for i := range h.parts {
 		p := &h.parts[i]
 		p.mu.Lock()
