@@ -132,7 +132,10 @@ func (l *Limiter) compile(p *Policy, in *api.RateLimit, old *Policy) error {
 			return errors.New(b.Rls.GetBackend().GetFault())
 		}
 		remotely = true
-		r, release := l.service(b.Rls)
+		r, release, err := l.service(b.Rls)
+		if err != nil {
+			return err
+		}
 		p.remote, p.release = r, release
 	default:
 		return errors.New("a backend that this waypoint does not know")
