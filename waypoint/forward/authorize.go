@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync"
 
 	"go.uber.org/zap"
 
@@ -53,20 +54,36 @@ func (e *exchange) deny(err error) {
 	e.reply(r)
 }
 
+// question is what policies are asked about a request. They keep nothing of it.
+type question struct {
+	attributes request.Attributes
+	request    request.Request
+}
+
+var questions = sync.Pool{New: func() any { return new(question) }}
+
+func (q *question) release() {
+	*q = question{}
+	questions.Put(q)
+}
+
 // judge checks the request's token and asks the service's policies, and whom they ask.
 // The error is a *jwt.Refusal, a *request.Denial, or one of askCustom.
 func (e *exchange) judge(ctx context.Context) (request.Permit, error) {
 	svc := e.svc
-	attributes := request.Attributes{
-		Source: e.c.Source.Addr(), Remote: e.c.Source.Addr(), Peer: e.c.Peer, Destination: e.c.Destination,
-		Request: &request.Request{
-			Method: e.r.Method, Scheme: e.r.Scheme, Authority: e.r.Authority, Path: e.r.Path, Folded: message.Folded(e.r.Path),
-			Query: e.r.Query, HasQuery: e.r.HasQuery, Protocol: e.r.Protocol, Fields: &e.r.Header,
-		},
+	q := questions.Get().(*question)
+	defer q.release()
+	q.request = request.Request{
+		Method: e.r.Method, Scheme: e.r.Scheme, Authority: e.r.Authority, Path: e.r.Path, Folded: message.Folded(e.r.Path),
+		Query: e.r.Query, HasQuery: e.r.HasQuery, Protocol: e.r.Protocol, Fields: &e.r.Header,
 	}
+	q.attributes = request.Attributes{
+		Source: e.c.Source.Addr(), Remote: e.c.Source.Addr(), Peer: e.c.Peer, Destination: e.c.Destination, Request: &q.request,
+	}
+	attributes := &q.attributes
 	// CUSTOM policies judge the request as it was sent; what their authorizers change in
 	// it, all that follows sees.
-	consent := svc.Policies.Consult(&attributes)
+	consent := svc.Policies.Consult(attributes)
 	if len(consent.Asks()) > 0 {
 		if err := e.askCustom(ctx, &consent); err != nil {
 			return request.Permit{}, err
@@ -82,7 +99,7 @@ func (e *exchange) judge(ctx context.Context) (request.Permit, error) {
 		attributes.Request.Token, attributes.Request.Fields = token, &e.r.Header
 		attributes.Request.Query, attributes.Request.HasQuery = e.r.Query, e.r.HasQuery
 	}
-	permit, observed, err := svc.Policies.Authorize(&attributes, consent)
+	permit, observed, err := svc.Policies.Authorize(attributes, consent)
 	for _, o := range observed {
 		if o.Matched || o.WouldDeny {
 			e.f.log.Info("policy that is not enforced fits", zap.String("policy", o.Policy), zap.Bool("would_deny", o.WouldDeny),

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"sync"
-	"sync/atomic"
 
 	"github.com/tulle-mesh/tulle/waypoint/message"
 )
@@ -205,28 +204,36 @@ func (c *content) total() (bytes, messages int64) {
 	return c.received, c.messages.seen
 }
 
-// takeContent takes the content within the request's time, and answers where that is not
-// to be.
-func (e *exchange) takeContent(ctx context.Context) bool {
-	var late atomic.Bool
+// takeInTime takes the content, and answers when ctx ends before it has come.
+func (e *exchange) takeInTime(ctx context.Context) (late bool, err error) {
 	answered := make(chan struct{})
-	stop := func() bool { return true }
-	if !e.until.IsZero() && e.r.Length != 0 {
-		// Reading does not know the context; an answer ends it.
-		stop = context.AfterFunc(ctx, func() {
-			defer close(answered)
-			if errors.Is(context.Cause(ctx), errRequestTimeout) {
-				late.Store(true)
-				e.reply(reply{status: 408, flag: flagSlow, text: "the request's content did not come in time", grpc: grpcDeadlineExceeded})
-			}
-		})
-	}
-	err := e.body.take(e.r, e.x)
+	// Reading does not know the context; an answer ends it.
+	stop := context.AfterFunc(ctx, func() {
+		defer close(answered)
+		if errors.Is(context.Cause(ctx), errRequestTimeout) {
+			late = true
+			e.reply(reply{status: 408, flag: flagSlow, text: "the request's content did not come in time", grpc: grpcDeadlineExceeded})
+		}
+	})
+	err = e.body.take(e.r, e.x)
 	if !stop() {
 		<-answered
 	}
+	return late, err
+}
+
+// takeContent takes the content within the request's time, and answers where that is not
+// to be.
+func (e *exchange) takeContent(ctx context.Context) bool {
+	var err error
+	late := false
+	if e.until.IsZero() || e.r.Length == 0 {
+		err = e.body.take(e.r, e.x)
+	} else {
+		late, err = e.takeInTime(ctx)
+	}
 	switch {
-	case late.Load():
+	case late:
 		e.rec.Err = errRequestTimeout
 		return false
 	case err != nil:
