@@ -77,7 +77,7 @@ var restricted = []struct {
 		"system calls live at the edges, so that decisions stay testable without a kernel"},
 	{[]string{"google.golang.org/grpc"},
 		[]string{
-			"api/...", "certs/caclient", "certs/workloadapi", "internal/xdsclient", "istiod-lite/xds", "istiod-lite/ca",
+			"api/...", "certs/caclient", "certs/workloadapi", "internal/xdsclient", "istiod-lite/xds", "istiod-lite/ca", "istiod-lite/lease",
 			"waypoint/filter", "waypoint/otlp", "waypoint/ratelimit", "waypoint/upstream", "ztunnel/app", "istiod-lite/app", "waypoint/app", "e2e/...",
 		},
 		"gRPC is for the control plane's streams and stays off the data path"},

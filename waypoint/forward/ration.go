@@ -50,7 +50,7 @@ func (e *exchange) ration(ctx context.Context) bool {
 	}
 	if v.Allowed {
 		if v.Shadow != "" {
-			e.rec.Limit = v.Shadow + " (shadow)"
+			e.rec.Shadow = v.Shadow
 		}
 		return true
 	}

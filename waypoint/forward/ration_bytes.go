@@ -30,7 +30,7 @@ func (b *Bytes) ration(ctx context.Context, m *mesh.Mesh, svc *mesh.Service, rul
 	v := t.Decide(ctx)
 	if v.Allowed {
 		if v.Shadow != "" {
-			b.rec.Limit = v.Shadow + " (shadow)"
+			b.rec.Shadow = v.Shadow
 		}
 		return nil
 	}

@@ -142,8 +142,8 @@ func TestShadowRulesTellAndRefuseNothing(t *testing.T) {
 			t.Errorf("%d %v", r.StatusCode, r.Header)
 		}
 	}
-	if record := w.record(2); record.Limit != "shop/all/r (shadow)" {
-		t.Errorf("limit %q", record.Limit)
+	if record := w.record(2); record.Shadow != "shop/all/r" || record.Limit != "" {
+		t.Errorf("limit %q, shadow %q", record.Limit, record.Shadow)
 	}
 }
 

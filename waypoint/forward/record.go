@@ -59,6 +59,8 @@ type Record struct {
 	// Route and Policy decided, Limit is the rate limit that refused; Detail says why a
 	// route could not be followed.
 	Route, Policy, Limit, Detail string
+	// Shadow is the rule of a rate limit that would have refused and is not enforced.
+	Shadow string
 	// Attempts counts the requests sent for it.
 	Attempts int
 	// Received counts the bytes of the request's content, Sent those of the response's.

@@ -73,6 +73,7 @@ func (r *Reporter) ownLine(buf []byte, m *memory, q *forward.Record, json bool) 
 	l.Text("route", q.Route)
 	l.Text("policy", q.Policy)
 	l.Text("limit", q.Limit)
+	l.Text("limit_shadow", q.Shadow)
 	l.Text("detail", q.Detail)
 	l.Text("backend", q.Backend)
 	if q.Attempts > 1 {
