@@ -28,6 +28,7 @@ func TestMesh(t *testing.T) {
 	// Loads whose every request counts want the machine for themselves.
 	t.Run("membership", testMembership)
 	t.Run("rollout", testRollout)
+	t.Run("waypoint", testWaypoint)
 	t.Run("scale", testScaleToZero)
 	t.Run("istiod", testIstiodDeleted)
 	t.Run("cni", testCNIConfigOverwritten)
