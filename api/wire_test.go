@@ -98,7 +98,7 @@ var fieldNumbers = map[protoreflect.FullName]string{
 	"istio.v1.auth.IstioCertificateRequest":  "csr=1 validity_duration=3 metadata=4",
 	"istio.v1.auth.IstioCertificateResponse": "cert_chain=1",
 
-	"tulle.waypoint.Service":             "namespace=1 hostname=2 name=3 ports=4 policies=5 authentications=6 rate_limits=7 workload=8",
+	"tulle.waypoint.Service":             "namespace=1 hostname=2 name=3 ports=4 policies=5 authentications=6 rate_limits=7 workload=8 trusted_proxies=9",
 	"tulle.waypoint.Port":                "port=1 protocol=2 routes=3",
 	"tulle.waypoint.RouteTable":          "client_namespace=1 rules=2 matches=3",
 	"tulle.waypoint.Match":               "rule=1 path=2 method=3 headers=4 query=5 server_names=6 ports=7",

@@ -272,9 +272,13 @@ type Service struct {
 	// what is addressed to its pod. The resource's name is that UID; hostname and name
 	// are empty, and ports are those that some service says a protocol of: all others
 	// are carried as bytes.
-	Workload      string `protobuf:"bytes,8,opt,name=workload,proto3" json:"workload,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Workload string `protobuf:"bytes,8,opt,name=workload,proto3" json:"workload,omitempty"`
+	// trusted_proxies is how many proxies before the waypoint are believed about whom a
+	// request came from: remote addresses are read that far from the end of
+	// x-forwarded-for. 0 believes nobody, and takes the client of the tunnel.
+	TrustedProxies uint32 `protobuf:"varint,9,opt,name=trusted_proxies,json=trustedProxies,proto3" json:"trusted_proxies,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Service) Reset() {
@@ -361,6 +365,13 @@ func (x *Service) GetWorkload() string {
 		return x.Workload
 	}
 	return ""
+}
+
+func (x *Service) GetTrustedProxies() uint32 {
+	if x != nil {
+		return x.TrustedProxies
+	}
+	return 0
 }
 
 // Port is one port of a service.
@@ -6535,7 +6546,7 @@ var File_api_waypoint_waypoint_proto protoreflect.FileDescriptor
 
 const file_api_waypoint_waypoint_proto_rawDesc = "" +
 	"\n" +
-	"\x1bapi/waypoint/waypoint.proto\x12\x0etulle.waypoint\x1a\x1egoogle/protobuf/duration.proto\"\x86\x02\n" +
+	"\x1bapi/waypoint/waypoint.proto\x12\x0etulle.waypoint\x1a\x1egoogle/protobuf/duration.proto\"\xaf\x02\n" +
 	"\aService\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x1a\n" +
 	"\bhostname\x18\x02 \x01(\tR\bhostname\x12\x12\n" +
@@ -6545,7 +6556,8 @@ const file_api_waypoint_waypoint_proto_rawDesc = "" +
 	"\x0fauthentications\x18\x06 \x03(\tR\x0fauthentications\x12\x1f\n" +
 	"\vrate_limits\x18\a \x03(\tR\n" +
 	"rateLimits\x12\x1a\n" +
-	"\bworkload\x18\b \x01(\tR\bworkload\"\x84\x01\n" +
+	"\bworkload\x18\b \x01(\tR\bworkload\x12'\n" +
+	"\x0ftrusted_proxies\x18\t \x01(\rR\x0etrustedProxies\"\x84\x01\n" +
 	"\x04Port\x12\x12\n" +
 	"\x04port\x18\x01 \x01(\rR\x04port\x124\n" +
 	"\bprotocol\x18\x02 \x01(\x0e2\x18.tulle.waypoint.ProtocolR\bprotocol\x122\n" +

@@ -1,6 +1,8 @@
 package meshconfig
 
 const (
+	// maxProxies bounds how many proxies may be trusted: chains of proxies are shorter.
+	maxProxies = 63
 	// maxBytes bounds the text: a ConfigMap has at most 1 MiB.
 	maxBytes = 1 << 20
 	// maxProviders bounds the extension providers (Istio's schema has 1,000).

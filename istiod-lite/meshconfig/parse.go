@@ -23,6 +23,10 @@ type Config struct {
 	// AccessLog is the mesh's own access log: AccessLogFile, AccessLogFormat and
 	// AccessLogEncoding, and nothing else, are set. It may be nil.
 	AccessLog *mesh.MeshConfig
+	// TrustedProxies are those before a waypoint that are believed about whom a request
+	// came from: the mesh's gateway and those before it, whose number
+	// defaultConfig.gatewayTopology.numTrustedProxies is. 0 where that is not set.
+	TrustedProxies uint32
 	// Warnings tell of parts that Tulle does not act on.
 	Warnings []string
 }
@@ -43,6 +47,11 @@ type parts struct {
 	AccessLogFile      json.RawMessage   `json:"accessLogFile"`
 	AccessLogFormat    json.RawMessage   `json:"accessLogFormat"`
 	AccessLogEncoding  json.RawMessage   `json:"accessLogEncoding"`
+	DefaultConfig      struct {
+		GatewayTopology struct {
+			NumTrustedProxies *uint32 `json:"numTrustedProxies"`
+		} `json:"gatewayTopology"`
+	} `json:"defaultConfig"`
 }
 
 // Parse reads a configuration in YAML or JSON. The error is of one that cannot be read as
@@ -62,6 +71,9 @@ func Parse(text string) (*Config, error) {
 	out := &Config{Providers: map[string]*Provider{}}
 	if in == nil {
 		return out, nil
+	}
+	if n := in.DefaultConfig.GatewayTopology.NumTrustedProxies; n != nil {
+		out.TrustedProxies = min(*n, maxProxies) + 1
 	}
 	if n := len(in.ExtensionProviders); n > maxProviders {
 		return nil, fmt.Errorf("extensionProviders: %d entries, more than %d", n, maxProviders)

@@ -17,6 +17,7 @@ accessLogEncoding: JSON
 defaultConfig:
   discoveryAddress: istiod.istio-system.svc:15012
   tracing: {}
+  gatewayTopology: {numTrustedProxies: 2}
 defaultProviders:
   metrics: [prometheus]
   tracing: [otel]
@@ -55,7 +56,7 @@ func TestAConfigurationIsRead(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(c.Providers) != 4 || len(c.Warnings) != 0 || !slices.Equal(c.Default.GetTracing(), []string{"otel"}) || c.AccessLog.GetAccessLogFile() != "/dev/stdout" ||
+	if len(c.Providers) != 4 || c.TrustedProxies != 3 || len(c.Warnings) != 0 || !slices.Equal(c.Default.GetTracing(), []string{"otel"}) || c.AccessLog.GetAccessLogFile() != "/dev/stdout" ||
 		c.AccessLog.GetAccessLogEncoding().String() != "JSON" {
 		t.Errorf("%+v", c)
 	}

@@ -183,6 +183,7 @@ func (t *Translator) updateProviders(u *update) {
 	changed := t.providers.config != was.config || (t.providers.err == nil) != (was.err == nil)
 	if changed {
 		t.out.warned, u.providers = true, true
+		u.all = u.all || t.providers.config.TrustedProxies != was.config.TrustedProxies
 	}
 	if !changed && len(u.namespaces) == 0 {
 		return

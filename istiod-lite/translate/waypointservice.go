@@ -227,7 +227,8 @@ func (t *Translator) elsewhere(key source.Key, resource string) bool {
 // waypointService is what the waypoint of s does with its traffic, and the names of the
 // rate limits in it.
 func (t *Translator) waypointService(s *service, backends *Backends) (r *Resource, limits []string) {
-	out := &apiwaypoint.Service{Namespace: s.proto.GetNamespace(), Hostname: s.proto.GetHostname(), Name: s.proto.GetName(), Policies: s.enforced, Authentications: s.requests}
+	out := &apiwaypoint.Service{Namespace: s.proto.GetNamespace(), Hostname: s.proto.GetHostname(), Name: s.proto.GetName(), Policies: s.enforced, Authentications: s.requests,
+		TrustedProxies: t.providers.config.TrustedProxies}
 	routes := t.attached(s.key)
 	for _, port := range s.ports {
 		p := &apiwaypoint.Port{Port: port.number, Protocol: protocol(port)}

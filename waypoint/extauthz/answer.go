@@ -72,7 +72,7 @@ type param struct{ name, value string }
 // Apply changes a request that may pass as the authorizer wants.
 func (a *Answer) Apply(r *message.Request) {
 	for _, name := range a.own {
-		r.Header.Del(name)
+		r.Header.DelAlike(name)
 	}
 	for _, c := range a.changes {
 		c.apply(&r.Header)

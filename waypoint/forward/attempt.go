@@ -62,7 +62,7 @@ func (e *exchange) outgoing(b *route.Backend, r *message.Request) {
 		}
 		r.Header.Add("x-request-id", e.id)
 	}
-	r.Header.Set("x-forwarded-proto", r.Scheme)
+	forwardedProto(&r.Header)
 }
 
 // attempts sends the request until an attempt stands.

@@ -78,7 +78,7 @@ func (e *exchange) judge(ctx context.Context) (request.Permit, error) {
 		Query: e.r.Query, HasQuery: e.r.HasQuery, Protocol: e.r.Protocol, Fields: &e.r.Header,
 	}
 	q.attributes = request.Attributes{
-		Source: e.c.Source.Addr(), Remote: e.c.Source.Addr(), Peer: e.c.Peer, Destination: e.c.Destination, Request: &q.request,
+		Source: e.c.Source.Addr(), Remote: e.remote(), Peer: e.c.Peer, Destination: e.c.Destination, Request: &q.request,
 	}
 	attributes := &q.attributes
 	// CUSTOM policies judge the request as it was sent; what their authorizers change in

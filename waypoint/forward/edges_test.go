@@ -68,7 +68,7 @@ func TestCopiesTellWhoTheClientIs(t *testing.T) {
 		if got := h.Values("x-forwarded-client-cert"); len(got) != 1 || got[0] != r.Header.Get("x-client") {
 			t.Errorf("client of the copy %q, of the request %q", got, r.Header.Get("x-client"))
 		}
-		if h.Get("x-request-id") != r.Header.Get("x-request") || h.Get("x-forwarded-proto") != "http" {
+		if h.Get("x-request-id") != r.Header.Get("x-request") || h.Get("x-forwarded-proto") != "https" {
 			t.Errorf("copy %v, request %q", h, r.Header.Get("x-request"))
 		}
 	case <-time.After(patience):

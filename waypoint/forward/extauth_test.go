@@ -147,7 +147,9 @@ func TestACustomPolicyAsksItsProvider(t *testing.T) {
 			t.Errorf("%d %q", res.StatusCode, body)
 		}
 	}
-	w.recorded(func(r forward.Record) bool { return r.Status == 401 && r.Flag == "UAEX" && r.Policy == "shop/ask" && r.Err != nil })
+	w.recorded(func(r forward.Record) bool {
+		return r.Status == 401 && r.Flag == "UAEX" && r.Policy == "shop/ask" && r.Err != nil
+	})
 }
 
 func TestContentIsSentOnAfterAPartOfItWasAskedAbout(t *testing.T) {

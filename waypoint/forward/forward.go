@@ -180,6 +180,7 @@ func (e *exchange) serve(ctx context.Context) {
 	if !e.address() {
 		return
 	}
+	unmask(&e.r.Header)
 	permit, ok := e.authorize(ctx)
 	if !ok || !e.decide() || e.preflight() || !e.consultRule(ctx) || !e.ration(ctx) || e.redirect() || !e.pick(ctx) || !e.inject(ctx) {
 		return

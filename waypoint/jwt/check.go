@@ -83,7 +83,7 @@ func (c *Checker) Check(ctx context.Context, r *message.Request) (*Token, error)
 	var buffer [maxTokens]found
 	tokens, refusal := c.find(r, buffer[:0])
 	for _, name := range c.clear {
-		r.Header.Del(name)
+		r.Header.DelAlike(name)
 	}
 	if refusal != nil {
 		return nil, refusal

@@ -95,5 +95,28 @@ func (h *Header) Del(name string) {
 	}
 }
 
+// DelAlike takes all fields out whose names differ from name in nothing but underscores in
+// the place of dashes: many applications take both for the same.
+func (h *Header) DelAlike(name string) {
+	for i := range *h {
+		if alike((*h)[i].Name, name) {
+			*h = slices.DeleteFunc(*h, func(f Field) bool { return alike(f.Name, name) })
+			return
+		}
+	}
+}
+
+func alike(a, b string) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range len(a) {
+		if a[i] != b[i] && !(a[i] == '_' && b[i] == '-' || a[i] == '-' && b[i] == '_') {
+			return false
+		}
+	}
+	return true
+}
+
 // Clone returns a copy that may be changed apart.
 func (h Header) Clone() Header { return slices.Clone(h) }

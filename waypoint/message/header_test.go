@@ -44,6 +44,19 @@ func TestHeader(t *testing.T) {
 	}
 }
 
+func TestDelAlikeTakesUnderscoresForDashes(t *testing.T) {
+	h := message.Header{{"x-user", "1"}, {"x_user", "2"}, {"xuser", "3"}, {"x-use_", "4"}, {"x-users", "5"}}
+	h.DelAlike("x-user")
+	if want := (message.Header{{"xuser", "3"}, {"x-use_", "4"}, {"x-users", "5"}}); !slices.Equal(h, want) {
+		t.Errorf("%v", h)
+	}
+	var names []string
+	h.Names(func(n string) bool { names = append(names, n); return len(names) < 2 })
+	if !slices.Equal(names, []string{"xuser", "x-use_"}) {
+		t.Errorf("%v", names)
+	}
+}
+
 func TestFieldsThatMayBeWritten(t *testing.T) {
 	for _, name := range []string{"a", "x-y_z.1", "!#$%&'*+-.^_`|~"} {
 		if !message.ValidName(name) {

@@ -3,6 +3,9 @@ package route
 import "time"
 
 const (
+	// maxTrustedProxies bounds how far back x-forwarded-for is believed: chains of proxies
+	// are shorter.
+	maxTrustedProxies = 64
 	// maxMatches of one table. A Gateway API route has at most 128, so that this is
 	// what 780 full ones hold; with a rule for each they take some 60 MB.
 	maxMatches = 100_000

@@ -17,6 +17,8 @@ type Service struct {
 	Policies, Authentications []string
 	// RateLimits names those that apply to all requests.
 	RateLimits []string
+	// TrustedProxies are those that are believed about whom a request came from.
+	TrustedProxies int
 
 	ports map[uint16]*Port
 }
@@ -47,6 +49,7 @@ func Compile(s *api.Service) (*Service, error) {
 		Policies:        s.GetPolicies(),
 		Authentications: s.GetAuthentications(),
 		RateLimits:      s.GetRateLimits(),
+		TrustedProxies:  int(min(s.GetTrustedProxies(), maxTrustedProxies)),
 		ports:           make(map[uint16]*Port, len(s.GetPorts())),
 	}
 	for _, p := range s.GetPorts() {

@@ -1,6 +1,7 @@
 package request
 
 import (
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -100,7 +101,7 @@ func (c *condition) matches(in *input) bool {
 	case fieldSourceIP:
 		return c.ranges.Contains(in.source)
 	case fieldRemoteIP:
-		return c.ranges.Contains(in.remote)
+		return c.ranges.Contains(in.remote) || c.wide && c.forwarded(in)
 	case fieldDestinationIP:
 		return c.ranges.Contains(in.destination)
 	case fieldNamespace:
@@ -134,6 +135,31 @@ func (c *condition) matches(in *input) bool {
 	default:
 		return false
 	}
+}
+
+// forwarded reports whether an address that the request is said to come from fits, or is
+// none: who says so may not be believed, and is not by conditions that grant.
+func (c *condition) forwarded(in *input) bool {
+	if in.Request == nil || in.Request.Fields == nil {
+		return false
+	}
+	for v, next, ok := in.Request.Fields.Next("x-forwarded-for", 0); ok; v, next, ok = in.Request.Fields.Next("x-forwarded-for", next) {
+		for element := range strings.SplitSeq(v, ",") {
+			element = strings.Trim(element, " \t")
+			a, err := netip.ParseAddr(element)
+			if err != nil {
+				at, err := netip.ParseAddrPort(element)
+				if err != nil {
+					return true
+				}
+				a = at.Addr()
+			}
+			if c.ranges.Contains(a.Unmap().WithZone("")) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // text matches an attribute that is absent when it is empty.
