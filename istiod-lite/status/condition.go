@@ -88,6 +88,7 @@ var kinds = map[string][]string{
 	"BackendTLSPolicy":      nil,
 	"XBackendTrafficPolicy": nil,
 	"FaultPolicy":           {policyAccepted, Enforced},
+	"RateLimitPolicy":       {policyAccepted, Enforced},
 	"BackendPolicy":         {policyAccepted, Enforced},
 }
 
@@ -115,6 +116,8 @@ func present(obj metav1.Object) []metav1.Condition {
 	case *networkingv1.VirtualService:
 		return fromIstio(o.Status.GetConditions())
 	case *policyv1alpha1.FaultPolicy:
+		return o.Status.Conditions
+	case *policyv1alpha1.RateLimitPolicy:
 		return o.Status.Conditions
 	case *policyv1alpha1.BackendPolicy:
 		return o.Status.Conditions

@@ -81,6 +81,8 @@ func (d Decider) decide(v *view, obj metav1.Object) (Wanted, bool) {
 		return v.backendTLS(o), true
 	case *gatewayxv1alpha1.XBackendTrafficPolicy:
 		return v.backendTraffic(o), true
+	case *policyv1alpha1.RateLimitPolicy:
+		return Wanted{Conditions: v.rateLimit(o)}, true
 	case *policyv1alpha1.FaultPolicy:
 		return Wanted{Conditions: v.faultPolicy(o)}, true
 	case *policyv1alpha1.BackendPolicy:

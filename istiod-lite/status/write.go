@@ -57,6 +57,7 @@ var endpoints = map[string]endpoint{
 	"VirtualService":        {schema.GroupVersion{Group: "networking.istio.io", Version: "v1"}, "virtualservices", true},
 	"BackendTLSPolicy":      {gatewayv1.SchemeGroupVersion, "backendtlspolicies", true},
 	"XBackendTrafficPolicy": {schema.GroupVersion{Group: gatewayxv1alpha1.GroupName, Version: "v1alpha1"}, "xbackendtrafficpolicies", true},
+	"RateLimitPolicy":       {policyv1alpha1.SchemeGroupVersion, "ratelimitpolicies", false},
 	"FaultPolicy":           {policyv1alpha1.SchemeGroupVersion, "faultpolicies", false},
 	"BackendPolicy":         {policyv1alpha1.SchemeGroupVersion, "backendpolicies", false},
 }

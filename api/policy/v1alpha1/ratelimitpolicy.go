@@ -10,13 +10,8 @@ type RateLimitPolicy struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
 
-	Spec   RateLimitPolicySpec   `json:"spec"`
-	Status RateLimitPolicyStatus `json:"status,omitempty"`
-}
-
-// RateLimitPolicyStatus says who enforces it.
-type RateLimitPolicyStatus struct {
-	Conditions []metav1.Condition `json:"conditions,omitempty"`
+	Spec   RateLimitPolicySpec `json:"spec"`
+	Status PolicyStatus        `json:"status,omitempty"`
 }
 
 // RateLimitPolicySpec is what its author wrote.
