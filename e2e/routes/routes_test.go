@@ -114,6 +114,20 @@ func outcome(t *testing.T, services map[string]*route.Service, asked string) str
 	if d.Kind == route.Default {
 		return "default"
 	}
+	var faults []string
+	for _, f := range d.Rule.Filters {
+		if f.Fault != nil && f.Fault.Hits(r) {
+			faults = append(faults, faultOf(f.Fault))
+		}
+	}
+	if len(faults) > 0 {
+		return strings.Join(faults, ", ") + " -> " + then(d, port, r)
+	}
+	return then(d, port, r)
+}
+
+// then is what becomes of a request that no fault has ended.
+func then(d route.Decision, port *route.Port, r *message.Request) string {
 	if c := d.Rule.Filters.CORS(); c != nil {
 		if a := c.Preflight(r); a != nil {
 			return answer(a)
@@ -122,6 +136,9 @@ func outcome(t *testing.T, services map[string]*route.Service, asked string) str
 	if x := d.Rule.Filters.Redirect(); x != nil {
 		return answer(x.Respond(d, r, port.Number))
 	}
+	if x := d.Rule.Filters.Direct(); x != nil {
+		return fmt.Sprintf("%d %q", x.Status, x.Body)
+	}
 	if len(d.Rule.Backends) > 1 {
 		return shares(d.Rule)
 	}
@@ -129,11 +146,14 @@ func outcome(t *testing.T, services map[string]*route.Service, asked string) str
 	if status, grpc, refused := b.Refusal(); refused {
 		return fmt.Sprintf("%d grpc %d", status, grpc)
 	}
+	asked := strings.TrimSuffix(r.Authority, ":80")
 	d.Apply(b, r)
 	resp := &message.Response{Status: 200}
 	d.ApplyResponse(b, resp)
-	host, _, _ := strings.Cut(strings.TrimPrefix(b.Service, "mesh/"), ".")
-	out := fmt.Sprintf("%s:%d %s", host, b.Port, r.Target())
+	out := fmt.Sprintf("%s:%d %s", nameOf(b), b.Port, r.Target())
+	if host := strings.TrimSuffix(r.Authority, ":80"); host != asked {
+		out += " at " + host
+	}
 	if h := fields(r.Header); h != "" {
 		out += " | " + h
 	}
@@ -141,6 +161,26 @@ func outcome(t *testing.T, services map[string]*route.Service, asked string) str
 		out += " => " + h
 	}
 	return out
+}
+
+// nameOf is the service, and behind a slash its subset.
+func nameOf(b *route.Backend) string {
+	host, _, _ := strings.Cut(strings.TrimPrefix(b.Service, "mesh/"), ".")
+	if b.Subset != "" {
+		host += "/" + b.Subset
+	}
+	return host
+}
+
+func faultOf(f *route.Fault) string {
+	var out []string
+	if d := f.Delay; d != nil {
+		out = append(out, "delay "+d.Duration.String())
+	}
+	if a := f.Abort; a != nil {
+		out = append(out, fmt.Sprintf("abort %d", a.Status))
+	}
+	return strings.Join(out, " and ")
 }
 
 func answer(r *message.Response) string {
@@ -172,7 +212,7 @@ func shares(r *route.Rule) string {
 		b := r.Pick(s.Next())
 		name := "500"
 		if _, _, refused := b.Refusal(); !refused {
-			name, _, _ = strings.Cut(strings.TrimPrefix(b.Service, "mesh/"), ".")
+			name = nameOf(b)
 		}
 		count[name]++
 	}
