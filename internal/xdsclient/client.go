@@ -50,11 +50,12 @@ type Client struct {
 	backoff *backoff.Backoff
 	synced  chan struct{}
 
-	// accepted holds the last accepted version of each resource by type; it is
-	// owned by the goroutine of Run.
+	// applying is held while a Handler takes a delta. It guards accepted, the last
+	// accepted version of each resource by type.
+	applying sync.Mutex
 	accepted map[string]map[string]string
 
-	// wake says that names were added; it holds one at most.
+	// wake says that names were added or given back; it holds one at most.
 	wake chan struct{}
 
 	mu       sync.Mutex
@@ -62,6 +63,7 @@ type Client struct {
 	unsynced map[string]bool
 	names    map[string][]string        // what is asked for by name, in order
 	named    map[string]map[string]bool // the same as sets
+	idle     map[string][]string        // resources that are of no use any more
 }
 
 // Status is a Client's state for people.
@@ -137,6 +139,7 @@ func New(cfg Config) (*Client, error) {
 		unsynced: make(map[string]bool, len(cfg.Handlers)),
 		names:    map[string][]string{},
 		named:    map[string]map[string]bool{},
+		idle:     map[string][]string{},
 		status:   Status{Types: make(map[string]TypeStatus, len(cfg.Handlers))},
 	}
 	for _, url := range c.types {
@@ -176,11 +179,50 @@ func (c *Client) Subscribe(url string, names ...string) {
 	}
 }
 
-// wanted returns the names of a type from the n-th on.
-func (c *Client) wanted(url string, n int) []string {
+// Unsubscribe gives names back. What they stood for tells its Handler nobody but the
+// caller: resources are removed there, as if the control plane had done it. It does not
+// block.
+func (c *Client) Unsubscribe(url string, names, resources []string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return slices.Clone(c.names[url][n:])
+	for _, name := range names {
+		delete(c.named[url], name)
+	}
+	c.names[url] = slices.DeleteFunc(c.names[url], func(name string) bool { return !c.named[url][name] })
+	c.idle[url] = append(c.idle[url], resources...)
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+// wanted returns the names of a type.
+func (c *Client) wanted(url string) []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.names[url])
+}
+
+// forget removes what was given back, unless it was asked for again.
+func (c *Client) forget(url string) {
+	c.mu.Lock()
+	var removed []string
+	for _, name := range c.idle[url] {
+		if !c.named[url][name] {
+			removed = append(removed, name)
+		}
+	}
+	delete(c.idle, url)
+	c.mu.Unlock()
+	if len(removed) == 0 {
+		return
+	}
+	c.applying.Lock()
+	defer c.applying.Unlock()
+	for _, name := range removed {
+		delete(c.accepted[url], name)
+	}
+	c.cfg.Handlers[url].Apply(Delta{Removed: removed})
 }
 
 // Synced is closed when the first response of every subscribed type has been
@@ -244,12 +286,12 @@ func (c *Client) disconnected(err error) {
 }
 
 // record notes one applied response and closes synced with the last missing type.
-func (c *Client) record(url, nonce, nack string) {
+func (c *Client) record(url, nonce, nack string, held int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.status.Types[url] = TypeStatus{
 		Synced:        true,
-		Resources:     len(c.accepted[url]),
+		Resources:     held,
 		Nonce:         nonce,
 		LastResponse:  time.Now(),
 		LastRejection: nack,

@@ -386,3 +386,52 @@ func TestConfigIsChecked(t *testing.T) {
 		}
 	}
 }
+
+// What is given back is removed from its Handler, on this stream and the next, and what
+// of it was still on its way is passed over without a complaint.
+func TestNamesAreGivenBack(t *testing.T) {
+	s := serve(t)
+	addresses := newState()
+	client, err := xdsclient.New(xdsclient.Config{
+		Dial: s.dial, Node: &core.Node{}, Handlers: map[string]xdsclient.Handler{address: addresses},
+		OnDemand: []string{address}, MinBackoff: time.Millisecond, Logger: zap.NewNop(),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	client.Subscribe(address, "a", "b")
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- client.Run(ctx) }()
+	defer func() { cancel(); <-done }()
+	ses := s.accept()
+	ses.next()
+	ses.send(&response{TypeUrl: address, Nonce: "1", Resources: []*discovery.Resource{
+		resource(address, "a", "1"), resource(address, "a's pod", "1"), resource(address, "b", "1"),
+	}})
+	addresses.take(t)
+	ses.next()
+	client.Unsubscribe(address, []string{"a"}, []string{"a", "a's pod"})
+	if req := ses.next(); !slices.Equal(req.GetResourceNamesUnsubscribe(), []string{"a"}) || len(req.GetResourceNamesSubscribe()) > 0 {
+		t.Errorf("%v", req)
+	}
+	if d := addresses.take(t); !slices.Equal(names(d), []string{"-a", "-a's pod"}) {
+		t.Errorf("%v", names(d))
+	}
+	addresses.mu.Lock()
+	addresses.reject["a's pod"] = xdsclient.ErrNotWanted
+	addresses.mu.Unlock()
+	ses.send(&response{TypeUrl: address, Nonce: "2", Resources: []*discovery.Resource{resource(address, "a's pod", "2")}})
+	addresses.take(t)
+	if ack := ses.next(); ack.GetErrorDetail() != nil || ack.GetResponseNonce() != "2" {
+		t.Errorf("%v", ack)
+	}
+	client.Subscribe(address, "a")
+	if req := ses.next(); !slices.Equal(req.GetResourceNamesSubscribe(), []string{"a"}) {
+		t.Errorf("%v", req)
+	}
+	ses.end <- errors.New("again")
+	if req := s.accept().next(); !slices.Equal(req.GetResourceNamesSubscribe(), []string{"b", "a"}) || len(req.GetInitialResourceVersions()) != 1 {
+		t.Errorf("%v", req)
+	}
+}

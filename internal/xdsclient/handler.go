@@ -1,6 +1,8 @@
 package xdsclient
 
 import (
+	"errors"
+
 	"google.golang.org/protobuf/types/known/anypb"
 )
 
@@ -47,6 +49,10 @@ type Resource struct {
 	// subscribed one.
 	Body *anypb.Any
 }
+
+// ErrNotWanted in a Rejection passes over a resource without a complaint: its name was
+// given back, and it came all the same.
+var ErrNotWanted = errors.New("not wanted any more")
 
 // Rejection is one resource that the Handler could not use, and why.
 type Rejection struct {

@@ -41,15 +41,16 @@ func (c *Client) session(ctx context.Context) (answered bool, err error) {
 	if err != nil {
 		return false, &dialError{fmt.Errorf("open stream to %s: %w", conn.Target(), err)}
 	}
-	asked := map[string]int{}
+	asked := map[string]map[string]bool{}
 	for _, url := range c.types {
-		names := c.wanted(url, 0)
+		c.forget(url)
+		names := c.wanted(url)
 		if len(names) == 0 && slices.Contains(c.cfg.OnDemand, url) {
 			continue
 		}
-		asked[url] = len(names)
+		asked[url] = setOf(names)
 		req := &discovery.DeltaDiscoveryRequest{
-			Node: c.cfg.Node, TypeUrl: url, ResourceNamesSubscribe: names, InitialResourceVersions: maps.Clone(c.accepted[url]),
+			Node: c.cfg.Node, TypeUrl: url, ResourceNamesSubscribe: names, InitialResourceVersions: c.versions(url),
 		}
 		if err := s.Send(req); err != nil {
 			return false, c.streamError(s, "subscribe to "+url, err)
@@ -86,20 +87,47 @@ func (s *sender) Send(r *discovery.DeltaDiscoveryRequest) error {
 	return s.stream.Send(r)
 }
 
-// subscribeMore asks for names as they are added, until ctx ends. asked is how many of
-// each type have been sent. That the stream is broken shows where it is read.
-func (c *Client) subscribeMore(ctx context.Context, s stream, asked map[string]int) {
+func setOf(names []string) map[string]bool {
+	set := make(map[string]bool, len(names))
+	for _, name := range names {
+		set[name] = true
+	}
+	return set
+}
+
+// versions copies those that were accepted.
+func (c *Client) versions(url string) map[string]string {
+	c.applying.Lock()
+	defer c.applying.Unlock()
+	return maps.Clone(c.accepted[url])
+}
+
+// subscribeMore asks for names as they are added, and gives them back, until ctx ends.
+// asked are those of each type that have been sent. That the stream is broken shows
+// where it is read.
+func (c *Client) subscribeMore(ctx context.Context, s stream, asked map[string]map[string]bool) {
 	for {
 		for _, url := range c.types {
-			names := c.wanted(url, asked[url])
-			if len(names) == 0 {
-				continue
+			names := c.wanted(url)
+			now := setOf(names)
+			req := &discovery.DeltaDiscoveryRequest{Node: c.cfg.Node, TypeUrl: url}
+			for _, name := range names {
+				if !asked[url][name] {
+					req.ResourceNamesSubscribe = append(req.ResourceNamesSubscribe, name)
+				}
 			}
-			req := &discovery.DeltaDiscoveryRequest{Node: c.cfg.Node, TypeUrl: url, ResourceNamesSubscribe: names}
-			asked[url] += len(names)
-			if s.Send(req) != nil {
-				return
+			for name := range asked[url] {
+				if !now[name] {
+					req.ResourceNamesUnsubscribe = append(req.ResourceNamesUnsubscribe, name)
+				}
 			}
+			if len(req.ResourceNamesSubscribe)+len(req.ResourceNamesUnsubscribe) > 0 {
+				asked[url] = now
+				if s.Send(req) != nil {
+					return
+				}
+			}
+			c.forget(url)
 		}
 		select {
 		case <-c.wake:
@@ -139,11 +167,16 @@ func (c *Client) handle(s stream, resp *discovery.DeltaDiscoveryResponse) error 
 	c.metrics.bytes.WithLabelValues(url).Add(float64(bytes))
 
 	refused := map[string]bool{}
-	for _, r := range handler.Apply(delta) {
-		rejections = append(rejections, r)
-		refused[r.Name] = true
-	}
+	c.applying.Lock()
 	accepted := c.accepted[url]
+	for _, r := range handler.Apply(delta) {
+		refused[r.Name] = true
+		if errors.Is(r.Err, ErrNotWanted) {
+			delete(accepted, r.Name)
+			continue
+		}
+		rejections = append(rejections, r)
+	}
 	for _, name := range delta.Removed {
 		if !refused[name] {
 			delete(accepted, name)
@@ -157,6 +190,9 @@ func (c *Client) handle(s stream, resp *discovery.DeltaDiscoveryResponse) error 
 		}
 	}
 
+	held := len(accepted)
+	c.applying.Unlock()
+
 	ack := &discovery.DeltaDiscoveryRequest{TypeUrl: url, ResponseNonce: resp.GetNonce()}
 	nack := nackMessage(rejections)
 	if nack != "" {
@@ -165,7 +201,7 @@ func (c *Client) handle(s stream, resp *discovery.DeltaDiscoveryResponse) error 
 			zap.Int("applied", len(delta.Resources)+len(delta.Removed)-len(refused)), zap.String("error", nack))
 		ack.ErrorDetail = &rpcstatus.Status{Code: int32(codes.InvalidArgument), Message: nack}
 	}
-	c.record(url, resp.GetNonce(), nack)
+	c.record(url, resp.GetNonce(), nack, held)
 	if err := s.Send(ack); err != nil {
 		return c.streamError(s, "acknowledge "+url, err)
 	}

@@ -123,7 +123,9 @@ func build(cfg config.Config, log *zap.Logger, levels *logging.Levels) (*waypoin
 		Keys: w.keys, Limiter: w.limiter,
 		SVID: w.lease, Bundles: w.lease,
 		Store: w.store, Dialer: dialer{w.dialer}, Network: cfg.Network, Namespace: cfg.PodNamespace, Pod: cfg.PodName, Own: cfg.InstanceIP != "",
-		Want: func(names ...string) { w.xds.Subscribe(xdsclient.AddressType, names...) }, Logger: log.Named("mesh"),
+		Want:   func(names ...string) { w.xds.Subscribe(xdsclient.AddressType, names...) },
+		Drop:   func(names, resources []string) { w.xds.Unsubscribe(xdsclient.AddressType, names, resources) },
+		Logger: log.Named("mesh"),
 	})
 	tracer := trace.NewTracer()
 	if w.report, err = report.New(report.Config{
@@ -172,7 +174,7 @@ func (w *waypoint) subscribe(roots mtls.Roots) (*xdsclient.Client, error) {
 		}),
 		Node: node,
 		Handlers: map[string]xdsclient.Handler{
-			xdsclient.AddressType: w.store.AddressHandler(),
+			xdsclient.AddressType: w.mesh.Wanted(w.store.AddressHandler()),
 			mesh.ServiceType:      w.mesh.ServiceHandler(),
 			mesh.PolicyType:       w.mesh.PolicyHandler(),
 			mesh.RateLimitType:    w.mesh.RateLimitHandler(),

@@ -35,7 +35,7 @@ func (w *waypoint) serve(ctx context.Context, c *listener.Connection) {
 		refuse(401, err)
 		return
 	}
-	svc, port, err := w.mesh.Resolve(c.Target)
+	svc, port, err := w.mesh.Resolve(c.Target, peer.Namespace())
 	if err != nil {
 		refuse(503, err)
 		return

@@ -11,6 +11,7 @@ import (
 
 	"go.uber.org/zap"
 
+	api "github.com/tulle-mesh/tulle/api/waypoint"
 	"github.com/tulle-mesh/tulle/internal/authz/request"
 	"github.com/tulle-mesh/tulle/internal/state"
 	"github.com/tulle-mesh/tulle/internal/workload"
@@ -44,6 +45,7 @@ type Destination struct {
 	endpoints state.Endpoints
 	members   map[string]bool // of the subset; nil has all
 	place     upstream.Place
+	workload  *workload.Workload // in the place of a service
 }
 
 // Fault says why nothing can be sent there as its author wrote; "" when it can.
@@ -148,6 +150,9 @@ var defaults = &settings{}
 // brings in step, where there is one. It returns the old one when nothing has changed.
 // The caller holds mu.
 func (m *Mesh) destine(snap *state.Snapshot, key backendKey, old *Destination) (*Destination, error) {
+	if key.service.Namespace == "" {
+		return m.destineWorkload(snap, key, old)
+	}
 	svc := snap.ServiceByHost(key.service)
 	if svc == nil {
 		return nil, fmt.Errorf("%s: %w", key.service, ErrNoService)
@@ -183,6 +188,34 @@ func (m *Mesh) destine(snap *state.Snapshot, key backendKey, old *Destination) (
 	}
 	m.update(next, port)
 	return next, nil
+}
+
+// destineWorkload is destine for one workload, which is its only endpoint.
+func (m *Mesh) destineWorkload(snap *state.Snapshot, key backendKey, old *Destination) (*Destination, error) {
+	w, r := snap.WorkloadByUID(key.service.Hostname), m.routes[key.service]
+	if w == nil || r == nil || w.Network != m.cfg.Network {
+		return nil, fmt.Errorf("workload %s: %w", key.service.Hostname, ErrNoService)
+	}
+	next := &Destination{Protocol: upstream.HTTP1, settings: defaults, workload: w}
+	if p := r.Port(key.port).Protocol; p == api.Protocol_HTTP2 || p == api.Protocol_GRPC {
+		next.Protocol = upstream.HTTP2
+	}
+	if old != nil {
+		if old.workload == w && old.Protocol == next.Protocol {
+			return old, nil
+		}
+		next.Backend = old.Backend
+	} else if err := m.enforce(next, upstream.Config{Name: fmt.Sprintf("%s:%d", w.UID, key.port), Log: m.log.Named("upstream")}); err != nil {
+		return nil, err
+	}
+	var like netip.Addr
+	if len(w.Addresses) > 0 {
+		like = w.Addresses[0]
+	}
+	return next, next.Update([]upstream.Endpoint{{
+		UID: w.UID, Addr: netip.AddrPortFrom(w.Address(like), key.port), Identity: w.Identity(), Tunnelled: w.Protocol == workload.HBONE,
+		Place: upstream.PlaceOf(w), Weight: 1, Healthy: true,
+	}})
 }
 
 // sameSettings reports whether both are configured alike, but for what the service says.

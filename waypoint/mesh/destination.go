@@ -128,9 +128,6 @@ func (m *Mesh) compileDestination(d *api.Destination) *destination {
 		}
 		if s.GetSettings() != nil || len(s.GetPorts()) > 0 {
 			own := m.compilePorts(d.GetHostname(), s.GetSettings(), s.GetPorts())
-			if own.all == nil {
-				own.all = out.all
-			}
 			compiled.own = &own
 		}
 		unknown = unknown || len(s.ProtoReflect().GetUnknown()) > 0

@@ -41,6 +41,9 @@ type Config struct {
 	// Want asks the control plane for services, "namespace/hostname", and their
 	// endpoints. It must not block; nil where the Store has all.
 	Want func(names ...string)
+	// Drop gives names back; resources are those that are of no use any more. It must
+	// not block; nil keeps them.
+	Drop func(names, resources []string)
 	// Limiter counts by rate limits. It outlives the Mesh; nil makes one that counts
 	// locally alone.
 	Limiter *ratelimit.Limiter
@@ -67,6 +70,9 @@ type Mesh struct {
 	backends atomic.Pointer[map[backendKey]*Destination]
 	limits   atomic.Pointer[map[string]*ratelimit.Policy]
 
+	// asked is wanted.n, for who holds no lock.
+	asked atomic.Pointer[map[string]int]
+
 	// mu serialises changes of the two maps, which are replaced and never changed, and
 	// guards what services are made of.
 	mu              sync.Mutex
@@ -74,6 +80,7 @@ type Mesh struct {
 	policies        map[string]*request.Policy
 	authentications map[string]*jwt.Authentication
 	destinations    map[workload.ServiceKey]*destination
+	wanted          wants
 	closed          bool
 }
 
@@ -83,7 +90,9 @@ func New(cfg Config) *Mesh {
 		cfg: cfg, log: cfg.Logger, routes: map[workload.ServiceKey]*route.Service{},
 		policies: map[string]*request.Policy{}, authentications: map[string]*jwt.Authentication{},
 		destinations: map[workload.ServiceKey]*destination{},
+		wanted:       wants{by: map[string][]string{}, n: map[string]int{}},
 	}
+	m.asked.Store(&map[string]int{})
 	if m.cfg.Limiter == nil {
 		m.cfg.Limiter = ratelimit.New(ratelimit.Config{Logger: m.log})
 	}
@@ -108,7 +117,7 @@ func (m *Mesh) Await(ctx context.Context) {
 		snap := m.cfg.Store.Snapshot()
 		missing := m.cfg.Own && snap.WorkloadByPod(m.cfg.Namespace, m.cfg.Pod) == nil
 		for key := range m.Services() {
-			missing = missing || snap.ServiceByHost(key) == nil
+			missing = missing || snap.ServiceByHost(key) == nil && snap.WorkloadByUID(key.Hostname) == nil
 		}
 		if !missing {
 			return
@@ -121,10 +130,14 @@ func (m *Mesh) Await(ctx context.Context) {
 	}
 }
 
+// workloadKey is how a workload is known among services: it has no namespace there.
+func workloadKey(uid string) workload.ServiceKey { return workload.ServiceKey{Hostname: uid} }
+
 // Resolve says which service and port a client means by the target of its CONNECT: a
-// virtual address or a name, and a port. The error says why it is none of the
+// virtual address, that of a workload, or a name, and a port. Of services with the same
+// name it is that of the client's namespace. The error says why it is none of the
 // waypoint's.
-func (m *Mesh) Resolve(target string) (*Service, uint16, error) {
+func (m *Mesh) Resolve(target, clientNamespace string) (*Service, uint16, error) {
 	host, digits, ok := cutPort(target)
 	port, err := strconv.ParseUint(digits, 10, 16)
 	if !ok || err != nil || port == 0 {
@@ -134,19 +147,37 @@ func (m *Mesh) Resolve(target string) (*Service, uint16, error) {
 	if addr, err := netip.ParseAddr(host); err == nil {
 		svc := snap.ServiceByVIP(m.cfg.Network, addr.Unmap())
 		if svc == nil {
-			return nil, 0, fmt.Errorf("%v is no service's address", addr)
+			w := snap.WorkloadByAddr(m.cfg.Network, addr.Unmap())
+			if w == nil {
+				return nil, 0, fmt.Errorf("%v is no service's address, and no workload's", addr)
+			}
+			if s := m.Service(workloadKey(w.UID)); s != nil {
+				return s, uint16(port), nil
+			}
+			return nil, 0, fmt.Errorf("workload %s does not use this waypoint", w.UID)
 		}
 		if s := m.Service(svc.Key()); s != nil {
 			return s, uint16(port), nil
 		}
 		return nil, 0, fmt.Errorf("service %s does not use this waypoint", svc.Key())
 	}
+	if s := m.Service(workload.ServiceKey{Namespace: clientNamespace, Hostname: host}); s != nil && clientNamespace != "" {
+		return s, uint16(port), nil
+	}
+	var found *Service
 	for key, s := range m.Services() {
-		if key.Hostname == host {
-			return s, uint16(port), nil
+		switch {
+		case key.Hostname != host || key.Namespace == "":
+		case found != nil:
+			return nil, 0, fmt.Errorf("services %s and %s have the same name", found.Key, key)
+		default:
+			found = s
 		}
 	}
-	return nil, 0, fmt.Errorf("no service %q uses this waypoint", host)
+	if found == nil {
+		return nil, 0, fmt.Errorf("no service %q uses this waypoint", host)
+	}
+	return found, uint16(port), nil
 }
 
 // cutPort splits host:port, with brackets around IPv6.

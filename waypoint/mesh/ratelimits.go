@@ -45,13 +45,16 @@ func (m *Mesh) RateLimitHandler() xdsclient.Handler {
 				m.log.Warn("rate limit counts nothing", zap.String("policy", r.Name), zap.Error(fault))
 			}
 			m.cfg.Limiter.Retire(old, next[r.Name])
-			if service := in.GetBackend().GetRls().GetBackend().GetService(); service != "" && m.cfg.Want != nil {
-				m.cfg.Want(service)
+			if service := in.GetBackend().GetRls().GetBackend().GetService(); service != "" {
+				m.want("rate limit "+r.Name, service)
+			} else {
+				m.want("rate limit " + r.Name)
 			}
 		}
 		for _, name := range d.Removed {
 			m.cfg.Limiter.Retire(next[name], nil)
 			delete(next, name)
+			m.want("rate limit " + name)
 		}
 		m.limits.Store(&next)
 		return rejections

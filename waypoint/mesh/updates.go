@@ -75,17 +75,19 @@ func (m *Mesh) putService(r xdsclient.Resource, touched changed) error {
 		return err
 	}
 	key := workload.ServiceKey{Namespace: s.GetNamespace(), Hostname: s.GetHostname()}
-	if key.String() != r.Name {
-		return fmt.Errorf("it calls itself %s", key)
+	name := key.String()
+	if uid := s.GetWorkload(); uid != "" {
+		key, name = workloadKey(uid), uid
+	}
+	if name != r.Name {
+		return fmt.Errorf("it calls itself %s", name)
 	}
 	compiled, err := route.Compile(&s)
 	if err != nil {
 		return err
 	}
 	m.routes[key], touched[key] = compiled, true
-	if m.cfg.Want != nil {
-		m.cfg.Want(append(destinations(&s), r.Name)...)
-	}
+	m.want("service "+r.Name, append(destinations(&s), r.Name)...)
 	return nil
 }
 
@@ -118,9 +120,14 @@ func destinations(s *api.Service) []string {
 }
 
 func (m *Mesh) removeService(name string, touched changed) {
-	if key, ok := workload.ParseServiceKey(name); ok && m.routes[key] != nil {
+	key, ok := workload.ParseServiceKey(name)
+	if !ok || m.routes[key] == nil {
+		key = workloadKey(name)
+	}
+	if m.routes[key] != nil {
 		delete(m.routes, key)
 		touched[key] = true
+		m.want("service " + name)
 	}
 }
 
@@ -139,10 +146,10 @@ func (m *Mesh) putPolicy(r xdsclient.Resource, touched changed) error {
 	if w := compiled.Warnings(); len(w) > 0 {
 		m.log.Warn("policy is not understood in full, and stricter for it", zap.String("policy", r.Name), zap.Strings("reasons", w))
 	}
-	if m.cfg.Want != nil {
-		if asked := p.GetExternalAuth().GetBackend().GetService(); asked != "" {
-			m.cfg.Want(asked)
-		}
+	if asked := p.GetExternalAuth().GetBackend().GetService(); asked != "" {
+		m.want("policy "+r.Name, asked)
+	} else {
+		m.want("policy " + r.Name)
 	}
 	m.policies[r.Name] = compiled
 	m.touch(r.Name, touched)
@@ -152,6 +159,7 @@ func (m *Mesh) putPolicy(r xdsclient.Resource, touched changed) error {
 func (m *Mesh) removePolicy(name string, touched changed) {
 	if m.policies[name] != nil {
 		delete(m.policies, name)
+		m.want("policy " + name)
 		m.touch(name, touched)
 	}
 }
