@@ -232,7 +232,10 @@ func TestApplicationsWithTLS(t *testing.T) {
 			return r.Status == 503 && r.Flag == "UF" && r.Err != nil && strings.Contains(r.Err.Error(), "not for example.org")
 		})
 		// A server that does not speak TLS.
+		w = newWorld(t)
 		w.service("web", protocol, named(t, "plain"))
+		w.routes()
+		w.destine("web", &api.Destination{Settings: &api.DestinationSettings{Tls: &api.Tls{Insecure: true}}})
 		if r, body := get(t, c, w.url); r.StatusCode != 503 {
 			t.Errorf("plain: %d %q", r.StatusCode, body)
 		}
