@@ -38,7 +38,7 @@ var layers = []struct {
 	}},
 	{5, []string{
 		"ztunnel/app", "waypoint/app", "istiod-lite/app",
-		"meshctl/check", "meshctl/cli", "meshctl/explain", "meshctl/install", "meshctl/kube", "meshctl/membership", "meshctl/mesh",
+		"meshctl/check", "meshctl/cli", "meshctl/explain", "meshctl/install", "meshctl/kube", "meshctl/membership", "meshctl/mesh", "meshctl/waypoint",
 		"meshctl/local/...", "internal/kubetest", "e2e/bench/report",
 	}},
 	{6, []string{
