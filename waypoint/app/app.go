@@ -117,7 +117,7 @@ func build(cfg config.Config, log *zap.Logger, levels *logging.Levels) (*waypoin
 	w.lease = w.certs.Acquire(id)
 	budget := hbone.NewBudget(windowBudgetBytes)
 	w.dialer = tunnel.NewDialer(tunnel.Config{SVID: w.lease, Bundles: w.lease, Budget: budget, ConnectTimeout: cfg.ConnectTimeout})
-	w.keys = jwt.NewKeys(jwt.Config{Fetcher: jwt.NewHTTPFetcher(nil), Log: log.Named("jwt")})
+	w.keys = jwt.NewKeys(jwt.Config{Fetcher: jwt.NewHTTPFetcher(w.dialIssuer), Log: log.Named("jwt")})
 	w.limiter = w.newLimiter()
 	w.mesh = mesh.New(mesh.Config{
 		Keys: w.keys, Limiter: w.limiter,

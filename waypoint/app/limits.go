@@ -3,6 +3,8 @@ package app
 import "time"
 
 const (
+	// issuerAttempts is how many endpoints of a service are tried for an issuer's keys.
+	issuerAttempts = 3
 	// windowBudgetBytes bounds what the receive windows of all tunnels may grow by
 	// together: applications and clients that stop reading must not cost more.
 	windowBudgetBytes = 64 << 20

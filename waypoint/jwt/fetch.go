@@ -35,7 +35,7 @@ type HTTPFetcher struct{ client *http.Client }
 // URL, and must reach neither the waypoint's own ports nor a cloud's metadata.
 func NewHTTPFetcher(dial func(ctx context.Context, network, address string) (net.Conn, error)) *HTTPFetcher {
 	if dial == nil {
-		dial = (&net.Dialer{Control: guard}).DialContext
+		dial = Dial
 	}
 	return &HTTPFetcher{client: &http.Client{
 		// Keys are fetched every few minutes: nothing is worth keeping in between.
@@ -50,6 +50,11 @@ func NewHTTPFetcher(dial func(ctx context.Context, network, address string) (net
 			return nil
 		},
 	}}
+}
+
+// Dial connects directly, and not to addresses of this machine or its link.
+func Dial(ctx context.Context, network, address string) (net.Conn, error) {
+	return (&net.Dialer{Control: guard}).DialContext(ctx, network, address)
 }
 
 var errGuarded = errors.New("addresses of this machine and its link are not fetched from")

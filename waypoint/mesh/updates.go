@@ -193,6 +193,7 @@ func (m *Mesh) putAuthentication(r xdsclient.Resource, touched changed) error {
 	if old := m.authentications[r.Name]; old != nil {
 		old.Close()
 	}
+	m.want("authentication "+r.Name, issuers(&a)...)
 	m.authentications[r.Name] = compiled
 	m.touchAuthentication(r.Name, touched)
 	return nil
@@ -200,6 +201,7 @@ func (m *Mesh) putAuthentication(r xdsclient.Resource, touched changed) error {
 
 func (m *Mesh) removeAuthentication(name string, touched changed) {
 	if old := m.authentications[name]; old != nil {
+		m.want("authentication " + name)
 		old.Close()
 		delete(m.authentications, name)
 		m.touchAuthentication(name, touched)
