@@ -13,6 +13,9 @@ type Service struct {
 	Namespace, Hostname string
 	// Name of the object, for metrics.
 	Name string
+	// Workload is the UID of the workload that this is about instead of a service, whose
+	// Namespace, Hostname and Name are empty then.
+	Workload string
 	// Policies and Authentications name the resources that apply to all traffic.
 	Policies, Authentications []string
 	// RateLimits names those that apply to all requests.
@@ -39,13 +42,17 @@ type Port struct {
 // carried out, or that this version does not understand, becomes the fault of its
 // match, rule or backend, and spoils nothing else.
 func Compile(s *api.Service) (*Service, error) {
-	if s.GetNamespace() == "" || s.GetHostname() == "" {
+	switch {
+	case s.GetWorkload() != "" && s.GetHostname() != "":
+		return nil, errors.New("a service and a workload at once")
+	case s.GetWorkload() == "" && (s.GetNamespace() == "" || s.GetHostname() == ""):
 		return nil, errors.New("service without a namespace or a hostname")
 	}
 	out := &Service{
 		Namespace:       s.GetNamespace(),
 		Hostname:        s.GetHostname(),
 		Name:            s.GetName(),
+		Workload:        s.GetWorkload(),
 		Policies:        s.GetPolicies(),
 		Authentications: s.GetAuthentications(),
 		RateLimits:      s.GetRateLimits(),
@@ -95,8 +102,14 @@ func compilePort(p *api.Port) (*Port, error) {
 	return out, nil
 }
 
-// Port returns the port of that number, nil when the service has none.
-func (s *Service) Port(number uint16) *Port { return s.ports[number] }
+// Port returns the port of that number, nil when the service has none. A workload has
+// all of them: those that nothing is said about carry bytes.
+func (s *Service) Port(number uint16) *Port {
+	if p := s.ports[number]; p != nil || s.Workload == "" {
+		return p
+	}
+	return &Port{Number: number, Protocol: api.Protocol_UNKNOWN}
+}
 
 // Kind is what a decision came to.
 type Kind uint8
