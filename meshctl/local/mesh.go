@@ -141,6 +141,11 @@ func (m *Mesh) Admin(ctx context.Context, method, node, component, page string) 
 	return m.ask(ctx, method, "/v1/nodes/"+node+"/"+component+page)
 }
 
+// WaypointAdmin is Admin for a waypoint's pod.
+func (m *Mesh) WaypointAdmin(ctx context.Context, method, namespace, pod, page string) ([]byte, error) {
+	return m.ask(ctx, method, "/v1/waypoints/"+namespace+"/"+pod+page)
+}
+
 func (m *Mesh) get(ctx context.Context, path string) ([]byte, error) {
 	return m.ask(ctx, http.MethodGet, path)
 }

@@ -38,7 +38,7 @@ const (
 
 // The loopback ports of the components' admin interfaces; the agent has its pages
 // beside its metrics.
-var adminPorts = map[string]uint16{Ztunnel: 15000, Istiod: 15000, Agent: 15019}
+var adminPorts = map[string]uint16{Ztunnel: 15000, Istiod: 15000, Agent: 15019, Waypoint: 15000}
 
 // Local implements Mesh.
 func (*Cluster) Local() bool { return false }
@@ -56,7 +56,11 @@ func (c *Cluster) String() string {
 
 // Components implements Mesh.
 func (c *Cluster) Components(ctx context.Context, kind string) ([]*Component, error) {
-	pods, err := c.list(ctx, c.System, "app="+kind)
+	namespace, selector := c.System, "app="+kind
+	if kind == Waypoint {
+		namespace, selector = "", gatewayManaged
+	}
+	pods, err := c.list(ctx, namespace, selector)
 	if err != nil {
 		return nil, err
 	}
@@ -64,6 +68,9 @@ func (c *Cluster) Components(ctx context.Context, kind string) ([]*Component, er
 	for i := range pods {
 		p := &pods[i]
 		x := &Component{Kind: kind, Name: p.Name, Node: p.Spec.NodeName}
+		if kind == Waypoint {
+			x.Name, x.Gateway = p.Namespace+"/"+p.Name, p.Namespace+"/"+p.Labels[gatewayName]
+		}
 		x.Ready, x.Reason = readiness(p)
 		if len(p.Spec.Containers) > 0 {
 			x.Version = imageTag(p.Spec.Containers[0].Image)
@@ -73,7 +80,7 @@ func (c *Cluster) Components(ctx context.Context, kind string) ([]*Component, er
 		}
 		port := adminPorts[kind]
 		x.ask = func(ctx context.Context, method, path string) ([]byte, error) {
-			return c.ask(ctx, method, p.Name, port, path)
+			return c.ask(ctx, method, p.Namespace, p.Name, port, path)
 		}
 		out = append(out, x)
 	}
@@ -84,8 +91,8 @@ func (c *Cluster) Components(ctx context.Context, kind string) ([]*Component, er
 }
 
 // ask sends one request through a port-forward of its own.
-func (c *Cluster) ask(ctx context.Context, method, pod string, port uint16, path string) ([]byte, error) {
-	client := c.Client.PodHTTP(c.System, pod, port)
+func (c *Cluster) ask(ctx context.Context, method, namespace, pod string, port uint16, path string) ([]byte, error) {
+	client := c.Client.PodHTTP(namespace, pod, port)
 	defer client.CloseIdleConnections()
 	req, err := http.NewRequestWithContext(ctx, method, fmt.Sprintf("http://localhost:%d%s", port, path), nil)
 	if err != nil {

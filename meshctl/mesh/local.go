@@ -26,6 +26,9 @@ func (l *localMesh) Components(ctx context.Context, kind string) ([]*Component, 
 	if err != nil {
 		return nil, err
 	}
+	if kind == Waypoint {
+		return l.waypoints(st), nil
+	}
 	var out []*Component
 	add := func(node string, c control.Component) {
 		x := &Component{Kind: kind, Name: c.Name, Node: node, Version: st.Version, Ready: c.State == "ready", Reason: c.Reason, Restarts: c.Restarts}

@@ -12,6 +12,8 @@ const (
 	Ztunnel = "ztunnel"
 	Istiod  = "istiod"
 	Agent   = "tulle-agent"
+	// Waypoint proxies run anywhere, in any number: their names are NAMESPACE/POD.
+	Waypoint = "waypoint"
 )
 
 // Mesh is one running mesh.
@@ -23,7 +25,7 @@ type Mesh interface {
 	// Namespace is where names without one are looked for; empty where a name that
 	// only one pod has is enough.
 	Namespace() string
-	// Components lists the instances of Ztunnel, Istiod or Agent by node and name,
+	// Components lists the instances of Ztunnel, Istiod, Agent or Waypoint by node and name,
 	// those that do not run included. None at all is no error.
 	Components(ctx context.Context, kind string) ([]*Component, error)
 	// Pods lists the pods of a namespace by name; empty is every namespace.
@@ -78,6 +80,8 @@ type Component struct {
 	// Reason says why it is not ready.
 	Reason   string
 	Restarts int
+	// Gateway of a waypoint, NAMESPACE/NAME.
+	Gateway string
 
 	ask func(ctx context.Context, method, path string) ([]byte, error)
 }

@@ -21,6 +21,8 @@ const (
 	// leaseInterval is how often demand is told to the control plane, which thinks shares
 	// over as often.
 	leaseInterval = 250 * time.Millisecond
+	// maxKeysShown bounds the keys of a rule that are shown at once.
+	maxKeysShown = 10_000
 	// dialAttempts is how many endpoints of a backend of rate limits are tried: one that
 	// is just going away must not matter.
 	dialAttempts = 3

@@ -24,6 +24,7 @@ func (w *waypoint) pages(srv *admin.Server) {
 	srv.Handle("GET /clusters", "endpoints of the backends in use, ?format=json", http.HandlerFunc(w.clusters))
 	srv.Handle("GET /top", "services and routes summed up since the start, as JSON", http.HandlerFunc(w.top))
 	srv.Handle("GET /tap", "requests as they end, one JSON object a line; filters: service, route, method, path, status, source, policy, limit, min-latency, decision", http.HandlerFunc(w.tap))
+	srv.Handle("GET /ratelimits", "rate limits with their live counters, as JSON: ?policy=&rule=&keys=", http.HandlerFunc(w.rateLimits))
 	srv.Handle("GET /explain/request", "what would become of a request: ?service=&port=&method=&path=&authority=&header=k:v&from=ns/account", http.HandlerFunc(w.explainRequest))
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"strconv"
 	"strings"
 
@@ -83,4 +84,19 @@ func (w *waypoint) leases(ctx context.Context) error {
 		context.AfterFunc(ctx, func() { _ = conn.Close() })
 		return apilease.NewLeasesClient(conn).Share(ctx, grpc.PerRPCCredentials(caclient.TokenFile{Path: w.cfg.TokenFile}))
 	})
+}
+
+// rateLimits shows what the limiter counts.
+func (w *waypoint) rateLimits(rw http.ResponseWriter, r *http.Request) {
+	q := r.URL.Query()
+	f := ratelimit.Filter{Policy: q.Get("policy"), Rule: q.Get("rule")}
+	if text := q.Get("keys"); text != "" {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 1 || n > maxKeysShown {
+			http.Error(rw, fmt.Sprintf("keys: %q is not a number from 1 to %d", text, maxKeysShown), http.StatusBadRequest)
+			return
+		}
+		f.Keys = n
+	}
+	writeJSON(rw, w.limiter.Status(f))
 }

@@ -69,6 +69,8 @@ type Pod struct {
 	Mesh string `json:"mesh"`
 	// Identity is its SPIFFE ID when it is in the mesh.
 	Identity string `json:"identity,omitempty"`
+	// Waypoint is the name of the Gateway whose waypoint it runs, if it does.
+	Waypoint string `json:"waypoint,omitempty"`
 	// OlderConnections began before the pod was in the mesh and go on in
 	// plaintext.
 	OlderConnections int         `json:"olderConnections"`

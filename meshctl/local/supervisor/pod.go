@@ -14,6 +14,7 @@ import (
 	"github.com/tulle-mesh/tulle/internal/backoff"
 	"github.com/tulle-mesh/tulle/internal/netns"
 	"github.com/tulle-mesh/tulle/meshctl/local/control"
+	"github.com/tulle-mesh/tulle/meshctl/local/manifest"
 	"github.com/tulle-mesh/tulle/meshctl/local/network"
 	"github.com/tulle-mesh/tulle/meshctl/local/plan"
 )
@@ -349,6 +350,9 @@ func (p *pod) status() control.Pod {
 	}
 	if mesh == meshIn {
 		out.Identity = fmt.Sprintf("spiffe://%s/ns/%s/sa/%s", p.s.settings.TrustDomain, planned.Namespace, planned.ServiceAccount)
+	}
+	if isWaypoint(planned) {
+		out.Waypoint = planned.Object.Labels[manifest.LabelGateway]
 	}
 	for _, c := range p.containers {
 		out.Containers = append(out.Containers, c.status())

@@ -14,6 +14,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/tulle-mesh/tulle/internal/netns"
 	"github.com/tulle-mesh/tulle/meshctl/local/control"
 )
 
@@ -86,6 +87,8 @@ func (s *Supervisor) handler() http.Handler {
 		events.send(control.Event{Done: true})
 		s.ending()
 	})
+	mux.HandleFunc("GET /v1/waypoints/{namespace}/{pod}/{path...}", s.forwardWaypoint)
+	mux.HandleFunc("POST /v1/waypoints/{namespace}/{pod}/{path...}", s.forwardWaypoint)
 	mux.HandleFunc("GET /v1/nodes/{node}/{component}/{path...}", s.forward)
 	mux.HandleFunc("POST /v1/nodes/{node}/{component}/{path...}", s.forward)
 	return mux
@@ -109,6 +112,11 @@ func (s *Supervisor) forward(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, fmt.Sprintf("no component %q there", r.PathValue("component")), http.StatusBadGateway)
 		return
 	}
+	pass(w, r, ns, port)
+}
+
+// pass asks the HTTP interface at a port of a namespace's own host.
+func pass(w http.ResponseWriter, r *http.Request, ns *netns.NS, port int) {
 	url := fmt.Sprintf("http://127.0.0.1:%d/%s?%s", port, r.PathValue("path"), r.URL.RawQuery)
 	req, err := http.NewRequestWithContext(r.Context(), r.Method, url, nil)
 	if err != nil {

@@ -3,6 +3,7 @@ package supervisor
 import (
 	"fmt"
 	"net"
+	"net/http"
 	"path/filepath"
 
 	"github.com/tulle-mesh/tulle/meshctl/local/manifest"
@@ -26,4 +27,20 @@ func (s *Supervisor) waypointEnv(p *plan.Pod) []string {
 		"TRUST_DOMAIN=" + s.settings.TrustDomain,
 	}
 	return env
+}
+
+// portWaypointAdmin is a waypoint's own HTTP interface, inside its pod.
+const portWaypointAdmin = 15000
+
+// forwardWaypoint asks a waypoint, as forward does other components.
+func (s *Supervisor) forwardWaypoint(w http.ResponseWriter, r *http.Request) {
+	key := plan.PodKey{Namespace: r.PathValue("namespace"), Name: r.PathValue("pod")}
+	s.mu.Lock()
+	p := s.pods[key]
+	s.mu.Unlock()
+	if p == nil || !isWaypoint(p.current()) {
+		http.Error(w, fmt.Sprintf("no waypoint %s/%s", key.Namespace, key.Name), http.StatusBadGateway)
+		return
+	}
+	pass(w, r, p.ns, portWaypointAdmin)
 }

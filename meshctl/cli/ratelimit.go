@@ -1,0 +1,347 @@
+package cli
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tulle-mesh/tulle/meshctl/mesh"
+)
+
+// rateLimits is what a waypoint says of its rate limits (waypoint/ratelimit.Status).
+type rateLimits struct {
+	Keys    int             `json:"keys"`
+	MaxKeys int             `json:"maxKeys"`
+	Rules   []rateLimitRule `json:"rules"`
+}
+
+type rateLimitRule struct {
+	Policy  string `json:"policy"`
+	Rule    string `json:"rule"`
+	Backend string `json:"backend"`
+	Shadow  bool   `json:"shadow,omitempty"`
+	Fault   string `json:"fault,omitempty"`
+	Limits  []struct {
+		Requests uint64 `json:"requests"`
+		Per      string `json:"per"`
+		Burst    uint64 `json:"burst"`
+	} `json:"limits,omitempty"`
+	Parts     []string `json:"parts,omitempty"`
+	Share     uint32   `json:"share,omitempty"`
+	Decisions struct {
+		Allowed       uint64 `json:"allowed"`
+		Limited       uint64 `json:"limited"`
+		ShadowLimited uint64 `json:"shadowLimited,omitempty"`
+		FailedOpen    uint64 `json:"failedOpen,omitempty"`
+		FailedClosed  uint64 `json:"failedClosed,omitempty"`
+	} `json:"decisions"`
+	Keys []rateLimitKey `json:"keys,omitempty"`
+}
+
+type rateLimitKey struct {
+	Key       []string  `json:"key"`
+	Allowed   uint64    `json:"allowed"`
+	Limited   uint64    `json:"limited"`
+	Share     uint32    `json:"share,omitempty"`
+	Remaining []uint64  `json:"remaining"`
+	Reset     []float64 `json:"reset"`
+}
+
+// waypointLimits is what one waypoint's pod says, as -o json prints it.
+type waypointLimits struct {
+	Waypoint string `json:"waypoint"`
+	Gateway  string `json:"gateway"`
+	rateLimits
+}
+
+func newRateLimit(s *streams) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "ratelimit",
+		Aliases: []string{"ratelimits", "rl"},
+		Short:   "See the rate limits that waypoints keep",
+		Args:    noSuchCommand,
+		RunE:    help,
+	}
+	t := newTarget(s, cmd)
+	cmd.AddCommand(newRateLimitList(s, t), newRateLimitStatus(s, t))
+	return cmd
+}
+
+// askLimits asks all waypoints, or those of one Gateway.
+func askLimits(ctx context.Context, t *targetFlags, gateway string, query url.Values) ([]waypointLimits, error) {
+	m, err := t.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	all, err := m.Components(ctx, mesh.Waypoint)
+	if err != nil {
+		return nil, err
+	}
+	all = slices.DeleteFunc(all, func(c *mesh.Component) bool {
+		return gateway != "" && c.Gateway != gateway && !strings.HasSuffix(c.Gateway, "/"+gateway)
+	})
+	if len(all) == 0 {
+		if gateway != "" {
+			return nil, fmt.Errorf("%s runs no waypoint of a Gateway %s", m, gateway)
+		}
+		return nil, fmt.Errorf("%s runs no waypoints, which alone keep rate limits", m)
+	}
+	answers, errs := mesh.Each(ctx, all, func(ctx context.Context, c *mesh.Component) (waypointLimits, error) {
+		out := waypointLimits{Waypoint: c.Name, Gateway: c.Gateway}
+		body, err := c.Get(ctx, "/ratelimits?"+query.Encode())
+		if err != nil {
+			return out, err
+		}
+		if err := json.Unmarshal(body, &out.rateLimits); err != nil {
+			return out, fmt.Errorf("%s answers something else: %w", c, err)
+		}
+		return out, nil
+	})
+	var out []waypointLimits
+	for i, a := range answers {
+		if errs[i] == nil {
+			out = append(out, a)
+		}
+	}
+	return out, errors.Join(errs...)
+}
+
+// rateLimitQuery reads POLICY or NAMESPACE/POLICY or NAMESPACE/POLICY/RULE.
+func rateLimitQuery(args []string, namespace string) (url.Values, error) {
+	q := url.Values{}
+	if len(args) == 0 {
+		if namespace != "" {
+			q.Set("policy", namespace+"/")
+		}
+		return q, nil
+	}
+	parts := strings.Split(args[0], "/")
+	switch {
+	case slices.Contains(parts, "") || len(parts) > 3 || len(parts) == 1 && namespace == "":
+		return nil, fmt.Errorf("%q is not NAMESPACE/POLICY or NAMESPACE/POLICY/RULE (or POLICY with -n)", args[0])
+	case len(parts) == 1:
+		parts = append([]string{namespace}, parts...)
+	}
+	q.Set("policy", parts[0]+"/"+parts[1])
+	if len(parts) == 3 {
+		q.Set("rule", parts[2])
+	}
+	return q, nil
+}
+
+// listedLimit is one rule with what all waypoints count together.
+type listedLimit struct {
+	Policy    string   `json:"policy"`
+	Rule      string   `json:"rule"`
+	Backend   string   `json:"backend"`
+	Limits    []string `json:"limits"`
+	Key       []string `json:"key"`
+	Shadow    bool     `json:"shadow"`
+	Fault     string   `json:"fault,omitempty"`
+	Waypoints int      `json:"waypoints"`
+	Keys      int      `json:"keys"`
+	Allowed   uint64   `json:"allowed"`
+	Limited   uint64   `json:"limited"`
+	// ShadowLimited and Failed are those that passed, or not, for other reasons.
+	ShadowLimited uint64 `json:"shadowLimited"`
+	Failed        uint64 `json:"failed"`
+}
+
+func newRateLimitList(s *streams, t *targetFlags) *cobra.Command {
+	var namespace, gateway string
+	output := outputFlag("table")
+	cmd := &cobra.Command{
+		Use:     "list [NAMESPACE/POLICY]",
+		Aliases: []string{"ls"},
+		Short:   "List the rules of rate limits in force, with what they decided",
+		Args:    cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			q, err := rateLimitQuery(args, namespace)
+			if err != nil {
+				return err
+			}
+			q.Set("keys", "1000")
+			answers, failed := askLimits(cmd.Context(), t, gateway, q)
+			if len(answers) == 0 {
+				return failed
+			}
+			list := sumLimits(answers)
+			err = output.print(s.out, list, func() { printLimits(s, list, output.wide()) })
+			return cmp.Or(failed, err)
+		},
+	}
+	limitFlags(cmd, &namespace, &gateway)
+	cmd.Flags().VarP(&output, "output", "o", outputUsage)
+	return cmd
+}
+
+func limitFlags(cmd *cobra.Command, namespace, gateway *string) {
+	cmd.Flags().StringVarP(namespace, "namespace", "n", "", "policies of this namespace only")
+	cmd.Flags().StringVar(gateway, "waypoint", "", "waypoints of this Gateway only, NAME or NAMESPACE/NAME")
+}
+
+// sumLimits adds up what the waypoints say of each rule.
+func sumLimits(answers []waypointLimits) []listedLimit {
+	out := []listedLimit{}
+	keys := map[string]map[string]bool{}
+	for _, a := range answers {
+		for _, r := range a.Rules {
+			i := slices.IndexFunc(out, func(l listedLimit) bool { return l.Policy == r.Policy && l.Rule == r.Rule })
+			if i < 0 {
+				i = len(out)
+				l := listedLimit{Policy: r.Policy, Rule: r.Rule, Backend: r.Backend, Key: r.Parts, Shadow: r.Shadow, Fault: r.Fault, Limits: []string{}}
+				for _, x := range r.Limits {
+					l.Limits = append(l.Limits, limitText(x.Requests, x.Per, x.Burst))
+				}
+				out = append(out, l)
+				keys[r.Policy+"/"+r.Rule] = map[string]bool{}
+			}
+			l := &out[i]
+			l.Waypoints++
+			l.Allowed += r.Decisions.Allowed
+			l.Limited += r.Decisions.Limited
+			l.ShadowLimited += r.Decisions.ShadowLimited
+			l.Failed += r.Decisions.FailedOpen + r.Decisions.FailedClosed
+			for _, k := range r.Keys {
+				keys[r.Policy+"/"+r.Rule][strings.Join(k.Key, "\x00")] = true
+			}
+			l.Keys = len(keys[r.Policy+"/"+r.Rule])
+		}
+	}
+	slices.SortFunc(out, func(a, b listedLimit) int {
+		return cmp.Or(cmp.Compare(a.Policy, b.Policy), cmp.Compare(a.Rule, b.Rule))
+	})
+	return out
+}
+
+// limitText is "100/1m", with "+200" for another burst.
+func limitText(requests uint64, per string, burst uint64) string {
+	if d, err := time.ParseDuration(per); err == nil {
+		per = strings.TrimSuffix(strings.TrimSuffix(d.String(), "0s"), "0m")
+		if per == "" || strings.HasSuffix(per, "m") && d < time.Minute {
+			per = d.String()
+		}
+	}
+	text := fmt.Sprintf("%d/%s", requests, per)
+	if burst != requests {
+		text += fmt.Sprintf("+%d", burst)
+	}
+	return text
+}
+
+func printLimits(s *streams, list []listedLimit, wide bool) {
+	if len(list) == 0 {
+		fmt.Fprintln(s.out, "no rate limits in force: no RateLimitPolicy is attached to what a waypoint serves")
+		return
+	}
+	head := []string{"POLICY", "RULE", "LIMITS", "KEY", "BACKEND", "KEYS", "ALLOWED", "LIMITED"}
+	if wide {
+		head = append(head, "SHADOW", "FAILED", "WAYPOINTS")
+	}
+	rows := [][]string{head}
+	for _, l := range list {
+		limits, backend := strings.Join(l.Limits, ","), l.Backend
+		if l.Fault != "" {
+			limits, backend = "not counted: "+l.Fault, ""
+		}
+		if l.Shadow {
+			backend += " (shadow)"
+		}
+		limited := l.Limited
+		if l.Shadow && !wide {
+			limited += l.ShadowLimited
+		}
+		row := []string{l.Policy, l.Rule, limits, strings.Join(l.Key, ","), backend, strconv.Itoa(l.Keys), strconv.FormatUint(l.Allowed, 10), strconv.FormatUint(limited, 10)}
+		if wide {
+			row = append(row, strconv.FormatUint(l.ShadowLimited, 10), strconv.FormatUint(l.Failed, 10), strconv.Itoa(l.Waypoints))
+		}
+		rows = append(rows, row)
+	}
+	table(s.out, rows)
+}
+
+func newRateLimitStatus(s *streams, t *targetFlags) *cobra.Command {
+	var (
+		namespace, gateway string
+		most               int
+	)
+	output := outputFlag("table")
+	cmd := &cobra.Command{
+		Use:   "status [NAMESPACE/POLICY[/RULE]]",
+		Short: "Show live counters for each key, as each waypoint counts them",
+		Args:  cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			q, err := rateLimitQuery(args, namespace)
+			if err != nil {
+				return err
+			}
+			if most < 1 {
+				return fmt.Errorf("--keys: %d is not a positive number", most)
+			}
+			q.Set("keys", strconv.Itoa(most))
+			answers, failed := askLimits(cmd.Context(), t, gateway, q)
+			if len(answers) == 0 {
+				return failed
+			}
+			err = output.print(s.out, answers, func() { printKeys(s, answers) })
+			return cmp.Or(failed, err)
+		},
+	}
+	limitFlags(cmd, &namespace, &gateway)
+	cmd.Flags().IntVar(&most, "keys", 20, "keys of each rule at most, the most limited first")
+	cmd.Flags().VarP(&output, "output", "o", outputUsage)
+	return cmd
+}
+
+// printKeys prints a line for each key that is counted in a waypoint; of rules that a
+// backend counts, one for the rule.
+func printKeys(s *streams, answers []waypointLimits) {
+	rows := [][]string{{"POLICY", "RULE", "KEY", "REMAINING", "RESET", "SHARE", "ALLOWED", "LIMITED", "WAYPOINT"}}
+	for _, a := range answers {
+		for _, r := range a.Rules {
+			if len(r.Keys) == 0 {
+				note := "(none yet)"
+				switch r.Backend {
+				case "redis", "rateLimitService":
+					note = "(counted by " + r.Backend + ")"
+				case "":
+					note = "(not counted: " + r.Fault + ")"
+				}
+				rows = append(rows, []string{r.Policy, r.Rule, note, "", "", "", strconv.FormatUint(r.Decisions.Allowed, 10), strconv.FormatUint(r.Decisions.Limited, 10), a.Waypoint})
+			}
+			for _, k := range r.Keys {
+				key := strings.Join(k.Key, ",")
+				if len(k.Key) == 0 {
+					key = "(all)"
+				}
+				var remaining, reset []string
+				for i := range k.Remaining {
+					remaining = append(remaining, strconv.FormatUint(k.Remaining[i], 10))
+				}
+				for i := range k.Reset {
+					reset = append(reset, strconv.FormatFloat(k.Reset[i], 'f', 1, 64)+"s")
+				}
+				share := ""
+				if k.Share > 0 {
+					share = fmt.Sprintf("%d%%", (k.Share*100+32768)>>16)
+				}
+				rows = append(rows, []string{r.Policy, r.Rule, key, strings.Join(remaining, ","), strings.Join(reset, ","), share,
+					strconv.FormatUint(k.Allowed, 10), strconv.FormatUint(k.Limited, 10), a.Waypoint})
+			}
+		}
+	}
+	if len(rows) == 1 {
+		fmt.Fprintln(s.out, "no rate limits in force: no RateLimitPolicy is attached to what a waypoint serves")
+		return
+	}
+	table(s.out, rows)
+}
