@@ -11,13 +11,17 @@ import (
 	"google.golang.org/protobuf/proto"
 	networkingv1 "istio.io/api/networking/v1"
 	securityv1 "istio.io/api/security/v1"
+	telemetryv1 "istio.io/api/telemetry/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+	gatewayxv1alpha1 "sigs.k8s.io/gateway-api/apisx/v1alpha1"
 	strictjson "sigs.k8s.io/json"
+
+	policyv1alpha1 "github.com/tulle-mesh/tulle/api/policy/v1alpha1"
 )
 
 type deployment = appsv1.Deployment
@@ -38,14 +42,25 @@ var kinds = []kind{
 	{name: "Deployment", apiVersions: []string{"apps/v1"}, value: func() any { return &deployment{} }, check: checkDeployment},
 	{name: "Service", apiVersions: []string{"v1"}, value: func() any { return &corev1.Service{} }, check: checkService},
 	{name: "ServiceAccount", apiVersions: []string{"v1"}, value: func() any { return &corev1.ServiceAccount{} }},
+	{name: "ConfigMap", apiVersions: []string{"v1"}, value: func() any { return &corev1.ConfigMap{} }},
 	{name: "EndpointSlice", apiVersions: []string{"discovery.k8s.io/v1"}, value: func() any { return &discoveryv1.EndpointSlice{} }},
 	{name: "Gateway", apiVersions: []string{"gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1beta1"}, value: func() any { return &gatewayv1.Gateway{} }},
 	{name: "HTTPRoute", apiVersions: []string{"gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1beta1"}, value: func() any { return &gatewayv1.HTTPRoute{} }},
 	{name: "GRPCRoute", apiVersions: []string{"gateway.networking.k8s.io/v1"}, value: func() any { return &gatewayv1.GRPCRoute{} }},
+	{name: "TCPRoute", apiVersions: []string{"gateway.networking.k8s.io/v1"}, value: func() any { return &gatewayv1.TCPRoute{} }},
+	{name: "TLSRoute", apiVersions: []string{"gateway.networking.k8s.io/v1"}, value: func() any { return &gatewayv1.TLSRoute{} }},
+	{name: "BackendTLSPolicy", apiVersions: []string{"gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1alpha3"}, value: func() any { return &gatewayv1.BackendTLSPolicy{} }},
+	{name: "XBackendTrafficPolicy", apiVersions: []string{"gateway.networking.x-k8s.io/v1alpha1"}, value: func() any { return &gatewayxv1alpha1.XBackendTrafficPolicy{} }},
 	{name: "ReferenceGrant", apiVersions: []string{"gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1beta1"}, value: func() any { return &gatewayv1.ReferenceGrant{} }},
 	{name: "AuthorizationPolicy", apiVersions: []string{"security.istio.io/v1", "security.istio.io/v1beta1"}, value: func() any { return &securityv1.AuthorizationPolicy{} }},
 	{name: "PeerAuthentication", apiVersions: []string{"security.istio.io/v1", "security.istio.io/v1beta1"}, value: func() any { return &securityv1.PeerAuthentication{} }},
 	{name: "RequestAuthentication", apiVersions: []string{"security.istio.io/v1", "security.istio.io/v1beta1"}, value: func() any { return &securityv1.RequestAuthentication{} }},
+	{name: "Telemetry", apiVersions: []string{"telemetry.istio.io/v1", "telemetry.istio.io/v1alpha1"}, value: func() any { return &telemetryv1.Telemetry{} }},
+	{name: "FaultPolicy", apiVersions: []string{"policy.tulle.dev/v1alpha1"}, value: func() any { return &policyv1alpha1.FaultPolicy{} }},
+	{name: "BackendPolicy", apiVersions: []string{"policy.tulle.dev/v1alpha1"}, value: func() any { return &policyv1alpha1.BackendPolicy{} }},
+	{name: "RateLimitPolicy", apiVersions: []string{"policy.tulle.dev/v1alpha1"}, value: func() any { return &policyv1alpha1.RateLimitPolicy{} }},
+	{name: "DestinationRule", apiVersions: []string{"networking.istio.io/v1", "networking.istio.io/v1beta1", "networking.istio.io/v1alpha3"}, value: func() any { return &networkingv1.DestinationRule{} }},
+	{name: "VirtualService", apiVersions: []string{"networking.istio.io/v1", "networking.istio.io/v1beta1", "networking.istio.io/v1alpha3"}, value: func() any { return &networkingv1.VirtualService{} }},
 	{name: "ServiceEntry", apiVersions: []string{"networking.istio.io/v1", "networking.istio.io/v1beta1", "networking.istio.io/v1alpha3"}, value: func() any { return &networkingv1.ServiceEntry{} }},
 	{name: "WorkloadEntry", apiVersions: []string{"networking.istio.io/v1", "networking.istio.io/v1beta1", "networking.istio.io/v1alpha3"}, value: func() any { return &networkingv1.WorkloadEntry{} }},
 }

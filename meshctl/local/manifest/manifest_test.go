@@ -42,7 +42,7 @@ func TestMistakesNameFileDocumentObjectAndField(t *testing.T) {
 		"host network":          {pod("  hostNetwork: true\n"), []string{"spec.hostNetwork"}},
 		"undeclared namespace":  {"apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: web, namespace: nowhere}\n", []string{"ServiceAccount nowhere/web", "metadata.namespace", "add a Namespace object"}},
 		"undeclared account":    {pod("  serviceAccountName: who\n"), []string{"spec.serviceAccountName", `"who"`, "add a ServiceAccount"}},
-		"unknown kind":          {"apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\n", []string{"ConfigMap", "not supported", "Pod, Deployment"}},
+		"unknown kind":          {"apiVersion: v1\nkind: Secret\nmetadata: {name: c}\n", []string{"Secret", "not supported", "Pod, Deployment"}},
 		"wrong version":         {"apiVersion: v1\nkind: Deployment\nmetadata: {name: c}\n", []string{"Deployment", `use "apps/v1"`}},
 		"duplicate":             {pod("") + "---\napiVersion: v1\nkind: Pod\nmetadata: {name: web, namespace: shop}\nspec: {containers: [{name: a, command: [b]}]}\n", []string{"document 3", "Pod shop/web", "already defined in", "document 2"}},
 		"duplicate key":         {"apiVersion: v1\nkind: Namespace\nmetadata: {name: a}\nkind: Namespace\n", []string{"document 1", "kind"}},
