@@ -74,9 +74,9 @@ func (e *exchange) mirror(rule *route.Rule) {
 		}
 		r := e.r.Clone()
 		e.outgoing(&m.Backend, r)
-		bytes, trailer, log := e.body.bytes, e.body.trailer, e.f.log
-		if !e.f.shadows.run(func(ctx context.Context) {
-			if err := e.f.shadow(ctx, key, &m.Backend, r, bytes, trailer); err != nil {
+		bytes, trailer, f, log := e.body.bytes, e.body.trailer, e.f, e.f.log // and nothing of e, which ends before
+		if !f.shadows.run(func(ctx context.Context) {
+			if err := f.shadow(ctx, key, &m.Backend, r, bytes, trailer); err != nil {
 				log.Debug("mirrored request failed", zap.String("backend", m.Backend.Service), zap.Error(err))
 			}
 		}) {
