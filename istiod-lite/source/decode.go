@@ -11,6 +11,7 @@ import (
 	networking "istio.io/api/networking/v1alpha3"
 	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
+	telemetryv1 "istio.io/client-go/pkg/apis/telemetry/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	kjson "sigs.k8s.io/json"
 
@@ -68,6 +69,8 @@ func istioParts(obj metav1.Object) (meta *metav1.ObjectMeta, spec, status proto.
 		return &o.ObjectMeta, &o.Spec, &o.Status
 	case *securityv1.RequestAuthentication:
 		return &o.ObjectMeta, &o.Spec, &o.Status
+	case *telemetryv1.Telemetry:
+		return &o.ObjectMeta, &o.Spec, &o.Status
 	case *networkingv1.ServiceEntry:
 		return &o.ObjectMeta, &o.Spec, &o.Status
 	case *networkingv1.WorkloadEntry:
@@ -103,7 +106,7 @@ func Unmarshal(raw []byte, obj metav1.Object) (strict []error, err error) {
 	if len(strict) > 0 {
 		return strict, nil
 	}
-	if err := (protojson.UnmarshalOptions{}).Unmarshal(outer.Spec, spec); err != nil {
+	if err := (protojson.UnmarshalOptions{}).Unmarshal(seconds(outer.Spec, spec.ProtoReflect().Descriptor()), spec); err != nil {
 		text := strings.ReplaceAll(err.Error(), "\u00a0", " ") // protobuf varies its spaces on purpose
 		return nil, fmt.Errorf("spec: %s", strings.TrimSpace(strings.TrimPrefix(text, "proto:")))
 	}
@@ -142,7 +145,7 @@ func unmarshalServed(raw []byte, obj metav1.Object) []Fault {
 	for _, err := range checkFields(outer.Spec, spec.ProtoReflect().Descriptor()) {
 		faults = append(faults, Fault{Field: FieldOf(err), Message: err.Error()})
 	}
-	if err := lenient.Unmarshal(outer.Spec, spec); err != nil {
+	if err := lenient.Unmarshal(seconds(outer.Spec, spec.ProtoReflect().Descriptor()), spec); err != nil {
 		proto.Reset(spec)
 		if lenient.Unmarshal(onlySelector(outer.Spec), spec) != nil {
 			proto.Reset(spec)

@@ -29,7 +29,9 @@ func (b *Backends) faults(target source.Key, rule string) []*apiwaypoint.Filter 
 		}) || len(source.FaultPolicyFaults(p)) > 0 {
 			continue
 		}
-		out = append(out, &apiwaypoint.Filter{Kind: &apiwaypoint.Filter_Fault{Fault: fault(p)}})
+		if f := fault(p); f.Delay != nil || f.Abort != nil {
+			out = append(out, &apiwaypoint.Filter{Kind: &apiwaypoint.Filter_Fault{Fault: f}})
+		}
 	}
 	return out
 }
