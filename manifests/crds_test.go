@@ -28,7 +28,7 @@ func TestEveryDefinitionIsOne(t *testing.T) {
 	for _, want := range []string{
 		"gateways.gateway.networking.k8s.io", "gatewayclasses.gateway.networking.k8s.io", "httproutes.gateway.networking.k8s.io",
 		"grpcroutes.gateway.networking.k8s.io", "authorizationpolicies.security.istio.io", "peerauthentications.security.istio.io",
-		"requestauthentications.security.istio.io",
+		"requestauthentications.security.istio.io", "telemetries.telemetry.istio.io",
 		"serviceentries.networking.istio.io", "workloadentries.networking.istio.io", "destinationrules.networking.istio.io", "virtualservices.networking.istio.io",
 		"faultpolicies.policy.tulle.dev", "backendpolicies.policy.tulle.dev", "ratelimitpolicies.policy.tulle.dev",
 	} {

@@ -55,7 +55,7 @@ func TestRightsAreThoseThatTheBinariesUse(t *testing.T) {
 				"gateway.networking.k8s.io/gateways", "gateway.networking.k8s.io/gatewayclasses", "gateway.networking.k8s.io/httproutes",
 				"gateway.networking.k8s.io/grpcroutes", "gateway.networking.k8s.io/tcproutes", "gateway.networking.k8s.io/tlsroutes",
 				"gateway.networking.k8s.io/referencegrants", "security.istio.io/authorizationpolicies", "security.istio.io/peerauthentications",
-				"security.istio.io/requestauthentications", "configmaps",
+				"security.istio.io/requestauthentications", "telemetry.istio.io/telemetries", "configmaps",
 				"gateway.networking.k8s.io/backendtlspolicies", "gateway.networking.x-k8s.io/xbackendtrafficpolicies", "policy.tulle.dev/ratelimitpolicies",
 				"policy.tulle.dev/faultpolicies", "policy.tulle.dev/backendpolicies", "networking.istio.io/destinationrules", "networking.istio.io/virtualservices",
 				"networking.istio.io/serviceentries", "networking.istio.io/workloadentries", "apiextensions.k8s.io/customresourcedefinitions"),

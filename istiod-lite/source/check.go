@@ -8,6 +8,7 @@ import (
 
 	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
+	telemetryv1 "istio.io/client-go/pkg/apis/telemetry/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
@@ -76,6 +77,8 @@ func (c Checker) Check(obj metav1.Object) field.ErrorList {
 		return append(checkMeta(&o.ObjectMeta, true, apivalidation.NameIsDNSSubdomain), checkReferenceGrant(o)...)
 	case *policyv1alpha1.RateLimitPolicy:
 		return append(checkMeta(&o.ObjectMeta, true, apivalidation.NameIsDNSSubdomain), RateLimitFaults(o)...)
+	case *telemetryv1.Telemetry:
+		return append(checkMeta(&o.ObjectMeta, true, apivalidation.NameIsDNSSubdomain), c.checkTelemetry(o)...)
 	case *corev1.ConfigMap:
 		return checkMeta(&o.ObjectMeta, true, apivalidation.NameIsDNSSubdomain)
 	case *networkingv1.DestinationRule:
@@ -118,6 +121,8 @@ func (c Checker) checkServed(obj metav1.Object) field.ErrorList {
 		return checkWorkloadEntry(o)
 	case *policyv1alpha1.RateLimitPolicy:
 		return RateLimitFaults(o)
+	case *telemetryv1.Telemetry:
+		return c.checkTelemetry(o)
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package source
 import (
 	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
+	telemetryv1 "istio.io/client-go/pkg/apis/telemetry/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -106,6 +107,10 @@ func init() {
 			Kind{Class: Acted, Namespaced: true, New: func() metav1.Object { return new(securityv1.PeerAuthentication) }}
 		acted[schema.GroupVersionKind{Group: "security.istio.io", Version: version, Kind: "RequestAuthentication"}] =
 			Kind{Class: Acted, Namespaced: true, New: func() metav1.Object { return new(securityv1.RequestAuthentication) }}
+	}
+	for _, version := range []string{"v1", "v1alpha1"} {
+		acted[schema.GroupVersionKind{Group: "telemetry.istio.io", Version: version, Kind: "Telemetry"}] =
+			Kind{Class: Acted, Namespaced: true, New: func() metav1.Object { return new(telemetryv1.Telemetry) }}
 	}
 	acted[policyv1alpha1.SchemeGroupVersion.WithKind("RateLimitPolicy")] =
 		Kind{Class: Acted, Namespaced: true, New: func() metav1.Object { return new(policyv1alpha1.RateLimitPolicy) }}

@@ -53,6 +53,11 @@ const (
 	maxPolicyHeaders = 64
 	maxPriorities    = 64
 
+	// maxTelemetryParts bounds the entries of a list of a Telemetry, and maxTelemetryTags
+	// the tags of one: each costs something for every request.
+	maxTelemetryParts = 64
+	maxTelemetryTags  = 32
+
 	// maxHistory bounds the changes that a Store remembers, in changes: some
 	// seconds at a thousand a second. Who is further behind compares everything.
 	maxHistory = 8192

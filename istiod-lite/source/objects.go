@@ -8,6 +8,7 @@ import (
 
 	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
+	telemetryv1 "istio.io/client-go/pkg/apis/telemetry/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -52,6 +53,7 @@ type Objects struct {
 	FaultPolicies          map[Name]*policyv1alpha1.FaultPolicy
 	BackendPolicies        map[Name]*policyv1alpha1.BackendPolicy
 	RateLimitPolicies      map[Name]*policyv1alpha1.RateLimitPolicy
+	Telemetries            map[Name]*telemetryv1.Telemetry
 
 	placementOnce sync.Once
 	placement     placement
@@ -177,6 +179,7 @@ func newObjects() *Objects {
 		FaultPolicies:          map[Name]*policyv1alpha1.FaultPolicy{},
 		BackendPolicies:        map[Name]*policyv1alpha1.BackendPolicy{},
 		RateLimitPolicies:      map[Name]*policyv1alpha1.RateLimitPolicy{},
+		Telemetries:            map[Name]*telemetryv1.Telemetry{},
 	}
 }
 
@@ -237,6 +240,8 @@ func KeyOf(obj metav1.Object) Key {
 		kind = "BackendPolicy"
 	case *policyv1alpha1.RateLimitPolicy:
 		kind = "RateLimitPolicy"
+	case *telemetryv1.Telemetry:
+		kind = "Telemetry"
 	default:
 		panic(fmt.Sprintf("source: %T is no mesh object", obj))
 	}

@@ -98,8 +98,8 @@ func (o *Objects) successor() *Objects {
 		ServiceEntries:         o.ServiceEntries, WorkloadEntries: o.WorkloadEntries, Gateways: o.Gateways, GatewayClasses: o.GatewayClasses,
 		HTTPRoutes: o.HTTPRoutes, GRPCRoutes: o.GRPCRoutes, TCPRoutes: o.TCPRoutes, TLSRoutes: o.TLSRoutes, ReferenceGrants: o.ReferenceGrants,
 		ConfigMaps: o.ConfigMaps, DestinationRules: o.DestinationRules, VirtualServices: o.VirtualServices, BackendTLSPolicies: o.BackendTLSPolicies, BackendTrafficPolicies: o.BackendTrafficPolicies, FaultPolicies: o.FaultPolicies, BackendPolicies: o.BackendPolicies,
-		RateLimitPolicies: o.RateLimitPolicies,
-		placement:         o.placement, history: o.history, serial: o.serial + 1,
+		RateLimitPolicies: o.RateLimitPolicies, Telemetries: o.Telemetries,
+		placement: o.placement, history: o.history, serial: o.serial + 1,
 	}
 }
 

@@ -11,7 +11,7 @@ var kindNames = []string{
 	"Namespace", "Node", "Pod", "Service", "ServiceAccount", "EndpointSlice", "AuthorizationPolicy", "PeerAuthentication", "RequestAuthentication",
 	"ServiceEntry", "WorkloadEntry", "Gateway", "GatewayClass", "HTTPRoute", "GRPCRoute",
 	"TCPRoute", "TLSRoute", "ReferenceGrant", "ConfigMap", "DestinationRule", "VirtualService", "BackendTLSPolicy", "XBackendTrafficPolicy", "FaultPolicy", "BackendPolicy",
-	"RateLimitPolicy",
+	"RateLimitPolicy", "Telemetry",
 }
 
 // table is one of the maps of Objects, whatever its objects are.
@@ -83,6 +83,8 @@ func (o *Objects) table(kind string) table {
 		return tableOf(&o.BackendPolicies)
 	case "RateLimitPolicy":
 		return tableOf(&o.RateLimitPolicies)
+	case "Telemetry":
+		return tableOf(&o.Telemetries)
 	}
 	return nil
 }

@@ -85,7 +85,7 @@ func render(t testing.TB, mesh *translate.Mesh) string {
 		resources map[string]*translate.Resource
 	}{{"address", mesh.Addresses}, {"authorization", mesh.Authorizations}, {"waypoint service", mesh.WaypointServices}, {"waypoint policy", mesh.WaypointPolicies},
 		{"waypoint authentication", mesh.WaypointAuthentications}, {"waypoint rate limit", mesh.WaypointRateLimits},
-		{"waypoint destination", mesh.WaypointDestinations}} {
+		{"waypoint destination", mesh.WaypointDestinations}, {"waypoint telemetry", mesh.WaypointTelemetries}} {
 		for _, name := range slices.Sorted(maps.Keys(section.resources)) {
 			r := section.resources[name]
 			body, err := protojson.Marshal(r.Body)

@@ -6,6 +6,7 @@ import (
 
 	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
+	telemetryv1 "istio.io/client-go/pkg/apis/telemetry/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
@@ -35,6 +36,9 @@ func sameMeaning(a, b metav1.Object) bool {
 		return ok && sameMeta(a, b) && proto.Equal(&a.Spec, &b.Spec)
 	case *securityv1.RequestAuthentication:
 		b, ok := b.(*securityv1.RequestAuthentication)
+		return ok && sameMeta(a, b) && proto.Equal(&a.Spec, &b.Spec)
+	case *telemetryv1.Telemetry:
+		b, ok := b.(*telemetryv1.Telemetry)
 		return ok && sameMeta(a, b) && proto.Equal(&a.Spec, &b.Spec)
 	case *gatewayv1.Gateway:
 		b, ok := b.(*gatewayv1.Gateway)

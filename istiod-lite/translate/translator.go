@@ -5,6 +5,7 @@ import (
 
 	security "istio.io/api/security/v1beta1"
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
+	telemetryv1 "istio.io/client-go/pkg/apis/telemetry/v1"
 
 	"google.golang.org/protobuf/proto"
 
@@ -50,6 +51,13 @@ type Translator struct {
 
 	out       output
 	providers *Providers
+
+	// Of the Telemetry resources: those translated last, what was made of them, whether
+	// some are bound to services, and what of them is not in effect.
+	telemetrySeen   map[source.Name]*telemetryv1.Telemetry
+	telemetryMade   []string
+	telemetryBound  bool
+	telemetryWarned []Warning
 }
 
 type policyMemo struct {
@@ -94,6 +102,7 @@ type update struct {
 	// Objects that changed, by kind.
 	pods, slices, entries, policies, services, requests []source.Name
 	limits                                              []source.Name
+	telemetries                                         []source.Name
 	routes                                              []source.Key
 	grants                                              map[string]bool // namespaces with other ReferenceGrants
 	nodes                                               map[source.Name]bool
@@ -135,6 +144,7 @@ func (t *Translator) Translate(objects *source.Objects) *Mesh {
 	t.translatePolicies(u)
 	t.translateRequests(u)
 	t.translateLimits(u)
+	t.translateTelemetry(u)
 	t.out.warned = t.out.warned || u.all && len(t.requests)+len(objects.DestinationRules)+len(objects.VirtualServices) > 0 || len(u.dirtyRequests) > 0
 	strict := staticStrict(t.options)
 	if len(objects.PeerAuthentications) > 0 {
@@ -219,6 +229,8 @@ func (t *Translator) survey(objects *source.Objects) *update {
 			if !sameMeaning(was, is) {
 				u.limits = append(u.limits, key.Name)
 			}
+		case "Telemetry":
+			u.telemetries = append(u.telemetries, key.Name)
 		case "PeerAuthentication":
 			if !sameMeaning(was, is) {
 				u.namespaces[key.Namespace] = true
@@ -373,6 +385,7 @@ func (t *Translator) warnings() []Warning {
 	all = append(all, t.requestWarnings()...)
 	all = append(all, t.providers.warnings()...)
 	all = append(all, t.limitWarnings()...)
+	all = append(all, t.telemetryWarned...)
 	all = append(all, t.trafficWarnings()...)
 	sortWarnings(all)
 	return all

@@ -26,6 +26,7 @@ var istioKinds = []string{
 	"peerauthentications.security.istio.io",
 	"requestauthentications.security.istio.io",
 	"serviceentries.networking.istio.io",
+	"telemetries.telemetry.istio.io",
 	"virtualservices.networking.istio.io",
 	"workloadentries.networking.istio.io",
 }

@@ -6,6 +6,7 @@ import (
 
 	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
+	telemetryv1 "istio.io/client-go/pkg/apis/telemetry/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -58,6 +59,14 @@ func decode(obj runtime.Object, kind string, check source.Checker) (metav1.Objec
 		faults := check.Decode(raw, dr)
 		trimCustom(&dr.ObjectMeta)
 		return dr, problemsOfFaults(name, faults, "the rest is in effect")
+	case "Telemetry":
+		o := &telemetryv1.Telemetry{}
+		faults := check.Decode(raw, o)
+		trimCustom(&o.ObjectMeta)
+		if len(faults) > 0 {
+			return nil, problemsOfFaults(name, faults, "nothing of it is in effect")
+		}
+		return o, nil
 	case "VirtualService":
 		vs := &networkingv1.VirtualService{}
 		faults := check.Decode(raw, vs)

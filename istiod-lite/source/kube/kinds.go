@@ -130,6 +130,7 @@ func customKinds(c dynamic.Interface, check source.Checker) []*kind {
 		{policyv1alpha1.GroupName, "faultpolicies", "FaultPolicy", false},
 		{policyv1alpha1.GroupName, "backendpolicies", "BackendPolicy", false},
 		{policyv1alpha1.GroupName, "ratelimitpolicies", "RateLimitPolicy", false},
+		{"telemetry.istio.io", "telemetries", "Telemetry", false},
 	} {
 		gvr := schema.GroupVersionResource{Group: k.group, Version: "v1", Resource: k.resource}
 		if k.group == policyv1alpha1.GroupName || k.group == "gateway.networking.x-k8s.io" {

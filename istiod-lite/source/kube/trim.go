@@ -7,6 +7,7 @@ import (
 
 	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
+	telemetryv1 "istio.io/client-go/pkg/apis/telemetry/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -189,6 +190,9 @@ func same(a, b metav1.Object) bool {
 		return sameMeta(&a.ObjectMeta, &b.ObjectMeta) && proto.Equal(&a.Spec, &b.Spec) && proto.Equal(&a.Status, &b.Status)
 	case *securityv1.RequestAuthentication:
 		b := b.(*securityv1.RequestAuthentication)
+		return sameMeta(&a.ObjectMeta, &b.ObjectMeta) && proto.Equal(&a.Spec, &b.Spec) && proto.Equal(&a.Status, &b.Status)
+	case *telemetryv1.Telemetry:
+		b := b.(*telemetryv1.Telemetry)
 		return sameMeta(&a.ObjectMeta, &b.ObjectMeta) && proto.Equal(&a.Spec, &b.Spec) && proto.Equal(&a.Status, &b.Status)
 	case *networkingv1.ServiceEntry:
 		b := b.(*networkingv1.ServiceEntry)
