@@ -1,10 +1,22 @@
 package status_test
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
 	"fmt"
+	"math/big"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/yaml"
 
 	"github.com/tulle-mesh/tulle/istiod-lite/source"
 	"github.com/tulle-mesh/tulle/istiod-lite/source/file"
@@ -145,4 +157,68 @@ spec: {targetRefs: [{group: "", kind: Service, name: web}], delay: {duration: 1s
 			t.Errorf("%s: %q, want %q: %+v", key, got, c.want, list)
 		}
 	}
+}
+
+// TestTrafficIsToldByTheServer has a real API server check, keep and give back what
+// operators write of traffic.
+func TestTrafficIsToldByTheServer(t *testing.T) {
+	w := newWorld(t)
+	w.put(fmt.Sprintf(service, "web", "{}"))
+	w.put(`{apiVersion: networking.istio.io/v1, kind: DestinationRule, metadata: {name: d}, spec: {host: web, trafficPolicy: {
+connectionPool: {tcp: {maxConnectionDuration: 1h, tcpKeepalive: {probes: 3}}}}}}`)
+	if c := w.await("DestinationRule", "d", "WaypointAccepted", "AncestorNotBound"); !strings.Contains(c.Message, "tcpKeepalive") {
+		t.Errorf("%+v", c)
+	}
+	w.put(`{apiVersion: networking.istio.io/v1, kind: VirtualService, metadata: {name: v}, spec: {hosts: [nowhere], http: [{timeout: 50ms, route: [{destination: {host: web}}]}]}}`)
+	w.await("VirtualService", "v", "WaypointAccepted", "TargetNotFound")
+	w.put(`{apiVersion: policy.tulle.dev/v1alpha1, kind: BackendPolicy, metadata: {name: b}, spec: {targetRefs: [{group: "", kind: Service, name: web}], loadBalancer: {type: PeakEWMA}}}`)
+	w.await("BackendPolicy", "b", "Enforced", "AncestorNotBound")
+	if c := w.await("BackendPolicy", "b", "Accepted", "Accepted"); c.Status != "True" {
+		t.Errorf("%+v", c)
+	}
+	w.put(`{apiVersion: policy.tulle.dev/v1alpha1, kind: FaultPolicy, metadata: {name: f}, spec: {targetRefs: [{group: "", kind: Service, name: web}], abort: {httpStatus: 503, percent: 1}}}`)
+	w.await("FaultPolicy", "f", "Accepted", "FaultsNotAllowed")
+	for _, bad := range []string{
+		`{targetRefs: [{group: "", kind: Service, name: web}]}`,
+		`{targetRefs: [{group: "", kind: Service, name: web}], abort: {httpStatus: 503, reset: true}}`,
+		`{targetRefs: [{group: "", kind: Service, name: web}], delay: {duration: soon}}`,
+		`{targetRefs: [{group: "", kind: Pod, name: web}], delay: {duration: 1s}}`,
+	} {
+		o := &unstructured.Unstructured{}
+		must(t, yaml.Unmarshal([]byte(`{apiVersion: policy.tulle.dev/v1alpha1, kind: FaultPolicy, metadata: {name: bad}, spec: `+bad+`}`), &o.Object))
+		if _, err := w.at("FaultPolicy").Create(t.Context(), o, metav1.CreateOptions{}); err == nil {
+			t.Errorf("the API server takes %s", bad)
+			must(t, w.at("FaultPolicy").Delete(t.Context(), "bad", metav1.DeleteOptions{}))
+		}
+	}
+
+	w.put(`{apiVersion: gateway.networking.k8s.io/v1, kind: BackendTLSPolicy, metadata: {name: t}, spec: {targetRefs: [{group: "", kind: Service, name: web}],
+validation: {hostname: web.example.com, caCertificateRefs: [{group: "", kind: ConfigMap, name: ca}]}}}`)
+	ancestor := func(reason string) {
+		t.Helper()
+		var got string
+		for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
+			o, err := w.at("BackendTLSPolicy").Get(t.Context(), "t", metav1.GetOptions{})
+			must(t, err)
+			list, _, _ := unstructured.NestedSlice(o.Object, "status", "ancestors")
+			if got = fmt.Sprint(list); len(list) == 1 && strings.Contains(got, "reason:"+reason+" ") && strings.Contains(got, "controllerName:"+status.ControllerName) {
+				return
+			}
+		}
+		t.Fatalf("ancestors %s, want %s", got, reason)
+	}
+	ancestor("NoValidCACertificate")
+	w.put(`{apiVersion: v1, kind: ConfigMap, metadata: {name: ca}, data: {ca.crt: ` + strconv.Quote(authorityPEM(t)) + `}}`)
+	ancestor("ResolvedRefs")
+}
+
+// authorityPEM is a certificate that signed itself.
+func authorityPEM(t *testing.T) string {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	must(t, err)
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), IsCA: true, BasicConstraintsValid: true, NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	must(t, err)
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
 }

@@ -86,6 +86,12 @@ var resources = map[string]schema.GroupVersionResource{
 	"GatewayClass":        {Group: "gateway.networking.k8s.io", Version: "v1", Resource: "gatewayclasses"},
 	"HTTPRoute":           {Group: "gateway.networking.k8s.io", Version: "v1", Resource: "httproutes"},
 	"GRPCRoute":           {Group: "gateway.networking.k8s.io", Version: "v1", Resource: "grpcroutes"},
+	"ConfigMap":           {Version: "v1", Resource: "configmaps"},
+	"DestinationRule":     {Group: "networking.istio.io", Version: "v1", Resource: "destinationrules"},
+	"VirtualService":      {Group: "networking.istio.io", Version: "v1", Resource: "virtualservices"},
+	"BackendTLSPolicy":    {Group: "gateway.networking.k8s.io", Version: "v1", Resource: "backendtlspolicies"},
+	"FaultPolicy":         {Group: "policy.tulle.dev", Version: "v1alpha1", Resource: "faultpolicies"},
+	"BackendPolicy":       {Group: "policy.tulle.dev", Version: "v1alpha1", Resource: "backendpolicies"},
 }
 
 func (w *world) at(kind string) dynamic.ResourceInterface {
