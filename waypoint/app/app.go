@@ -87,6 +87,7 @@ type waypoint struct {
 	drain    *lifecycle.Drain
 	dialer   *tunnel.Dialer
 	report   *report.Reporter
+	sessions sessions
 	forward  *forward.Forwarder
 	listener *listener.Listener
 	silent   silent
@@ -298,6 +299,7 @@ func (w *waypoint) drainAll() {
 // close releases what build made.
 func (w *waypoint) close() {
 	w.forward.Close()
+	w.sessions.close()
 	w.report.Close()
 	w.limiter.Close()
 	w.keys.Close()

@@ -35,4 +35,7 @@ const (
 	// plane needs up to 100 ms to tell node proxies, and a busy machine several times
 	// that. It is a quarter of the drain's deadline at most.
 	leaveTime = 2 * time.Second
+	// tapSession is how long live requests are kept for one who asks for them again and
+	// again, after his last question, and tapAnswer how many he gets at once.
+	tapSession, tapAnswer = 10 * time.Second, 1000
 )

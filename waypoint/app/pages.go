@@ -5,10 +5,12 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/prometheus/common/expfmt"
@@ -130,11 +132,21 @@ func (w *waypoint) top(rw http.ResponseWriter, _ *http.Request) {
 	writeJSON(rw, map[string]any{"time": time.Now(), "active": w.forward.Active(), "routes": list})
 }
 
-// tap streams requests until the client goes or the waypoint ends.
+// tap streams requests until the client goes or the waypoint ends. With session it
+// answers what has come since the last question of that session, after wait at most: for
+// who cannot take an answer without end.
 func (w *waypoint) tap(rw http.ResponseWriter, r *http.Request) {
-	filter, err := report.ParseFilter(r.URL.Query())
+	q := r.URL.Query()
+	session, wait := q.Get("session"), q.Get("wait")
+	q.Del("session")
+	q.Del("wait")
+	filter, err := report.ParseFilter(q)
 	if err != nil {
 		http.Error(rw, "tap: "+err.Error(), http.StatusBadRequest)
+		return
+	}
+	if session != "" {
+		w.tapOnce(rw, r, session, wait, filter)
 		return
 	}
 	tap := w.report.Watch(filter)
@@ -162,4 +174,89 @@ func (w *waypoint) tap(rw http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
+}
+
+// sessions are taps between two questions. The zero value has none.
+type sessions struct {
+	mu  sync.Mutex
+	all map[string]*session
+}
+
+type session struct {
+	tap   *report.Tap
+	until *time.Timer // ends it when nobody asks any more
+}
+
+// take finds the session or begins it, and puts its end off.
+func (s *sessions) take(name string, begin func() *report.Tap) *report.Tap {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	x := s.all[name]
+	if x == nil {
+		tap := begin()
+		if tap == nil {
+			return nil
+		}
+		if s.all == nil {
+			s.all = map[string]*session{}
+		}
+		x = &session{tap: tap}
+		x.until = time.AfterFunc(tapSession, func() { s.end(name) })
+		s.all[name] = x
+	}
+	x.until.Reset(tapSession)
+	return x.tap
+}
+
+func (s *sessions) end(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if x := s.all[name]; x != nil {
+		x.until.Stop()
+		x.tap.Close()
+		delete(s.all, name)
+	}
+}
+
+func (s *sessions) close() {
+	s.mu.Lock()
+	names := slices.Collect(maps.Keys(s.all))
+	s.mu.Unlock()
+	for _, name := range names {
+		s.end(name)
+	}
+}
+
+func (w *waypoint) tapOnce(rw http.ResponseWriter, r *http.Request, name, wait string, filter func(*report.Live) bool) {
+	d := time.Second
+	if wait != "" {
+		var err error
+		if d, err = time.ParseDuration(wait); err != nil || d < 0 || d > tapSession/2 {
+			http.Error(rw, fmt.Sprintf("tap: wait: %q is not a duration up to %v", wait, tapSession/2), http.StatusBadRequest)
+			return
+		}
+	}
+	if len(name) > 64 {
+		http.Error(rw, "tap: session: longer than 64 bytes", http.StatusBadRequest)
+		return
+	}
+	tap := w.sessions.take(name, func() *report.Tap { return w.report.Watch(filter) })
+	if tap == nil {
+		http.Error(rw, "tap: too many are watching already", http.StatusTooManyRequests)
+		return
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	list := []report.Live{}
+	select {
+	case l := <-tap.C:
+		list = append(list, l)
+	case <-timer.C:
+	case <-r.Context().Done():
+	case <-w.report.Done():
+	}
+	for len(tap.C) > 0 && len(list) < tapAnswer {
+		list = append(list, <-tap.C)
+	}
+	writeJSON(rw, list)
 }
