@@ -53,7 +53,9 @@ func draw(t *rapid.T) metav1.Object {
 		labels[source.LabelUseWaypoint] = rapid.SampledFrom([]string{"x", "y", "none"}).Draw(t, "gateway")
 		labels[source.LabelUseWaypointNamespace] = rapid.SampledFrom(spaces).Draw(t, "gateway namespace")
 	}
-	switch rapid.IntRange(0, 19).Draw(t, "kind") {
+	switch rapid.IntRange(0, 20).Draw(t, "kind") {
+	case 20:
+		return drawRateLimit(t, ns, name)
 	case 17, 18, 19:
 		return drawTraffic(t, ns, name)
 	case 9:
@@ -203,6 +205,38 @@ func drawRoute(t *rapid.T, ns, name string) metav1.Object {
 	}
 	return &gatewayv1.HTTPRoute{ObjectMeta: meta, Spec: gatewayv1.HTTPRouteSpec{CommonRouteSpec: parents,
 		Rules: []gatewayv1.HTTPRouteRule{{BackendRefs: []gatewayv1.HTTPBackendRef{{BackendRef: backend}}}}}}
+}
+
+func drawRateLimit(t *rapid.T, ns, name string) metav1.Object {
+	p := &policyv1alpha1.RateLimitPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name}, Spec: policyv1alpha1.RateLimitPolicySpec{
+		Rules: []policyv1alpha1.RateLimitRule{{Limits: []policyv1alpha1.RateLimit{{Requests: rapid.Int64Range(1, 2).Draw(t, "requests"), Per: "1s"}}}}}}
+	for range rapid.IntRange(1, 2).Draw(t, "targets") {
+		ref := policyv1alpha1.TargetRef{Name: rapid.SampledFrom([]string{"x", "y", "z"}).Draw(t, "target name")}
+		switch ref.Kind = rapid.SampledFrom([]string{"Namespace", "Service", "ServiceEntry", "Gateway", "HTTPRoute", "GRPCRoute"}).Draw(t, "target"); ref.Kind {
+		case "Namespace":
+			ref.Name = ns
+		case "ServiceEntry":
+			ref.Group = "networking.istio.io"
+		case "Gateway", "HTTPRoute", "GRPCRoute":
+			ref.Group = gatewayv1.GroupName
+		}
+		if ref.Kind == "HTTPRoute" && rapid.Bool().Draw(t, "section") {
+			section := rapid.SampledFrom([]string{"0", "other"}).Draw(t, "section name")
+			ref.SectionName = &section
+		}
+		p.Spec.TargetRefs = append(p.Spec.TargetRefs, ref)
+	}
+	if rapid.IntRange(0, 2).Draw(t, "service backend") == 0 {
+		port := gatewayv1.PortNumber(80)
+		ref := gatewayv1.BackendObjectReference{Name: "x", Port: &port}
+		if rapid.Bool().Draw(t, "elsewhere") {
+			space := gatewayv1.Namespace(rapid.SampledFrom(spaces).Draw(t, "backend namespace"))
+			ref.Namespace = &space
+		}
+		p.Spec.Backend = &policyv1alpha1.RateLimitBackend{Type: policyv1alpha1.BackendService,
+			RateLimitService: &policyv1alpha1.RateLimitServiceBackend{Domain: "d", BackendRef: ref}}
+	}
+	return p
 }
 
 // TestATranslatorSaysWhatTranslateSays changes a mesh at random and compares a
