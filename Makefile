@@ -21,7 +21,7 @@ test: packages vet ## Run every test, with real peers; as root, install what is 
 .PHONY: build
 build: ## Build the binaries into bin/
 	@mkdir -p $(BIN)
-	@$(GO_BUILD) -o $(BIN)/ ./meshctl ./istiod-lite ./ztunnel ./waypoint ./examples/shop/...
+	@$(GO_BUILD) -o $(BIN)/ ./meshctl ./istiod-lite ./ztunnel ./waypoint ./examples/shop/... ./examples/samples
 	@$(GO_BUILD) -o $(BIN)/tulle-agent ./ztunnel/agent
 
 CLUSTER := $(BIN)/cluster --source $(CURDIR)/e2e/cluster

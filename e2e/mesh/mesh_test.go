@@ -151,7 +151,7 @@ func build(dir string) error {
 		return err
 	}
 	for out, packages := range map[string][]string{
-		dir + "/":            {"./meshctl", "./istiod-lite", "./ztunnel", "./waypoint", "./e2e/peer"},
+		dir + "/":            {"./meshctl", "./istiod-lite", "./ztunnel", "./waypoint", "./e2e/peer", "./examples/samples"},
 		dir + "/tulle-agent": {"./ztunnel/agent"},
 	} {
 		cmd := exec.Command("go", append([]string{"build", "-o", out}, packages...)...)

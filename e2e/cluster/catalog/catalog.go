@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -24,6 +25,7 @@ const (
 	Curl     = "tulle.test/curl:1"
 	Postgres = "tulle.test/postgres:1"
 	Redis    = "tulle.test/redis:1"
+	Samples  = "tulle.test/samples:1"
 	// Echo is the name that the Gateway API's conformance suite, v1.6.3, asks for.
 	Echo = "registry.k8s.io/gateway-api/echo-advanced:v1.5.1"
 )
@@ -46,7 +48,7 @@ var shop = []string{"shop-api", "shop-client", "shop-stock", "shop-web"}
 
 // Names lists all images that can be built, by their short names.
 func Names() []string {
-	return slices.Concat(product, shop, []string{"app", "curl", "echo", "postgres", "redis"})
+	return slices.Concat(product, shop, []string{"app", "curl", "echo", "postgres", "redis", "samples"})
 }
 
 // Build writes the named images, all if none is named, as NAME.tar into out, and
@@ -87,6 +89,8 @@ func (s Sources) spec(ctx context.Context, name string) (image.Spec, error) {
 		return postgres(ctx)
 	case name == "redis":
 		return redis(ctx)
+	case name == "samples":
+		return s.samples()
 	}
 	return image.Spec{}, fmt.Errorf("unknown; the images are %s", strings.Join(Names(), ", "))
 }
@@ -147,4 +151,11 @@ func (s Sources) app(ctx context.Context) (image.Spec, error) {
 	accounts(f, "app", 1000)
 	f.Content("/usr/local/bin/app", 0o755, program)
 	return image.Spec{Name: App, Entrypoint: []string{"/usr/local/bin/app"}, Command: []string{"serve"}, User: "1000", Files: f}, nil
+}
+
+// samples packs the program of the examples.
+func (s Sources) samples() (image.Spec, error) {
+	spec, err := s.binary("samples")
+	spec.Name, spec.User = Samples, strconv.Itoa(proxyUID)
+	return spec, err
 }
