@@ -70,8 +70,21 @@ func (l *Line) Text(key, value string) {
 	if l.JSON {
 		l.Buf = AppendJSON(l.Buf, value)
 	} else {
-		l.Buf = strconv.AppendQuote(l.Buf, value)
+		l.Buf = appendQuote(l.Buf, value)
 	}
+}
+
+// appendQuote is strconv.AppendQuote, quicker for what needs no escapes, as nearly all
+// does.
+func appendQuote(b []byte, s string) []byte {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' {
+			return strconv.AppendQuote(b, s)
+		}
+	}
+	b = append(b, '"')
+	b = append(b, s...)
+	return append(b, '"')
 }
 
 // Identity writes an identity; the zero one is left out.
