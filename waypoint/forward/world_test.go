@@ -65,7 +65,7 @@ func (plain) Dial(ctx context.Context, to *upstream.Endpoint, p upstream.Protoco
 // world is a waypoint's forwarder with services whose endpoints are servers of the
 // test, in front of which clients connect to addr.
 type world struct {
-	t       *testing.T
+	t       testing.TB
 	mesh    *mesh.Mesh
 	forward *forward.Forwarder
 	url     string
@@ -78,7 +78,7 @@ type world struct {
 // client is who all clients of these tests are.
 var client = spiffeid.RequireFromString("spiffe://cluster.local/ns/shop/sa/client")
 
-func newWorld(t *testing.T) *world {
+func newWorld(t testing.TB) *world {
 	t.Helper()
 	w := &world{t: t}
 	store := state.New(state.Config{})
@@ -88,6 +88,9 @@ func newWorld(t *testing.T) *world {
 	w.forward = forward.New(forward.Config{
 		Mesh: w.mesh, Identity: spiffeid.RequireFromString("spiffe://cluster.local/ns/shop/sa/waypoint"), Logger: zaptest.NewLogger(t),
 		Report: func(r *forward.Record) {
+			if _, bench := t.(*testing.B); bench {
+				return
+			}
 			w.mu.Lock()
 			defer w.mu.Unlock()
 			w.records = append(w.records, *r)
@@ -162,7 +165,7 @@ func key(name string) workload.ServiceKey {
 	return workload.ServiceKey{Namespace: "shop", Hostname: name + ".shop.svc"}
 }
 
-func packed(t *testing.T, name string, m proto.Message) xdsclient.Resource {
+func packed(t testing.TB, name string, m proto.Message) xdsclient.Resource {
 	t.Helper()
 	body, err := anypb.New(m)
 	if err != nil {
@@ -238,7 +241,7 @@ func (w *world) recorded(fits func(forward.Record) bool) {
 }
 
 // app runs a server and returns where.
-func app(t *testing.T, h http.HandlerFunc) string {
+func app(t testing.TB, h http.HandlerFunc) string {
 	t.Helper()
 	s := httptest.NewUnstartedServer(h)
 	s.Config.Protocols = new(http.Protocols)
@@ -250,7 +253,7 @@ func app(t *testing.T, h http.HandlerFunc) string {
 }
 
 // nowhere is an address where nobody listens, nor will: it has a host of its own.
-func nowhere(t *testing.T) string {
+func nowhere(t testing.TB) string {
 	t.Helper()
 	pid := os.Getpid()
 	ln, err := net.Listen("tcp", fmt.Sprintf("127.%d.%d.%d:0", 1+pid>>16&0x7f, pid>>8&0xff, pid&0xff))
@@ -262,7 +265,7 @@ func nowhere(t *testing.T) string {
 }
 
 // httpClient speaks HTTP/1.1, or HTTP/2 by prior knowledge.
-func httpClient(t *testing.T, two bool) *http.Client {
+func httpClient(t testing.TB, two bool) *http.Client {
 	t.Helper()
 	tr := &http.Transport{Protocols: new(http.Protocols), DisableCompression: true}
 	tr.Protocols.SetHTTP1(!two)
@@ -271,7 +274,7 @@ func httpClient(t *testing.T, two bool) *http.Client {
 	return &http.Client{Transport: tr, Timeout: patience, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 }
 
-func get(t *testing.T, c *http.Client, url string) (*http.Response, string) {
+func get(t testing.TB, c *http.Client, url string) (*http.Response, string) {
 	t.Helper()
 	r, err := c.Get(url)
 	if err != nil {
