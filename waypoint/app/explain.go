@@ -144,7 +144,7 @@ func (w *waypoint) explain(q question) (*answer, error) {
 	}
 	a := &answer{
 		Gateway: w.cfg.PodNamespace + "/" + w.cfg.Gateway, Service: q.service.String(), Port: q.port, Protocol: port.Protocol.String(),
-		Policies: svc.Service.Policies, Authentications: svc.Authentications,
+		Policies: svc.Service.Policies, Authentications: svc.Authentications, RateLimits: svc.Service.RateLimits,
 	}
 	peer, err := request.NewPeer(q.client)
 	if q.client.IsZero() {
