@@ -26,6 +26,14 @@ const (
 	// of a namespace, goes through; "none" asks for none.
 	LabelUseWaypoint          = "istio.io/use-waypoint"
 	LabelUseWaypointNamespace = "istio.io/use-waypoint-namespace"
+	// LabelUseWaypointCanary names a second Gateway, through which as many percent of
+	// new connections go as the annotation says.
+	LabelUseWaypointCanary            = "istio.io/use-waypoint-canary"
+	LabelUseWaypointCanaryNamespace   = "istio.io/use-waypoint-canary-namespace"
+	AnnotationUseWaypointCanaryWeight = "istio.io/use-waypoint-canary-weight"
+	// AnnotationSkipIdleWaypoint set to "true" on a namespace has node proxies go past
+	// the waypoints of its services for which nothing is configured.
+	AnnotationSkipIdleWaypoint = "waypoint.tulle.dev/skip-idle"
 	// LabelWaypointFor on a Gateway or its class is service, workload, all or none.
 	LabelWaypointFor = "istio.io/waypoint-for"
 	// LabelGatewayManaged marks what was made for a Gateway, and LabelGatewayName

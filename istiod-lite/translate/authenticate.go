@@ -67,7 +67,10 @@ type serviceRequests struct {
 
 // of returns the names of those that the service's waypoint checks tokens by.
 func (p serviceRequests) of(s *service) []string {
-	out := slices.Concat(p.bound.services[s.key], p.bound.gateways[s.waypoint.name], p.bound.classes[string(s.waypoint.gateway.Spec.GatewayClassName)])
+	out := slices.Clone(p.bound.services[s.key])
+	for _, w := range s.waypoints() {
+		out = slices.Concat(out, p.bound.gateways[w.name], p.bound.classes[string(w.gateway.Spec.GatewayClassName)])
+	}
 	for _, list := range [][]*securityv1.RequestAuthentication{p.own, p.root} {
 		for _, ra := range list {
 			selector := ra.Spec.GetSelector().GetMatchLabels()

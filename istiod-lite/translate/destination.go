@@ -193,6 +193,9 @@ func (t *Translator) translateDestination(u *update, name string, backends *Back
 	if d.made[name] = made; len(made) == 0 {
 		delete(d.made, name)
 	}
+	if s != nil {
+		t.lead(s)
+	}
 }
 
 // serviceNamed returns the service of namespace/hostname, nil when there is none.

@@ -39,7 +39,10 @@ type servicePolicies struct {
 // and mesh, and those whose selector takes all of its endpoints for certain. unsure
 // are those whose selector may take some of them.
 func (p servicePolicies) of(s *service) (enforced, unsure []string) {
-	enforced = slices.Concat(p.bound.services[s.key], p.bound.gateways[s.waypoint.name])
+	enforced = slices.Clone(p.bound.services[s.key])
+	for _, w := range s.waypoints() {
+		enforced = append(enforced, p.bound.gateways[w.name]...)
+	}
 	for _, list := range [][]*securityv1.AuthorizationPolicy{p.own, p.root} {
 		for _, ap := range list {
 			name, selector := ap.Namespace+"/"+ap.Name, ap.Spec.GetSelector().GetMatchLabels()
@@ -304,16 +307,18 @@ func (ns *namespace) admitted(services []*service, applied []string) []string {
 	}
 	var out, refused []string
 	for _, s := range services {
-		if s.waypoint == nil || !s.waypoint.standing {
-			continue
-		}
-		name := admissionName(s.waypoint.name)
-		text := name.Namespace + "/" + name.Name
-		out = append(out, text)
-		for _, policy := range applied {
-			// What is bound to another service of the workload is not this one's.
-			if _, found := slices.BinarySearch(s.enforced, policy); ns.allowing[policy] && !found {
-				refused = append(refused, text)
+		for _, w := range s.waypoints() {
+			if !w.standing {
+				continue
+			}
+			name := admissionName(w.name)
+			text := name.Namespace + "/" + name.Name
+			out = append(out, text)
+			for _, policy := range applied {
+				// What is bound to another service of the workload is not this one's.
+				if _, found := slices.BinarySearch(s.enforced, policy); ns.allowing[policy] && !found {
+					refused = append(refused, text)
+				}
 			}
 		}
 	}

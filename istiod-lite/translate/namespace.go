@@ -259,10 +259,13 @@ func (t *Translator) add(ns *namespace, s *service, obj metav1.Object, kind aske
 		return
 	}
 	s.waypoint = asked.waypoint
+	second := t.waypoints.canaryOf(obj, ns.object, s.waypoint.name)
+	s.canary, s.maySkip = second.waypoint, maySkip(ns.object)
 	s.enforced, s.unsure = policies.of(s)
 	s.requests = requests.of(s)
 	if asked.Bound {
 		s.proto.Waypoint = s.waypoint.address(t.options)
+		second.divide(t.options, s.proto)
 		s.proto.IngressUseWaypoint = throughIngress(obj.GetLabels(), ns.object)
 		s.resource = serviceResource(s.proto)
 	}

@@ -142,8 +142,10 @@ func (t *Translator) limit(s *service, out *apiwaypoint.Service) []string {
 	out.RateLimits = slices.Concat(
 		t.limits.at(source.Key{Kind: "Namespace", Name: source.Name{Name: s.key.Namespace}}, ""),
 		t.limits.at(s.key, ""),
-		t.limits.at(source.Key{Kind: "Gateway", Name: s.waypoint.name}, ""),
 	)
+	for _, w := range s.waypoints() {
+		out.RateLimits = append(out.RateLimits, t.limits.at(source.Key{Kind: "Gateway", Name: w.name}, "")...)
+	}
 	slices.Sort(out.RateLimits)
 	out.RateLimits = slices.Compact(out.RateLimits)
 	used := slices.Clip(out.RateLimits)

@@ -27,6 +27,10 @@ type service struct {
 	// waypoint is the one that it asks for and may have, nil for none; it need not
 	// be ready.
 	waypoint *waypoint
+	// canary is the second waypoint, nil for none; it need not be ready.
+	canary *waypoint
+	// maySkip says that node proxies may go past the waypoint while it is idle.
+	maySkip, idle bool
 	// enforced names the policies that the waypoint enforces for the service, and
 	// unsure those that select some of its endpoints perhaps and perhaps not, which
 	// therefore the waypoint must leave to node proxies.

@@ -377,8 +377,17 @@ func (x *Waypoints) Of(obj metav1.Object) (WaypointBinding, bool) {
 		}
 	}
 	b, ok := x.bind(obj.GetLabels(), obj.GetNamespace(), namespace, kind)
-	if b.Bound && throughIngress(obj.GetLabels(), namespace) {
+	if !b.Bound {
+		return b, ok
+	}
+	if second := x.canaryOf(obj, namespace, b.Gateway); second.said != "" {
+		b.Message += " " + second.said
+	}
+	if throughIngress(obj.GetLabels(), namespace) {
 		b.Message += " Ingress gateways go through it, too."
+	}
+	if maySkip(namespace) {
+		b.Message += " Node proxies go past it while nothing is configured for the service."
 	}
 	return b, ok
 }

@@ -192,8 +192,12 @@ func (t *Translator) translateService(u *update, key source.Key, backends *Backe
 		r, limits := t.waypointService(s, backends)
 		t.out.services.set(r.Name, r)
 		is.names = append(is.names, r.Name)
-		is.uses = append(is.uses, serviceUse{waypoint: s.waypoint.name, enforced: s.enforced, unsure: s.unsure, requests: s.requests, limits: limits,
-			sends: sentTo(r.Body.(*apiwaypoint.Service))})
+		for _, w := range s.waypoints() {
+			is.uses = append(is.uses, serviceUse{waypoint: w.name, enforced: s.enforced, unsure: s.unsure, requests: s.requests, limits: limits,
+				sends: sentTo(r.Body.(*apiwaypoint.Service))})
+		}
+		s.idle = len(s.unsure) == 0 && idle(r.Body.(*apiwaypoint.Service))
+		t.lead(s)
 	}
 	for _, name := range was.names {
 		if !slices.Contains(is.names, name) && !t.elsewhere(key, name) {
@@ -246,7 +250,12 @@ func (t *Translator) waypointService(s *service, backends *Backends) (r *Resourc
 		out.Ports = append(out.Ports, p)
 	}
 	limits = t.limit(s, out)
-	return &Resource{Name: s.resource.Name, Aliases: []string{s.waypoint.alias()}, Body: out}, limits
+	r = &Resource{Name: s.resource.Name, Body: out}
+	for _, w := range s.waypoints() {
+		r.Aliases = append(r.Aliases, w.alias())
+	}
+	slices.Sort(r.Aliases)
+	return r, limits
 }
 
 // attachment is a route at one of its parents.

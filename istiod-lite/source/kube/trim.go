@@ -42,7 +42,7 @@ func trimMeta(m *metav1.ObjectMeta, version bool, annotations ...string) metav1.
 }
 
 func trimNamespace(ns *corev1.Namespace) *corev1.Namespace {
-	return &corev1.Namespace{ObjectMeta: trimMeta(&ns.ObjectMeta, false, source.AnnotationTrafficDistribution)}
+	return &corev1.Namespace{ObjectMeta: trimMeta(&ns.ObjectMeta, false, source.AnnotationTrafficDistribution, source.AnnotationUseWaypointCanaryWeight, source.AnnotationSkipIdleWaypoint)}
 }
 
 // trimConfigMap keeps certificates, which BackendTLSPolicies refer to, and all of
@@ -139,7 +139,7 @@ func trimContainers(list []corev1.Container) []corev1.Container {
 
 func trimService(svc *corev1.Service) *corev1.Service {
 	out := &corev1.Service{
-		ObjectMeta: trimMeta(&svc.ObjectMeta, true, source.AnnotationTrafficDistribution),
+		ObjectMeta: trimMeta(&svc.ObjectMeta, true, source.AnnotationTrafficDistribution, source.AnnotationUseWaypointCanaryWeight),
 		Spec: corev1.ServiceSpec{
 			Type: svc.Spec.Type, Ports: svc.Spec.Ports, Selector: svc.Spec.Selector, ClusterIP: svc.Spec.ClusterIP, ClusterIPs: svc.Spec.ClusterIPs,
 			IPFamilies: svc.Spec.IPFamilies, ExternalName: svc.Spec.ExternalName, PublishNotReadyAddresses: svc.Spec.PublishNotReadyAddresses,
