@@ -17,6 +17,7 @@ const textWidth = 80
 
 func newExplain(s *streams) *cobra.Command {
 	var namespace string
+	var request explain.HTTP
 	output := outputFlag("table")
 	cmd := &cobra.Command{
 		Use:   "explain CLIENT SERVICE[:PORT]",
@@ -24,8 +25,9 @@ func newExplain(s *streams) *cobra.Command {
 		Long: `Says where a connection of the pod CLIENT would go and whether it would pass: each
 hop, the identities, the next-hop decision, every policy that counts at the
 destination with the one that decides, and which configuration the node proxies
-have acknowledged. The ztunnels themselves decide, on their live state; no
-connection is made.
+have acknowledged. The ztunnels and the waypoint on the way themselves decide, on their
+live state; no connection is made. At a waypoint a request is judged: --method,
+--path and -H say which (GET / if nothing is said).
 
 CLIENT is POD, NAMESPACE/POD or deploy/NAME. The server is a service by any of its
 names, POD:PORT, or IP:PORT.
@@ -34,6 +36,7 @@ Exit status: 0 it would be allowed, 1 refused (perhaps at some endpoints only), 
 nobody can tell.`,
 		Example: `  meshctl explain deploy/web api:8080 -n shop
   meshctl explain shop/web-5c9d 10.244.1.7:5432
+  meshctl explain deploy/web api -n shop --method POST --path /orders -H x-team:blue
   meshctl explain shop/web-5c9d db.data -o json`,
 		Annotations: map[string]string{verdict: "1"},
 		Args: func(cmd *cobra.Command, args []string) error {
@@ -49,7 +52,7 @@ nobody can tell.`,
 		if err != nil {
 			return exitWith(2, "%w", err)
 		}
-		e, err := explain.Explain(cmd.Context(), m, explain.Request{Client: args[0], Server: args[1], Namespace: namespace})
+		e, err := explain.Explain(cmd.Context(), m, explain.Request{Client: args[0], Server: args[1], Namespace: namespace, HTTP: request})
 		if err != nil {
 			return exitWith(2, "%w", err)
 		}
@@ -66,6 +69,7 @@ nobody can tell.`,
 		return exitError(2)
 	}
 	cmd.Flags().StringVarP(&namespace, "namespace", "n", "", "namespace of CLIENT and SERVICE, where they do not say")
+	requestFlags(cmd, &request)
 	cmd.Flags().VarP(&output, "output", "o", outputUsage)
 	_ = cmd.RegisterFlagCompletionFunc("namespace", t.completeNamespaces)
 	cmd.ValidArgsFunction = func(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
@@ -273,6 +277,9 @@ func (p *explanation) way(w *explain.Way, e *explain.Explanation) {
 			}
 			p.indented(name, text)
 		}
+	}
+	if w.Waypoint != nil {
+		p.waypoint(w.Waypoint)
 	}
 	if w.Outcome != explain.Allowed && len(w.Policies) == 0 || w.Outcome == explain.Refused && w.Policy == "" {
 		p.indented("because", w.Reason)

@@ -79,6 +79,6 @@ of the kubeconfig's current context; --context, --kubeconfig and --local choose.
 	root.SetErr(s.err)
 	// Its place is taken by a command that errs on shells it does not know.
 	root.CompletionOptions.DisableDefaultCmd = true
-	root.AddCommand(newCheck(s), newInstall(s), newUpgrade(s), newUninstall(s), newNamespace(s), newWaypoint(s), newRateLimit(s), newExplain(s), newZtunnel(s), newCert(s), newLocal(s), newCompletion(s), newVersion(s))
+	root.AddCommand(newCheck(s), newInstall(s), newUpgrade(s), newUninstall(s), newNamespace(s), newWaypoint(s), newRateLimit(s), newRoute(s), newExplain(s), newZtunnel(s), newCert(s), newLocal(s), newCompletion(s), newVersion(s))
 	return root
 }

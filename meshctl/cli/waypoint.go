@@ -21,7 +21,7 @@ func newWaypoint(s *streams) *cobra.Command {
 		Args:  noSuchCommand,
 		RunE:  help,
 	}
-	cmd.AddCommand(newWaypointApply(s), newWaypointGenerate(s), newWaypointList(s), newWaypointStatus(s), newWaypointDelete(s))
+	cmd.AddCommand(newWaypointApply(s), newWaypointGenerate(s), newWaypointList(s), newWaypointStatus(s), newWaypointDelete(s), newWaypointTop(s), newWaypointTap(s))
 	return cmd
 }
 

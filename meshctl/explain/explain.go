@@ -18,6 +18,7 @@ type run struct {
 	proxies []*mesh.Component
 	client  mesh.Pod
 	target  target
+	http    HTTP
 	out     *Explanation
 	// member is true when the client's own node proxy serves it.
 	member bool
@@ -41,7 +42,7 @@ func Explain(ctx context.Context, m mesh.Mesh, r Request) (*Explanation, error) 
 	if err != nil {
 		return nil, err
 	}
-	x := &run{ctx: ctx, mesh: m, proxies: proxies, client: client}
+	x := &run{ctx: ctx, mesh: m, proxies: proxies, client: client, http: r.HTTP}
 	source := x.proxiesOf(client.Node)
 	if len(source) == 0 {
 		return nil, fmt.Errorf("no ztunnel runs on node %s, where the client is: nobody can say what would become of its connections (see `meshctl check`)", client.Node)
@@ -177,7 +178,7 @@ func (x *run) ways(a ztunnel.OutboundAnswer) {
 		case hop.Kind == "hbone":
 			x.authorize(&w, x.out.Client.Identity)
 		case hop.Kind == "waypoint":
-			w.Outcome, w.Reason = Unknown, "the waypoint decides further, by rules that this command does not see"
+			x.waypointWay(&w)
 		default:
 			w.Outcome = Allowed
 			if hop.Workload != nil && hop.Kind == "direct" && hop.Workload.Pod && hop.Workload.UID != uidOf(a.Client) {
@@ -333,7 +334,10 @@ func (x *run) conclude(problem string) {
 	case counts[Unknown] > 0:
 		e.Outcome, e.Summary = Unknown, firstReason(e.Ways, Unknown)
 	default:
-		e.Outcome, e.Summary = Allowed, x.allowedBy()
+		e.Outcome = Allowed
+		if e.Summary = waypointSummary(e.Ways); e.Summary == "" {
+			e.Summary = x.allowedBy()
+		}
 	}
 	if x.target.Service != "" && e.Server.Waypoint == "" {
 		x.adviseWaypoint()

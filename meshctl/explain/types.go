@@ -15,6 +15,8 @@ type Request struct {
 	Server string
 	// Namespace is where names without one are looked for; empty is the mesh's.
 	Namespace string
+	// HTTP is what waypoints on the way are asked about.
+	HTTP HTTP
 }
 
 // Outcome of an explanation, or of one way.
@@ -89,6 +91,8 @@ type Way struct {
 	Policies     []ztunnel.Verdict `json:"policies,omitempty"`
 	// Policy is the one that settled it, or was nearest.
 	Policy string `json:"policy,omitempty"`
+	// Waypoint is what the waypoint on the way decides.
+	Waypoint *WaypointAnswer `json:"waypoint,omitempty"`
 }
 
 // Proxy is the configuration of one node proxy.

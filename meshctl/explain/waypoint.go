@@ -1,0 +1,200 @@
+package explain
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/tulle-mesh/tulle/meshctl/mesh"
+	"github.com/tulle-mesh/tulle/waypoint/route"
+)
+
+// HTTP is a request that a connection is for; the zero value asks about GET /.
+type HTTP struct {
+	Method, Path, Authority string
+	// Headers are name:value.
+	Headers []string
+}
+
+// WaypointAnswer is what a waypoint says would become of a request, or of a connection,
+// by its state: its own code decides.
+type WaypointAnswer struct {
+	// Waypoint is the proxy that answers, NAMESPACE/POD, of the Gateway.
+	Waypoint string `json:"waypoint,omitempty"`
+	Gateway  string `json:"gateway"`
+	Service  string `json:"service"`
+	Port     uint16 `json:"port"`
+	Protocol string `json:"protocol"`
+	From     string `json:"from,omitempty"`
+	// Method and Path are what was asked about; empty for a connection.
+	Method          string            `json:"method,omitempty"`
+	Path            string            `json:"path,omitempty"`
+	Allowed         bool              `json:"allowed"`
+	Policy          string            `json:"policy,omitempty"`
+	Reason          string            `json:"reason,omitempty"`
+	Policies        []string          `json:"policies,omitempty"`
+	Authentications []string          `json:"authentications,omitempty"`
+	RateLimits      []string          `json:"rateLimits,omitempty"`
+	Notes           []string          `json:"notes,omitempty"`
+	Route           route.Explanation `json:"route"`
+	Backends        []WaypointBackend `json:"backends,omitempty"`
+}
+
+// WaypointBackend is one destination of the rule, with how many endpoints serve of those
+// that there are.
+type WaypointBackend struct {
+	Backend   string `json:"backend"`
+	Weight    uint32 `json:"weight"`
+	Fault     string `json:"fault,omitempty"`
+	Endpoints int    `json:"endpoints"`
+	Of        int    `json:"of"`
+}
+
+// Serves says why requests would not be answered by a backend, "" when they would.
+func (a *WaypointAnswer) Serves() string {
+	switch {
+	case !a.Allowed && a.Reason != "":
+		return a.Reason
+	case !a.Allowed:
+		return "refused by the waypoint's policies"
+	case a.Route.Decision == "not found":
+		return "no route takes the request: it is answered 404"
+	case a.Route.Fault != "":
+		return "the route cannot be followed, and answers 500: " + a.Route.Fault
+	}
+	endpoints := 0
+	for _, b := range a.Backends {
+		if b.Weight > 0 && b.Fault == "" {
+			endpoints += b.Endpoints
+		}
+	}
+	if len(a.Backends) > 0 && endpoints == 0 {
+		return "no backend of the route has an endpoint that serves"
+	}
+	return ""
+}
+
+// AskWaypoint asks a waypoint about a request for service ("namespace/hostname") by the
+// client from: an identity, NAMESPACE/ACCOUNT, or empty.
+func AskWaypoint(ctx context.Context, c *mesh.Component, service string, port uint16, from string, source netip.Addr, r HTTP) (*WaypointAnswer, error) {
+	q := url.Values{"service": {service}, "port": {strconv.Itoa(int(port))}, "header": r.Headers}
+	for name, value := range map[string]string{"from": from, "method": r.Method, "path": r.Path, "authority": r.Authority} {
+		if value != "" {
+			q.Set(name, value)
+		}
+	}
+	if source.IsValid() {
+		q.Set("source", source.String())
+	}
+	body, err := c.Get(ctx, "/explain/request?"+q.Encode())
+	if err != nil {
+		return nil, err
+	}
+	a := &WaypointAnswer{}
+	if err := json.Unmarshal(body, a); err != nil {
+		return nil, fmt.Errorf("%s answers something else: %w", c, err)
+	}
+	a.Waypoint, a.Method, a.Path = c.Name, r.Method, r.Path
+	return a, nil
+}
+
+// isHTTP reports whether a port of that protocol has requests.
+func isHTTP(protocol string) bool {
+	return slices.Contains([]string{"HTTP1", "HTTP2", "GRPC"}, protocol)
+}
+
+// waypointWay asks the waypoint on a way what it decides.
+func (x *run) waypointWay(w *Way) {
+	w.Outcome = Unknown
+	all, err := x.mesh.Components(x.ctx, mesh.Waypoint)
+	if err != nil {
+		w.Reason = err.Error()
+		return
+	}
+	var chosen *mesh.Component
+	for _, c := range all {
+		switch {
+		case w.Hop.Workload != nil && c.Name == w.Hop.Workload.Namespace+"/"+w.Hop.Workload.Name:
+			chosen = c
+		case chosen == nil && w.Hop.Workload == nil && c.Ready && sameGateway(c.Gateway, x.out.Server.Waypoint):
+			chosen = c
+		}
+	}
+	if chosen == nil {
+		w.Reason = "the waypoint decides further, and this command does not see its proxy"
+		x.advise("`meshctl waypoint status` says how waypoint %s is", x.out.Server.Waypoint)
+		return
+	}
+	if !chosen.Ready {
+		x.advise("waypoint %s is not ready: %s", chosen.Name, chosen.Reason)
+	}
+	var source netip.Addr
+	if w.Hop.Target.IsValid() {
+		source = x.sourceFor(w.Hop.Target)
+	}
+	from := x.out.Client.Identity
+	// The port's protocol decides whether there are requests.
+	a, err := AskWaypoint(x.ctx, chosen, x.out.Server.Service, x.out.Server.Port, from, source, HTTP{})
+	if err == nil && isHTTP(a.Protocol) {
+		r := x.http
+		if r.Method == "" {
+			r.Method = "GET"
+		}
+		if r.Path == "" {
+			r.Path = "/"
+		}
+		a, err = AskWaypoint(x.ctx, chosen, x.out.Server.Service, x.out.Server.Port, from, source, r)
+	}
+	if err != nil {
+		w.Reason = "the waypoint decides further: " + err.Error()
+		return
+	}
+	w.Waypoint, w.Policy = a, a.Policy
+	switch why := a.Serves(); {
+	case why != "":
+		w.Outcome, w.Reason = Refused, why
+		x.adviseWaypointAnswer(a)
+	default:
+		w.Outcome = Allowed
+	}
+}
+
+func (x *run) adviseWaypointAnswer(a *WaypointAnswer) {
+	switch {
+	case !a.Allowed && a.Policy != "":
+		x.advise("policy %s decides for this request at the waypoint; another method, path or header (--method, --path, -H) may be judged otherwise", a.Policy)
+	case a.Route.Decision == "not found":
+		x.advise("a route is attached to the service, and none of its rules fits: `meshctl route check` shows each rule and the condition that failed")
+	}
+}
+
+// sameGateway compares NAMESPACE/NAME with how ztunnels name a waypoint: its service,
+// namespace/hostname.
+func sameGateway(gateway, waypoint string) bool {
+	ns, host, _ := strings.Cut(waypoint, "/")
+	name, _, _ := strings.Cut(host, ".")
+	return gateway == ns+"/"+name
+}
+
+// waypointSummary says who lets a request through.
+func waypointSummary(ways []Way) string {
+	for _, w := range ways {
+		if w.Waypoint == nil || w.Outcome != Allowed {
+			continue
+		}
+		text := "through waypoint " + w.Waypoint.Gateway
+		if w.Waypoint.Route.Rule != "" {
+			text += ", by rule " + w.Waypoint.Route.Rule
+		}
+		if w.Policy != "" {
+			return text + "; allowed by " + w.Policy
+		}
+		return text + "; no policy stands against it"
+	}
+	return ""
+}
