@@ -2,10 +2,12 @@ package forward_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -20,8 +22,10 @@ import (
 
 	api "github.com/tulle-mesh/tulle/api/waypoint"
 	apiworkload "github.com/tulle-mesh/tulle/api/workload"
+	"github.com/tulle-mesh/tulle/internal/authz/request"
 	"github.com/tulle-mesh/tulle/internal/xdsclient"
 	"github.com/tulle-mesh/tulle/waypoint/forward"
+	"github.com/tulle-mesh/tulle/waypoint/upstream"
 )
 
 // authorizer is a gRPC server of Envoy's API that consents to those who bring x-key, and
@@ -277,6 +281,47 @@ func TestWhatAnAuthorizerWritesIsJudgedByThePolicies(t *testing.T) {
 	for keyOf, want := range map[string]int{"1": 200, "2": 403} {
 		if res, _ := do(t, c, "GET", w.url+"/private", "", "x-key", keyOf, "x-user", "user-1"); res.StatusCode != want {
 			t.Errorf("%s: %d", keyOf, res.StatusCode)
+		}
+	}
+}
+
+// TestConnectionsOfBytesAreAskedAboutToo has a policy for a port that is no HTTP: only
+// gRPC can ask about it.
+func TestConnectionsOfBytesAreAskedAboutToo(t *testing.T) {
+	w := newWorld(t)
+	w.service("web", apiworkload.AppProtocol_TCP, userEcho(t))
+	a, at := startAuthorizer(t)
+	w.service("authz", apiworkload.AppProtocol_GRPC, at)
+	peer, err := request.NewPeer(client)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, x := range map[string]struct {
+		auth   *api.ExternalAuth
+		passes bool
+		asked  int64
+	}{
+		"refused":   {&api.ExternalAuth{Backend: backend("authz", 1), Grpc: true}, false, 1},
+		"over HTTP": {&api.ExternalAuth{Backend: backend("authz", 1)}, false, 0},
+		"open":      {&api.ExternalAuth{Backend: backend("none", 1), Grpc: true, FailOpen: true}, true, 0},
+	} {
+		w.policy(&api.Policy{Name: "ask", Action: api.Action_CUSTOM, Provider: "authz", ExternalAuth: x.auth, Rules: []*api.PolicyRule{{}}})
+		before := a.asked.Load()
+		c := &forward.Client{
+			Identity: client, Peer: peer, Source: netip.MustParseAddrPort("10.0.0.9:40000"), Destination: netip.MustParseAddrPort("10.96.0.1:80"),
+			Service: key("web"), Port: 80,
+		}
+		b, err := w.forward.Connect(t.Context(), c, w.mesh.Service(key("web")), func(context.Context, *upstream.Endpoint) (net.Conn, error) {
+			near, far := net.Pipe()
+			_ = far.Close()
+			return near, nil
+		})
+		if b != nil {
+			b.Abandon(nil)
+		}
+		var refusal *forward.Refusal
+		if (err == nil) != x.passes || err != nil && (!errors.As(err, &refusal) || refusal.Status != 401) || a.asked.Load()-before != x.asked {
+			t.Errorf("%s: %v, asked %d times", name, err, a.asked.Load()-before)
 		}
 	}
 }
