@@ -184,6 +184,12 @@ func (w *waypoint) known() string {
 }
 
 func (w *waypoint) explainPolicies(a *answer, svc *mesh.Service, peer request.Peer, q question) {
+	if !q.source.IsValid() {
+		q.source = netip.IPv4Unspecified()
+		if len(svc.Service.Policies) > 0 {
+			a.Notes = append(a.Notes, "no address of the client was named: conditions on addresses were judged for 0.0.0.0")
+		}
+	}
 	attributes := request.Attributes{
 		Source: q.source, Remote: q.source, Peer: peer, Destination: netip.AddrPortFrom(netip.Addr{}, q.port),
 	}

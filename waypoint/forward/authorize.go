@@ -19,6 +19,10 @@ func (e *exchange) authorize(ctx context.Context) (request.Permit, bool) {
 	permit, err := e.judge(ctx)
 	if err != nil {
 		e.rec.Err = err
+		var denial *request.Denial
+		if errors.As(err, &denial) {
+			e.rec.Policy = denial.Policy
+		}
 		e.deny(err)
 		return permit, false
 	}
