@@ -13,20 +13,21 @@ import (
 
 // commands are the modes of the program; each takes the remaining arguments.
 var commands = map[string]func(args []string) error{
-	"serve":    serve,
-	"echo":     echo,
-	"many":     many,
-	"greet":    greet,
-	"put":      put,
-	"get":      get,
-	"half":     half,
-	"reset":    reset,
-	"sniff":    sniff,
-	"abort":    abort,
-	"hold":     hold,
-	"whoami":   whoami,
-	"tls-open": tlsOpen,
-	"web":      web,
+	"serve":     serve,
+	"echo":      echo,
+	"many":      many,
+	"greet":     greet,
+	"put":       put,
+	"get":       get,
+	"half":      half,
+	"reset":     reset,
+	"sniff":     sniff,
+	"abort":     abort,
+	"hold":      hold,
+	"whoami":    whoami,
+	"tls-open":  tlsOpen,
+	"web":       web,
+	"authorize": authorize,
 }
 
 func main() {
