@@ -64,6 +64,7 @@ func (v *Vocabulary) compile(text string, fits func(*cel.Type) error) (*Program,
 	if len(text) > MaxBytes {
 		return nil, fmt.Errorf("is longer than %d bytes", MaxBytes)
 	}
+	v.once.Do(v.make)
 	ast, issues := v.env.Compile(text)
 	if err := issues.Err(); err != nil {
 		return nil, errors.New(oneLine(err.Error()))

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 
 	"cel.dev/cel-go/cel"
 	"cel.dev/cel-go/common/types"
@@ -11,18 +12,22 @@ import (
 	"cel.dev/cel-go/ext"
 )
 
-// Vocabulary is the words that an expression may use.
+// Vocabulary is the words that an expression may use. It is safe for concurrent use.
 type Vocabulary struct {
-	env     *cel.Env
-	objects []string
+	words []word
+
+	// What compiles is made for the first expression: most processes have none, and it
+	// takes some megabytes.
+	once sync.Once
+	env  *cel.Env
 }
 
 // Conditions are for policies: what is known before the request goes anywhere.
 // Reports are for logs and metrics: they have all of it and what is known when the
 // request is over, by the names that Envoy gives it.
 var (
-	Conditions = newVocabulary(conditions)
-	Reports    = newVocabulary(append(slices.Clone(conditions), reports...))
+	Conditions = &Vocabulary{words: conditions}
+	Reports    = &Vocabulary{words: slices.Concat(conditions, reports)}
 )
 
 // Attribute is a word of a vocabulary.
@@ -103,11 +108,8 @@ var reports = []word{
 // Attributes returns the words in the order of their names.
 func (v *Vocabulary) Attributes() []Attribute {
 	var out []Attribute
-	provider := v.env.CELTypeProvider().(*provider)
-	for _, object := range v.objects {
-		for name, f := range provider.objects[object] {
-			out = append(out, Attribute{Name: object + "." + name, Type: f.Type.String()})
-		}
+	for _, w := range v.words {
+		out = append(out, Attribute{Name: w.name, Type: w.of.String()})
 	}
 	slices.SortFunc(out, func(a, b Attribute) int { return strings.Compare(a.Name, b.Name) })
 	return out
@@ -156,7 +158,7 @@ func (p *provider) NewValue(name string, fields map[string]ref.Val) ref.Val {
 	return p.Registry.NewValue(name, fields)
 }
 
-func newVocabulary(words []word) *Vocabulary {
+func (v *Vocabulary) make() {
 	registry, err := types.NewRegistry()
 	if err != nil {
 		panic(fmt.Sprintf("cel: %v", err))
@@ -169,12 +171,10 @@ func newVocabulary(words []word) *Vocabulary {
 		cel.ExpressionNodeLimit(maxNodes), cel.ExpressionNestingDepthLimit(maxDepth), cel.RegexProgramSizeLimit(maxRegexp),
 		cel.DefaultUTCTimeZone(true), cel.CrossTypeNumericComparisons(true),
 	}
-	v := &Vocabulary{}
-	for _, w := range words {
+	for _, w := range v.words {
 		object, field, _ := strings.Cut(w.name, ".")
 		if p.objects[object] == nil {
 			p.objects[object] = map[string]*types.FieldType{}
-			v.objects = append(v.objects, object)
 			options = append(options, cel.Variable(object, cel.ObjectType(object)))
 		}
 		p.objects[object][field] = attribute(w)
@@ -182,7 +182,6 @@ func newVocabulary(words []word) *Vocabulary {
 	if v.env, err = cel.NewEnv(options...); err != nil {
 		panic(fmt.Sprintf("cel: %v", err))
 	}
-	return v
 }
 
 // attribute looks a word up in the Vars of an evaluation.
