@@ -8,7 +8,9 @@ import (
 	"testing"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
+	"github.com/tulle-mesh/tulle/istiod-lite/deploy"
 	"github.com/tulle-mesh/tulle/istiod-lite/source"
 	"github.com/tulle-mesh/tulle/istiod-lite/source/file"
 	"github.com/tulle-mesh/tulle/istiod-lite/status"
@@ -30,6 +32,12 @@ kind: Gateway
 metadata: {name: wp, namespace: shop}
 spec: {gatewayClassName: istio-waypoint, listeners: [{name: mesh, port: 15008, protocol: HBONE}]}
 STATUS
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: odd, namespace: shop}
+spec: {gatewayClassName: istio-waypoint, listeners: [{name: mesh, port: 15008, protocol: HBONE}, {name: web, port: 80, protocol: HTTP}, {name: tunnels, port: 15009, protocol: HBONE}]}
+status: {conditions: [{type: waypoint.tulle.dev/Serving, status: "True", reason: Serving, message: x, lastTransitionTime: "2026-01-01T00:00:00Z"}]}
 ---
 apiVersion: v1
 kind: Service
@@ -169,8 +177,11 @@ func TestObjectsAreToldWhatAWaypointDoesForThem(t *testing.T) {
 		{"False", "", "Service shop/web", []string{"istio.io/WaypointBound False WaypointIsNotReady"}},
 		{"False", hasServed, "Service shop/web", []string{"istio.io/WaypointBound True WaypointAccepted"}},
 		{"True", "", "Service shop/wp", nil},
+		{"True", "", "Gateway shop/odd", []string{"Accepted True ListenersNotValid", "Programmed False Pending", "waypoint.tulle.dev/Serving True Serving",
+			"mesh Accepted True Accepted", "mesh Programmed False Pending", "mesh ResolvedRefs True ResolvedRefs",
+			"web Accepted False UnsupportedProtocol", "web Programmed False Invalid", "tunnels Accepted False PortUnavailable", "tunnels Programmed False Invalid"}},
 		{"True", "", "GatewayClass istio-waypoint", []string{"Accepted True Accepted"}},
-		{"False", "", "GatewayClass istio-waypoint", []string{"Accepted False Unsupported"}},
+		{"False", "", "GatewayClass istio-waypoint", []string{"Accepted True Accepted"}},
 		{"True", "", "Gateway shop/wp", []string{"Accepted True Accepted", "Programmed True Programmed", "waypoint.tulle.dev/Serving True Serving",
 			"mesh Accepted True Accepted", "mesh Programmed True Programmed", "mesh ResolvedRefs True ResolvedRefs", "at wp.shop.svc.cluster.local"}},
 		{"False", "", "Gateway shop/wp", []string{"Accepted True Accepted", "Programmed False Pending",
@@ -203,5 +214,67 @@ func TestObjectsAreToldWhatAWaypointDoesForThem(t *testing.T) {
 				t.Errorf("got\n  %s\nwant\n  %s", strings.Join(got, "\n  "), strings.Join(c.want, "\n  "))
 			}
 		})
+	}
+}
+
+// TestAGatewayIsToldWhatBecameOfItsDeployment has the deployment be in every state that
+// it can be in.
+func TestAGatewayIsToldWhatBecameOfItsDeployment(t *testing.T) {
+	for _, c := range []struct {
+		ready   string
+		outcome deploy.Outcome
+		want    string
+	}{
+		{"False", deploy.Outcome{Managed: true}, "Accepted True Accepted, Programmed False Pending: is ready yet"},
+		{"False", deploy.Outcome{Managed: true, Refused: true, Reason: "InvalidParameters", Message: "no such field."}, "Accepted False InvalidParameters, Programmed False Invalid: no such field"},
+		{"True", deploy.Outcome{Managed: true, Refused: true, Reason: "InvalidParameters", Message: "no such field."}, "Accepted False InvalidParameters, Programmed True Programmed: are ready"},
+		{"False", deploy.Outcome{Managed: true, Reason: "NoResources", Message: "quota."}, "Accepted True Accepted, Programmed False NoResources: quota"},
+		{"True", deploy.Outcome{Managed: true, Reason: "NoResources", Message: "quota."}, "Accepted True Accepted, Programmed True Programmed: not in force. quota"},
+	} {
+		objects, problems := file.Decode("mesh.yaml", []byte(strings.NewReplacer("READY", c.ready, "STATUS", "").Replace(behind)), source.Checker{RootNamespace: "istio-system"})
+		if len(problems) > 0 {
+			t.Fatal(problems[0].Error())
+		}
+		decider := status.Decider{Deployed: func(*gatewayv1.Gateway) deploy.Outcome { return c.outcome }}
+		want, _ := decider.Decide(objects, objects.Gateways[source.Name{Namespace: "shop", Name: "wp"}])
+		accepted, programmed := want.Conditions[0], want.Conditions[1]
+		got, message, _ := strings.Cut(c.want, ": ")
+		if text := fmt.Sprintf("%s %s %s, %s %s %s", accepted.Type, accepted.Status, accepted.Reason, programmed.Type, programmed.Status, programmed.Reason); text != got || !strings.Contains(programmed.Message, message) {
+			t.Errorf("pods ready: %s, %+v: %s: %s", c.ready, c.outcome, text, programmed.Message)
+		}
+	}
+}
+
+// TestAServiceIsToldOfItsSecondWaypoint has it be right, and wrong in each way.
+func TestAServiceIsToldOfItsSecondWaypoint(t *testing.T) {
+	const second = `
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: next, namespace: shop}
+spec: {gatewayClassName: istio-waypoint, listeners: [{name: mesh, port: 15008, protocol: HBONE}]}
+status: {conditions: [{type: waypoint.tulle.dev/Serving, status: "True", reason: Serving, message: x, lastTransitionTime: "2026-01-01T00:00:00Z"}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: shared, namespace: shop, labels: {istio.io/use-waypoint-canary: NAME}, annotations: {istio.io/use-waypoint-canary-weight: "WEIGHT"}}
+spec: {clusterIP: 10.96.0.7, selector: {app: web}, ports: [{name: http, port: 80}]}
+`
+	for _, c := range []struct{ name, weight, says string }{
+		{"next", "30", "30% of new connections go through the waypoint shop/next."},
+		{"next", "101", "CanaryInvalidWeight"},
+		{"next", "a third", "CanaryInvalidWeight"},
+		{"wp", "30", "CanarySameAsPrimary"},
+		{"nowhere", "30", "WaypointIsNotReady"},
+	} {
+		text := strings.NewReplacer("READY", "True", "STATUS", "").Replace(behind) + strings.NewReplacer("NAME", c.name, "WEIGHT", c.weight).Replace(second)
+		objects, problems := file.Decode("mesh.yaml", []byte(text), source.Checker{RootNamespace: "istio-system"})
+		if len(problems) > 0 {
+			t.Fatal(problems[0].Error())
+		}
+		want, _ := status.Decider{}.Decide(objects, objects.Services[source.Name{Namespace: "shop", Name: "shared"}])
+		if got := want.Conditions[0]; got.Status != metav1.ConditionTrue || got.Reason != "WaypointAccepted" || !strings.Contains(got.Message, c.says) {
+			t.Errorf("%s %s: %+v", c.name, c.weight, got)
+		}
 	}
 }

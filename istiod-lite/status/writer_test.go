@@ -92,6 +92,7 @@ var resources = map[string]schema.GroupVersionResource{
 	"BackendTLSPolicy":    {Group: "gateway.networking.k8s.io", Version: "v1", Resource: "backendtlspolicies"},
 	"FaultPolicy":         {Group: "policy.tulle.dev", Version: "v1alpha1", Resource: "faultpolicies"},
 	"BackendPolicy":       {Group: "policy.tulle.dev", Version: "v1alpha1", Resource: "backendpolicies"},
+	"RateLimitPolicy":     {Group: "policy.tulle.dev", Version: "v1alpha1", Resource: "ratelimitpolicies"},
 }
 
 func (w *world) at(kind string) dynamic.ResourceInterface {
@@ -209,12 +210,13 @@ spec: {gatewayClassName: istio-waypoint, listeners: [{name: mesh, port: 15008, p
 		t.Errorf("the transition moved from %s to %s without one", c.LastTransitionTime, again.LastTransitionTime)
 	}
 	// The Gateway itself says that nothing listens.
-	for _, kind := range []string{"Accepted", "Programmed"} {
-		if c := w.await("Gateway", "wp", kind, "Pending"); c.Status != "False" || !strings.Contains(c.Message, "no waypoints") || c.ObservedGeneration != "1" {
-			t.Errorf("%s: %+v", kind, c)
-		}
+	if c := w.await("Gateway", "wp", "Accepted", "Accepted"); c.Status != "True" || c.ObservedGeneration != "1" {
+		t.Errorf("%+v", c)
 	}
-	if s, _ := w.status("Gateway", "wp"); len(s.Listeners) != 1 || s.Listeners[0].Name != "mesh" || len(s.Listeners[0].Conditions) != 2 {
+	if c := w.await("Gateway", "wp", "Programmed", "Pending"); c.Status != "False" || !strings.Contains(c.Message, "No pod") || c.ObservedGeneration != "1" {
+		t.Errorf("%+v", c)
+	}
+	if s, _ := w.status("Gateway", "wp"); len(s.Listeners) != 1 || s.Listeners[0].Name != "mesh" || len(s.Listeners[0].Conditions) != 3 {
 		t.Errorf("listeners %+v", s.Listeners)
 	}
 
@@ -311,7 +313,7 @@ rules: [{backendRefs: [{name: web, port: 80}]}]}}`)
 	w.put(`{apiVersion: gateway.networking.k8s.io/v1, kind: GRPCRoute, metadata: {name: g}, spec: {
 parentRefs: [{kind: Service, group: "", name: web}], rules: [{backendRefs: [{name: nowhere, port: 80}]}]}}`)
 	w.patch("HTTPRoute", "r", `{"status":{"parents":[{"parentRef":{"name":"theirs"},"controllerName":"example.com/other","conditions":[{"type":"Accepted","status":"True","reason":"Accepted","message":"","lastTransitionTime":"2026-01-01T00:00:00Z"}]}]}}`, "status")
-	if c := w.await("GatewayClass", w.ns, "Accepted", "Unsupported"); c.Status != "False" {
+	if c := w.await("GatewayClass", w.ns, "Accepted", "Accepted"); c.Status != "True" {
 		t.Errorf("%+v", c)
 	}
 	reasons := func(kind, name string) map[string]string {
