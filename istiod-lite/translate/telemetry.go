@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"math"
-	"net"
 	"slices"
 	"strconv"
 	"strings"
@@ -255,7 +254,10 @@ func collector(service string, port uint32) string {
 	if _, host, ok := strings.Cut(service, "/"); ok {
 		service = host
 	}
-	return net.JoinHostPort(service, strconv.Itoa(int(port)))
+	if strings.Contains(service, ":") {
+		service = "[" + service + "]"
+	}
+	return service + ":" + strconv.Itoa(int(port))
 }
 
 func (m *merger) metrics(x *telemetryv1.Telemetry) {
