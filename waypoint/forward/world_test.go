@@ -33,6 +33,7 @@ import (
 	"github.com/tulle-mesh/tulle/waypoint/jwt"
 	"github.com/tulle-mesh/tulle/waypoint/mesh"
 	"github.com/tulle-mesh/tulle/waypoint/message"
+	"github.com/tulle-mesh/tulle/waypoint/trace"
 	"github.com/tulle-mesh/tulle/waypoint/upstream"
 )
 
@@ -68,6 +69,7 @@ type world struct {
 	t       testing.TB
 	mesh    *mesh.Mesh
 	forward *forward.Forwarder
+	tracer  *trace.Tracer
 	url     string
 
 	addresses xdsclient.Handler
@@ -80,13 +82,13 @@ var client = spiffeid.RequireFromString("spiffe://cluster.local/ns/shop/sa/clien
 
 func newWorld(t testing.TB) *world {
 	t.Helper()
-	w := &world{t: t}
+	w := &world{t: t, tracer: trace.NewTracer()}
 	store := state.New(state.Config{})
 	keys := jwt.NewKeys(jwt.Config{Fetcher: jwt.NewHTTPFetcher(nil)})
 	w.mesh = mesh.New(mesh.Config{Store: store, Dialer: plain{}, Namespace: "shop", Pod: "waypoint", Keys: keys, Logger: zaptest.NewLogger(t)})
 	w.addresses = store.AddressHandler()
 	w.forward = forward.New(forward.Config{
-		Mesh: w.mesh, Identity: spiffeid.RequireFromString("spiffe://cluster.local/ns/shop/sa/waypoint"), Logger: zaptest.NewLogger(t),
+		Mesh: w.mesh, Identity: spiffeid.RequireFromString("spiffe://cluster.local/ns/shop/sa/waypoint"), Logger: zaptest.NewLogger(t), Tracer: w.tracer,
 		Report: func(r *forward.Record) {
 			if _, bench := t.(*testing.B); bench {
 				return
