@@ -125,6 +125,9 @@ func (u *uninstall) run(ctx context.Context, inv *Inventory) error {
 			return err
 		}
 	}
+	if err := u.removeWaypoints(ctx); err != nil {
+		return err
+	}
 	if err := u.removeRoots(ctx); err != nil {
 		return err
 	}
@@ -369,7 +372,9 @@ func (u *uninstall) count(ctx context.Context, definition *unstructured.Unstruct
 	if err != nil {
 		return 0, u.Client.Explain(err)
 	}
-	return len(list.Items), nil
+	return len(slices.DeleteFunc(list.Items, func(o unstructured.Unstructured) bool {
+		return o.GetLabels()[managedByLabel] == istiodManager && o.GetLabels()[partOfLabel] == partOf // istiod made it, and it goes in any case
+	})), nil
 }
 
 // Namespaces lists the namespaces whose pods belong to the mesh, for the question that
