@@ -1,8 +1,10 @@
 package mesh_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -176,6 +178,11 @@ func TestAWaypointGuardsByAllThatPoliciesKnow(t *testing.T) {
 			}
 		}
 	}
+	// What AUDIT fits is told and passes, and the log names who decided otherwise.
+	waypoint := m.waypointPod(t, "guard-")
+	m.wantLog(t, []string{waypoint}, "policy that is not enforced fits", "data/audit", "path=/audited")
+	m.wantLog(t, []string{waypoint}, "data/no-writes", "status=403")
+	m.wantLog(t, []string{waypoint}, "over-http", "status=302")
 	// Past the waypoint the node proxies enforce what is for the whole namespace
 	// (istio#52590): neither end refuses whom it allows, both whom it does not.
 	const lines = "peer.data.svc.cluster.local:7000"
@@ -190,4 +197,26 @@ func TestAWaypointGuardsByAllThatPoliciesKnow(t *testing.T) {
 			t.Errorf("past the waypoint %s got %q", pod, out)
 		}
 	}
+}
+
+// waypointPod is the pod of a waypoint, "namespace/name".
+func (m *mesh) waypointPod(t *testing.T, prefix string) string {
+	t.Helper()
+	out, err := m.meshctl(t.Context(), "status", "-o", "json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var status struct {
+		Pods []struct{ Namespace, Name string }
+	}
+	if err := json.Unmarshal([]byte(out), &status); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range status.Pods {
+		if p.Namespace == "data" && strings.HasPrefix(p.Name, prefix) {
+			return p.Namespace + "/" + p.Name
+		}
+	}
+	t.Fatalf("no pod %s… among %+v", prefix, status.Pods)
+	return ""
 }
