@@ -43,6 +43,8 @@ type Controller struct {
 	writes *prometheus.CounterVec
 	newest atomic.Pointer[source.Objects]
 	wake   chan struct{}
+	// interval is parametersInterval, but in tests.
+	interval time.Duration
 
 	mu       sync.Mutex
 	outcomes map[source.Name]Outcome
@@ -56,7 +58,7 @@ func New(cfg Config) (*Controller, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = zap.NewNop()
 	}
-	c := &Controller{cfg: cfg, wake: make(chan struct{}, 1), outcomes: map[source.Name]Outcome{}, writes: prometheus.NewCounterVec(prometheus.CounterOpts{
+	c := &Controller{cfg: cfg, interval: parametersInterval, wake: make(chan struct{}, 1), outcomes: map[source.Name]Outcome{}, writes: prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "istiod_waypoint_writes_total",
 		Help: "Attempts to write what waypoints run as, by kind and result: ok or error.",
 	}, []string{"kind", "result"})}
@@ -117,7 +119,7 @@ func (c *Controller) Run(ctx context.Context) {
 	}
 	defer wg.Wait()
 	defer r.queue.ShutDown()
-	tick := time.NewTicker(parametersInterval)
+	tick := time.NewTicker(c.interval)
 	defer tick.Stop()
 	var since *source.Objects
 	for {

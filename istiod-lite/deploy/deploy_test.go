@@ -51,6 +51,7 @@ func newWorld(t *testing.T) *world {
 	w.must(err)
 	w.controller, err = deploy.New(deploy.Config{Dynamic: client, Metadata: meta, Settings: settings, Options: options, Logger: log})
 	w.must(err)
+	w.controller.ReadParametersEvery(100 * time.Millisecond)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{}, 3)
 	go func() { _ = src.Run(ctx); done <- struct{}{} }()

@@ -1,11 +1,16 @@
 package deploy
 
 import (
+	"time"
+
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/tulle-mesh/tulle/istiod-lite/translate"
 )
+
+// ReadParametersEvery is to be called before Run.
+func (c *Controller) ReadParametersEvery(d time.Duration) { c.interval = d }
 
 // Build is build for the golden files, with the parameters of one ConfigMap.
 func Build(settings Settings, options translate.Options, gw *gatewayv1.Gateway, data map[string]string) ([]*unstructured.Unstructured, error) {

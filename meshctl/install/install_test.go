@@ -356,6 +356,15 @@ func TestUninstallTakesEverythingAndNothingElse(t *testing.T) {
 	if _, err := core.Secrets(f.Namespace).Create(ctx, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "istio-ca-secret"}}, metav1.CreateOptions{FieldManager: "istiod-lite"}); err != nil {
 		t.Fatal(err)
 	}
+	for name, labels := range map[string]map[string]string{
+		"made":  {"gateway.istio.io/managed": "istio.io-mesh-controller", "app.kubernetes.io/part-of": "tulle"},
+		"other": {"gateway.istio.io/managed": "istio.io-mesh-controller"},
+	} {
+		if _, err := core.Services(other).Create(ctx, &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels},
+			Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Port: 15008}}}}, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
 	// No kubelet ends them.
 	if err := core.Pods(f.Namespace).DeleteCollection(ctx, metav1.DeleteOptions{GracePeriodSeconds: new(int64)}, metav1.ListOptions{}); err != nil {
 		t.Fatal(err)
@@ -377,7 +386,7 @@ func TestUninstallTakesEverythingAndNothingElse(t *testing.T) {
 	if agent != 0 || ztunnel < agent || istiod < ztunnel || role < istiod {
 		t.Errorf("order: %s", removed)
 	}
-	if kept := changes(report, install.Kept); !strings.Contains(kept, "Secret "+f.Namespace+"/istio-ca-secret") || !strings.Contains(kept, "CustomResourceDefinition (14)") {
+	if kept := changes(report, install.Kept); !strings.Contains(kept, "Secret "+f.Namespace+"/istio-ca-secret") || !strings.Contains(kept, fmt.Sprintf("CustomResourceDefinition (%d)", len(manifests.CRDs()))) {
 		t.Errorf("kept: %s", kept)
 	}
 	if _, err := core.ConfigMaps(f.Namespace).Get(ctx, "istio-ca-root-cert", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
@@ -385,6 +394,12 @@ func TestUninstallTakesEverythingAndNothingElse(t *testing.T) {
 	}
 	if _, err := core.ConfigMaps(other).Get(ctx, "istio-ca-root-cert", metav1.GetOptions{}); err != nil {
 		t.Errorf("another's root: %v", err)
+	}
+	if _, err := core.Services(other).Get(ctx, "made", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+		t.Errorf("what was made for a waypoint: %v", err)
+	}
+	if _, err := core.Services(other).Get(ctx, "other", metav1.GetOptions{}); err != nil {
+		t.Errorf("another control plane's waypoint: %v", err)
 	}
 	if there, err := f.Installed(ctx); there || err != nil {
 		t.Errorf("installed: %v %v", there, err)
