@@ -10,6 +10,9 @@ const (
 	// Shorter follows bursts sooner; at a quarter of a second a hot key has most of its
 	// limit after half a second, and 100 replicas with 1,000 keys each cost 2 % of a core.
 	Interval = 250 * time.Millisecond
+	// spacing is how far apart shares are thought over at least: what many replicas say at
+	// the same time is dealt with together.
+	spacing = 20 * time.Millisecond
 	// retention is how long the shares of a replica without a stream stay its own: longer
 	// than a restart of the control plane and a few attempts to come back.
 	retention = 10 * time.Second

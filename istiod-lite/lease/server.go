@@ -64,6 +64,7 @@ func (s *Server) Run(ctx context.Context) error {
 	ticker := time.NewTicker(Interval)
 	defer ticker.Stop()
 	led := true
+	var last time.Time
 	for {
 		select {
 		case <-ctx.Done():
@@ -76,7 +77,13 @@ func (s *Server) Run(ctx context.Context) error {
 			return nil
 		case <-ticker.C:
 		case <-s.dirty:
+			select {
+			case <-ctx.Done():
+				continue
+			case <-time.After(spacing - time.Since(last)):
+			}
 		}
+		last = time.Now()
 		leading := s.cfg.Leading()
 		s.mu.Lock()
 		if !leading {

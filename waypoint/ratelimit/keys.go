@@ -44,9 +44,10 @@ type entry struct {
 	share uint32
 	owned bool
 	hash  uint64
-	// demand is the cost of what was asked for since the last report, reported whether
-	// the key is in the list of those to tell of.
+	// demand is the cost of what was asked for since the report epoch; reported tells that
+	// the key is in the list for the next.
 	demand   uint64
+	epoch    uint32
 	reported bool
 }
 
@@ -100,10 +101,7 @@ func (k *Keys) take(now int64, c *Counter, key []byte, least, cost uint64, out *
 	share := uint32(fullShare)
 	if c.leased {
 		share = e.adjust(now)
-		e.demand += least
-		if !e.reported {
-			c.share.tell(e)
-		}
+		e.ask(least)
 	}
 	var debts [maxAmounts]uint64
 	ok := true
@@ -136,6 +134,9 @@ func (k *Keys) take(now int64, c *Counter, key []byte, least, cost uint64, out *
 		}
 	} else {
 		e.refused++
+	}
+	if c.leased && !e.reported && (e.owned || !ok || e.pressed(share)) {
+		c.share.tell(e)
 	}
 	out.Allowed = ok
 	s.mu.Unlock()
@@ -180,6 +181,7 @@ func (k *Keys) charge(now int64, c *Counter, key []byte, cost uint64) {
 	h := maphash.Bytes(k.seed, key)
 	s := &k.shards[h>>(64-6)]
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	e := s.byKey[string(key)]
 	if e == nil {
 		e = k.insert(s, now, c, string(key), h)
@@ -187,10 +189,12 @@ func (k *Keys) charge(now int64, c *Counter, key []byte, cost uint64) {
 	share := uint32(fullShare)
 	if c.leased {
 		share = e.adjust(now)
-		e.demand += cost
-		if !e.reported {
-			c.share.tell(e)
-		}
+		e.ask(cost)
+		defer func() {
+			if !e.reported && (e.owned || e.pressed(share)) {
+				c.share.tell(e)
+			}
+		}()
 	}
 	for i := range c.amounts {
 		a := &c.amounts[i]
@@ -204,7 +208,24 @@ func (k *Keys) charge(now int64, c *Counter, key []byte, cost uint64) {
 		}
 		e.cells[i] = cell{last: a.at(now), debt: min(debt+need, most)}
 	}
-	s.mu.Unlock()
+}
+
+// ask notes that cost was asked for.
+func (e *entry) ask(cost uint64) {
+	if epoch := e.rule.share.epoch.Load(); epoch != e.epoch {
+		e.epoch, e.demand = epoch, 0
+	}
+	e.demand += cost
+}
+
+// pressed reports whether more than half of a bucket is taken.
+func (e *entry) pressed(share uint32) bool {
+	for i := range e.cells {
+		if e.cells[i].debt > scaled(e.rule.amounts[i].capacity, share)/2 {
+			return true
+		}
+	}
+	return false
 }
 
 // adjust brings the cells in step with the share that holds now, and returns it.

@@ -135,7 +135,7 @@ func (c *Counter) hashOf(key string) uint64 {
 
 // demands returns what was asked for of keys that are near their limit, or that have a
 // share of their own, and begins to count anew.
-func (l *Limiter) demands(now int64, since time.Duration) []*api.Demand {
+func (l *Limiter) demands(since time.Duration) []*api.Demand {
 	l.leases.mu.Lock()
 	counters := make([]*Counter, 0, len(l.leases.counters))
 	for _, c := range l.leases.counters {
@@ -144,26 +144,19 @@ func (l *Limiter) demands(now int64, since time.Duration) []*api.Demand {
 	l.leases.mu.Unlock()
 	var out []*api.Demand
 	for _, c := range counters {
-		c.share.mu.Lock()
-		asked := c.share.asked
-		c.share.asked = nil
-		c.share.mu.Unlock()
-		for _, e := range asked {
+		if len(out) >= maxDemands {
+			break // the others are told of next
+		}
+		for _, e := range c.share.collect() {
 			s := l.keys.shardOf(e.key)
 			s.mu.Lock()
-			share := e.adjust(now)
-			demand, own := e.demand, e.owned
-			pressed := false
-			for i := range e.cells {
-				a := &c.amounts[i]
-				pressed = pressed || a.debt(e.cells[i], a.at(now), share) > scaled(a.capacity, share)/2
-			}
+			demand := e.demand
 			e.demand, e.reported = 0, false
 			s.mu.Unlock()
-			if own || pressed {
-				out = append(out, &api.Demand{Rule: c.name, Key: c.hashOf(e.key), Rate: float64(demand) / since.Seconds()})
-			}
+			out = append(out, &api.Demand{Rule: c.name, Key: c.hashOf(e.key), Rate: float64(demand) / since.Seconds()})
 		}
+		// What is asked for from here on belongs to the next report.
+		c.share.epoch.Add(1)
 	}
 	return out
 }
@@ -173,6 +166,7 @@ func (l *Limiter) demands(now int64, since time.Duration) []*api.Demand {
 // meanwhile. Each report is interval after the last.
 func (l *Limiter) Lease(ctx context.Context, replica string, interval time.Duration, open func(context.Context) (Shares, error)) error {
 	wait := backoff.New(leaseRetryMin, leaseRetryMax)
+	level := zap.InfoLevel // once, and again after it has worked for a while
 	for ctx.Err() == nil {
 		// Nobody is asked while there is nothing to share.
 		if len(l.leases.rules()) == 0 {
@@ -187,10 +181,12 @@ func (l *Limiter) Lease(ctx context.Context, replica string, interval time.Durat
 		if ctx.Err() != nil {
 			return nil
 		}
-		l.log.Info("shares of rate limits stay as they are until the control plane is back", zap.Error(err))
 		if time.Since(began) > leaseRetryMax {
 			wait.Reset()
+			level = zap.InfoLevel
 		}
+		l.log.Log(level, "shares of rate limits stay as they are until the control plane is back", zap.Error(err))
+		level = zap.DebugLevel
 		select {
 		case <-ctx.Done():
 		case <-time.After(wait.Next()):
@@ -256,7 +252,7 @@ func (l *Limiter) leaseOnce(ctx context.Context, replica string, interval time.D
 		case <-l.leases.changed:
 			report.HasRules, report.Rules = true, l.leases.rules()
 		case now := <-ticker.C:
-			report.Demands = l.demands(l.now(), now.Sub(last))
+			report.Demands = l.demands(now.Sub(last))
 			if last = now; len(report.Demands) == 0 {
 				continue
 			}

@@ -35,6 +35,9 @@ const (
 	// defaultTimeout of counting at a backend.
 	defaultTimeout = 50 * time.Millisecond
 
+	// maxDemands of one report, about: 64 bytes each and the rule's name stay below what
+	// the control plane takes in one message.
+	maxDemands = 4096
 	// leaseRetryMin and leaseRetryMax bound the waits between attempts to reach the control
 	// plane; leaseFarewell is how long a waypoint that ends waits for it to take note.
 	leaseRetryMin = 100 * time.Millisecond

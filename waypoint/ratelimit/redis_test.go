@@ -195,6 +195,30 @@ func TestARuleThatRefusesTakesNothingOfTheOthers(t *testing.T) {
 	}
 }
 
+func TestRulesInShadowAreCountedInRedisApart(t *testing.T) {
+	s := redisServer(t)
+	r := newReplica(t, ratelimit.Config{}, &api.RateLimit{Backend: redisBackend(s.address), Timeout: durationpb.New(patience), Rules: []*api.RateLimitRule{
+		{Name: "a", Limits: amount(1, 24*time.Hour), Shadow: true}, {Name: "b", Limits: amount(5, 24*time.Hour)}, {Name: "c", Limits: amount(3, 24*time.Hour), Shadow: true},
+	}})
+	r.ready(t) // the first of all
+	for i, want := range []struct {
+		allowed bool
+		shadow  string
+	}{{true, "shop/p/a"}, {true, "shop/p/a"}, {true, "shop/p/c"}, {true, "shop/p/c"}, {false, ""}} {
+		if v := r.ask(); v.Allowed != want.allowed || v.Shadow != want.shadow || v.Rule != "b" {
+			t.Errorf("request %d: %+v", i, v)
+		}
+	}
+	status := r.limiter.Status(ratelimit.Filter{})
+	for i, want := range []ratelimit.Decisions{{Allowed: 1, ShadowLimited: 4}, {Allowed: 5, Limited: 1}, {Allowed: 3, ShadowLimited: 2}} {
+		got := status.Rules[i].Decisions
+		got.FailedOpen, got.FailedClosed = 0, 0 // before the connection stood
+		if got != want || status.Rules[i].Backend != "redis" {
+			t.Errorf("rule %s: %+v, want %+v", status.Rules[i].Rule, got, want)
+		}
+	}
+}
+
 func TestCostsOfResponsesAreTakenInRedis(t *testing.T) {
 	s := redisServer(t)
 	r := newReplica(t, ratelimit.Config{}, &api.RateLimit{Backend: redisBackend(s.address), Timeout: durationpb.New(patience), Rules: []*api.RateLimitRule{

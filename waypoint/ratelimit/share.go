@@ -13,8 +13,13 @@ type shareOf struct {
 	// own are the shares of some keys, by hash. The map is replaced, never changed.
 	own atomic.Pointer[map[uint64]uint32]
 
+	// epoch counts the reports.
+	epoch atomic.Uint32
+	// full tells that asked has no room, so that nobody waits for mu to find out.
+	full atomic.Bool
+
 	mu sync.Mutex
-	// asked are the keys with demand since the last report.
+	// asked are the keys to tell of: with a share of their own, or near their limit.
 	asked []*entry
 }
 
@@ -24,12 +29,27 @@ const maxAsked = 1024
 
 // tell puts a key into the next report. The caller holds its shard.
 func (s *shareOf) tell(e *entry) {
+	if s.full.Load() {
+		return
+	}
 	s.mu.Lock()
 	if len(s.asked) < maxAsked {
 		s.asked = append(s.asked, e)
 		e.reported = true
+	} else {
+		s.full.Store(true)
 	}
 	s.mu.Unlock()
+}
+
+// collect returns the keys to tell of, and begins anew.
+func (s *shareOf) collect() []*entry {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	asked := s.asked
+	s.asked = nil
+	s.full.Store(false)
+	return asked
 }
 
 // set replaces the shares of keys of their own.

@@ -28,6 +28,7 @@ type bucket struct {
 	after       bool // the cost comes with the response
 	out         Outcome
 	taken       bool
+	asked       bool // a remote backend was
 	unknown     bool // could not be counted
 }
 
@@ -123,39 +124,57 @@ func (t *Ticket) Decide(ctx context.Context) *Verdict {
 
 func (r *rule) remotely() bool { return r.policy.remote != nil && !r.local }
 
-// ask has the other backends count, one after the other. Rules in shadow are asked apart,
-// for those that enforce are all or none.
+// ask has the other backends count, one after the other. Rules that enforce are asked
+// together, for they are all or none; those in shadow one by one, and only about a request
+// that passes.
 func (t *Ticket) ask(ctx context.Context) {
-	for i := range t.buckets {
-		first := &t.buckets[i]
-		if !first.rule.remotely() || first.out.Limit > 0 || first.taken || first.unknown {
-			continue
-		}
-		t.lists = t.lists[:0]
-		timeout := first.rule.policy.timeout
-		for j := i; j < len(t.buckets); j++ {
-			b := &t.buckets[j]
-			if b.rule.remotely() && b.rule.policy.remote == first.rule.policy.remote && b.rule.shadow == first.rule.shadow {
-				t.lists = append(t.lists, b)
-				timeout = min(timeout, b.rule.policy.timeout)
+	for _, shadow := range []bool{false, true} {
+		for i := range t.buckets {
+			if b := &t.buckets[i]; b.rule.remotely() && b.rule.shadow == shadow && !b.asked && !t.askFrom(ctx, i) {
+				return
 			}
-		}
-		bounded, cancel := context.WithTimeout(ctx, timeout)
-		err := first.rule.policy.remote.take(bounded, t.lists)
-		cancel()
-		refused := false
-		for _, b := range t.lists {
-			if err != nil {
-				b.unknown, b.out, t.verdict.Err = true, Outcome{}, fmt.Errorf("%s: %w", b.rule.policy.name, err)
-				continue
-			}
-			b.taken = b.out.Allowed
-			refused = refused || !b.taken && !b.rule.shadow
-		}
-		if refused {
-			return
 		}
 	}
+}
+
+// askFrom asks the backend of the bucket i, also about those that follow and are counted
+// there, and reports whether the request may still pass.
+func (t *Ticket) askFrom(ctx context.Context, i int) bool {
+	first := &t.buckets[i]
+	t.lists = t.lists[:0]
+	timeout := first.rule.policy.timeout
+	for j := i; j < len(t.buckets); j++ {
+		b := &t.buckets[j]
+		if b.asked || !b.rule.remotely() || b.rule.policy.remote != first.rule.policy.remote || b.rule.shadow != first.rule.shadow {
+			continue
+		}
+		t.lists, b.asked = append(t.lists, b), true
+		timeout = min(timeout, b.rule.policy.timeout)
+		if b.rule.shadow {
+			break
+		}
+	}
+	bounded, cancel := context.WithTimeout(ctx, timeout)
+	err := first.rule.policy.remote.take(bounded, t.lists)
+	cancel()
+	if err != nil {
+		// Whoever else counts there is not waited for once more.
+		for j := range t.buckets {
+			if b := &t.buckets[j]; !b.asked && b.rule.remotely() && b.rule.policy.remote == first.rule.policy.remote {
+				t.lists, b.asked = append(t.lists, b), true
+			}
+		}
+	}
+	refused := false
+	for _, b := range t.lists {
+		if err != nil {
+			b.unknown, b.out, t.verdict.Err = true, Outcome{}, fmt.Errorf("%s: %w", b.rule.policy.name, err)
+			continue
+		}
+		b.taken = b.out.Allowed
+		refused = refused || !b.taken && !b.rule.shadow
+	}
+	return !refused
 }
 
 // judge makes the verdict of what the buckets say.
