@@ -53,6 +53,11 @@ func run(m *testing.M) (code int, err error) {
 		return 1, err
 	}
 	if running() {
+		if os.Getenv("KUBECONFIG") == "" {
+			if err := useCluster(ctx); err != nil {
+				return 1, err
+			}
+		}
 		return m.Run(), nil
 	}
 	if os.Geteuid() != 0 {
@@ -78,15 +83,8 @@ func run(m *testing.M) (code int, err error) {
 	return m.Run(), nil
 }
 
-// bringUp starts a cluster, installs the mesh and points KUBECONFIG at it.
-func bringUp(ctx context.Context) error {
-	images, err := filepath.Glob(filepath.Join(logs, "images", "*.tar"))
-	if err != nil || len(images) == 0 {
-		return errors.Join(err, errors.New("no images in out/conformance/images; run `make conformance`, which makes them"))
-	}
-	if err := within(ctx, conformance.UpWithin, "cluster", append([]string{"up"}, images...)...); err != nil {
-		return err
-	}
+// useCluster points KUBECONFIG at the cluster that runs on this machine.
+func useCluster(ctx context.Context) error {
 	out, err := program(ctx, "cluster", "status", "-o", "json").Output()
 	if err != nil {
 		return fmt.Errorf("cluster status: %w", err)
@@ -95,7 +93,19 @@ func bringUp(ctx context.Context) error {
 	if err := json.Unmarshal(out, &status); err != nil {
 		return fmt.Errorf("cluster status: %w", err)
 	}
-	if err := os.Setenv("KUBECONFIG", status.Kubeconfig); err != nil {
+	return os.Setenv("KUBECONFIG", status.Kubeconfig)
+}
+
+// bringUp starts a cluster and installs the mesh.
+func bringUp(ctx context.Context) error {
+	images, err := filepath.Glob(filepath.Join(logs, "images", "*.tar"))
+	if err != nil || len(images) == 0 {
+		return errors.Join(err, errors.New("no images in out/conformance/images; run `make conformance`, which makes them"))
+	}
+	if err := within(ctx, conformance.UpWithin, "cluster", append([]string{"up"}, images...)...); err != nil {
+		return err
+	}
+	if err := useCluster(ctx); err != nil {
 		return err
 	}
 	begun := time.Now()
