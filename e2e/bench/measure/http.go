@@ -187,7 +187,7 @@ func (r *httpRunner) closed(ctx context.Context, measure, addr string, conns int
 		return err
 	}
 	start := time.Now()
-	count, err := r.h2load(ctx, append(args, "-D"+strconv.FormatFloat(r.cfg.Closed.Seconds(), 'f', -1, 64), url)...)
+	count, err := r.h2load(ctx, append(args, "-D"+strconv.FormatInt(r.cfg.Closed.Milliseconds(), 10)+"ms", url)...)
 	if err != nil {
 		return err
 	}
