@@ -20,7 +20,7 @@ var layers = []struct {
 	packages []string
 }{
 	{0, []string{
-		"api/...", "internal/backoff", "internal/baggage", "internal/cel", "internal/lifecycle", "internal/logformat", "internal/logging", "internal/netns",
+		"api/...", "internal/backoff", "internal/baggage", "internal/cel", "internal/istiojson", "internal/lifecycle", "internal/logformat", "internal/logging", "internal/netns",
 		"internal/nodetoken", "internal/readiness", "internal/relay", "internal/roottest", "internal/sockopt", "internal/telemetry",
 	}},
 	{1, []string{"internal/authz/...", "internal/workload"}},
@@ -49,8 +49,11 @@ var layers = []struct {
 // components never import each other.
 var components = []string{"ztunnel", "waypoint", "istiod-lite", "meshctl"}
 
-// pureDeciders are what meshctl may import of the components.
-var pureDeciders = []string{"ztunnel/nexthop", "ztunnel/explain", "waypoint/route", "istiod-lite/translate"}
+// pureDeciders are what meshctl may import of the components: what decides, and the
+// values that it decides on.
+var pureDeciders = []string{
+	"ztunnel/nexthop", "ztunnel/explain", "waypoint/route", "waypoint/message", "istiod-lite/translate", "istiod-lite/source", "istiod-lite/source/file",
+}
 
 // forbidden lists edges that the layers allow and a reason forbids.
 var forbidden = []struct {

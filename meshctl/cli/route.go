@@ -220,6 +220,7 @@ func newRouteCheck(s *streams, t *targetFlags) *cobra.Command {
 		service, from, gateway string
 		port                   uint16
 		request                explain.HTTP
+		files                  []string
 	)
 	output := outputFlag("table")
 	cmd := &cobra.Command{
@@ -228,24 +229,31 @@ func newRouteCheck(s *streams, t *targetFlags) *cobra.Command {
 		Long: `Asks the waypoint of a service what it would do with a request: whether its
 policies allow it, which rule takes it, each rule that was looked at before with the
 condition that failed, and how many endpoints serve. The waypoint's own code decides,
-on its live state; no request is sent.
+on its live state; no request is sent. With -f it is what a waypoint would do that had
+got the objects of the files: before they are applied, without a mesh.
 
 Exit status: 0 it would be sent to a backend, 1 refused or answered by the waypoint
 with an error, 2 nobody can tell.`,
 		Example: `  meshctl route check --service shop/api --port 80 --path /items
   meshctl route check --service api.shop --port 80 --method POST --path '/orders?x=1' \
-      -H x-team:blue --from shop/web`,
+      -H x-team:blue --from shop/web
+  meshctl route check -f routes.yaml --service shop/api --port 80 --path /items`,
 		Annotations: map[string]string{verdict: "1"},
 		Args:        noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if service == "" || port == 0 {
 				return misused(cmd, "--service and --port say what the request is for")
 			}
-			proxies, err := waypointsOf(cmd.Context(), t, gateway)
-			if err != nil {
-				return exitWith(2, "%w", err)
+			var a *explain.WaypointAnswer
+			var err error
+			if len(files) > 0 {
+				a, err = explain.AskFiles(files, service, port, from, request)
+			} else {
+				var proxies []*mesh.Component
+				if proxies, err = waypointsOf(cmd.Context(), t, gateway); err == nil {
+					a, err = checkRoute(cmd.Context(), proxies, service, port, from, request)
+				}
 			}
-			a, err := checkRoute(cmd.Context(), proxies, service, port, from, request)
 			if err != nil {
 				return exitWith(2, "%w", err)
 			}
@@ -264,6 +272,7 @@ with an error, 2 nobody can tell.`,
 	flags.Uint16Var(&port, "port", 0, "its port")
 	flags.StringVar(&from, "from", "", "client: NAMESPACE/SERVICEACCOUNT or a SPIFFE ID; without one, nobody")
 	flags.StringVar(&gateway, "waypoint", "", "ask this waypoint: NAME or NAMESPACE/NAME")
+	flags.StringArrayVarP(&files, "file", "f", nil, "judge by the objects of this file or folder; may be repeated")
 	requestFlags(cmd, &request)
 	flags.VarP(&output, "output", "o", outputUsage)
 	return cmd
