@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -230,8 +231,10 @@ func FaultPolicyFaults(p *policyv1alpha1.FaultPolicy) field.ErrorList {
 
 func checkPositive(d *gatewayv1.Duration, path *field.Path) field.ErrorList {
 	errs := checkDuration(d, path)
-	if len(errs) == 0 && d != nil && strings.Trim(string(*d), "0hms") == "" {
-		errs = append(errs, field.Invalid(path, string(*d), "must be longer than nothing"))
+	if len(errs) == 0 && d != nil {
+		if v, err := time.ParseDuration(string(*d)); err == nil && v == 0 {
+			errs = append(errs, field.Invalid(path, string(*d), "must be longer than nothing"))
+		}
 	}
 	return errs
 }

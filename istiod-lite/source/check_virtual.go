@@ -14,7 +14,7 @@ import (
 func checkVirtualService(vs *networkingv1.VirtualService) field.ErrorList {
 	path, spec := field.NewPath("spec"), &vs.Spec
 	var errs field.ErrorList
-	if len(spec.Hosts) == 0 && slices.Contains(append(spec.Gateways, "mesh"), "mesh") {
+	if len(spec.Hosts) == 0 {
 		errs = append(errs, field.Required(path.Child("hosts"), "a VirtualService names the services that it is for"))
 	}
 	if n := len(spec.Hosts); n > maxHosts {

@@ -17,6 +17,8 @@ import (
 
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/tulle-mesh/tulle/internal/istiojson"
 )
 
 var (
@@ -106,7 +108,7 @@ func Unmarshal(raw []byte, obj metav1.Object) (strict []error, err error) {
 	if len(strict) > 0 {
 		return strict, nil
 	}
-	if err := (protojson.UnmarshalOptions{}).Unmarshal(seconds(outer.Spec, spec.ProtoReflect().Descriptor()), spec); err != nil {
+	if err := (protojson.UnmarshalOptions{}).Unmarshal(istiojson.Seconds(outer.Spec, spec.ProtoReflect().Descriptor()), spec); err != nil {
 		text := strings.ReplaceAll(err.Error(), "\u00a0", " ") // protobuf varies its spaces on purpose
 		return nil, fmt.Errorf("spec: %s", strings.TrimSpace(strings.TrimPrefix(text, "proto:")))
 	}
@@ -145,7 +147,7 @@ func unmarshalServed(raw []byte, obj metav1.Object) []Fault {
 	for _, err := range checkFields(outer.Spec, spec.ProtoReflect().Descriptor()) {
 		faults = append(faults, Fault{Field: FieldOf(err), Message: err.Error()})
 	}
-	if err := lenient.Unmarshal(seconds(outer.Spec, spec.ProtoReflect().Descriptor()), spec); err != nil {
+	if err := lenient.Unmarshal(istiojson.Seconds(outer.Spec, spec.ProtoReflect().Descriptor()), spec); err != nil {
 		proto.Reset(spec)
 		if lenient.Unmarshal(onlySelector(outer.Spec), spec) != nil {
 			proto.Reset(spec)

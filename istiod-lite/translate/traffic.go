@@ -31,9 +31,6 @@ type traffic struct {
 	faults   map[source.Key][]*policyv1alpha1.FaultPolicy
 }
 
-// trafficKinds are those of which a traffic is made.
-var trafficKinds = []string{"DestinationRule", "VirtualService", "BackendTLSPolicy", "XBackendTrafficPolicy", "BackendPolicy", "FaultPolicy"}
-
 func trafficOf(objects *source.Objects, o Options) *traffic {
 	x := &traffic{
 		options: o, rules: map[string]*byHost[*networkingv1.DestinationRule]{}, virtuals: map[string]*byHost[*networkingv1.VirtualService]{},
@@ -98,7 +95,7 @@ func trafficOf(objects *source.Objects, o Options) *traffic {
 func policyTargets(obj metav1.Object) []source.Key {
 	var keys []source.Key
 	add := func(group, kind, name string) {
-		if isService(group, kind) || group == gatewayv1.GroupName {
+		if isService(group, kind) || group == gatewayv1.GroupName && (kind == "HTTPRoute" || kind == "GRPCRoute") {
 			if key := (source.Key{Kind: kind, Name: source.Name{Namespace: obj.GetNamespace(), Name: name}}); !slices.Contains(keys, key) {
 				keys = append(keys, key)
 			}

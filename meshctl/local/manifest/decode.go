@@ -22,6 +22,7 @@ import (
 	strictjson "sigs.k8s.io/json"
 
 	policyv1alpha1 "github.com/tulle-mesh/tulle/api/policy/v1alpha1"
+	"github.com/tulle-mesh/tulle/internal/istiojson"
 )
 
 type deployment = appsv1.Deployment
@@ -142,7 +143,7 @@ func (o *Object) decodeValue() error {
 	if len(outer.Spec) == 0 {
 		return nil
 	}
-	if err := (protojson.UnmarshalOptions{}).Unmarshal(outer.Spec, message); err != nil {
+	if err := (protojson.UnmarshalOptions{}).Unmarshal(istiojson.Seconds(outer.Spec, message.ProtoReflect().Descriptor()), message); err != nil {
 		return fmt.Errorf("spec: %s", protoReason(err))
 	}
 	return nil
