@@ -15,7 +15,6 @@ import (
 	"github.com/tulle-mesh/tulle/certs/caclient"
 	"github.com/tulle-mesh/tulle/internal/mtls"
 	"github.com/tulle-mesh/tulle/internal/workload"
-	"github.com/tulle-mesh/tulle/internal/xdsclient"
 	"github.com/tulle-mesh/tulle/waypoint/mesh"
 	"github.com/tulle-mesh/tulle/waypoint/ratelimit"
 	"github.com/tulle-mesh/tulle/waypoint/upstream"
@@ -25,7 +24,10 @@ import (
 // they are in it.
 func (w *waypoint) newLimiter() *ratelimit.Limiter {
 	return ratelimit.New(ratelimit.Config{
-		Dial: w.dialAddress, DialService: w.dialService, Registerer: w.registry, Logger: w.log.Named("ratelimit"),
+		Dial: w.dialAddress, Registerer: w.registry, Logger: w.log.Named("ratelimit"),
+		DialService: func(ctx context.Context, service string, port uint32) (net.Conn, error) {
+			return w.dialService(ctx, service, port, "h2") // they speak gRPC
+		},
 	})
 }
 
@@ -47,13 +49,14 @@ func (w *waypoint) dialAddress(ctx context.Context, address string) (net.Conn, e
 	return new(net.Dialer).DialContext(ctx, "tcp", address)
 }
 
-// dialService connects to an endpoint of a service "namespace/hostname" of the mesh.
-func (w *waypoint) dialService(ctx context.Context, service string, port uint32) (net.Conn, error) {
+// dialService connects to an endpoint of a service "namespace/hostname" of the mesh, with
+// the TLS that its Destination wants, where the protocols are offered.
+func (w *waypoint) dialService(ctx context.Context, service string, port uint32, protocols ...string) (net.Conn, error) {
 	key, ok := workload.ParseServiceKey(service)
 	if !ok || port == 0 || port > 65535 {
 		return nil, fmt.Errorf("%s:%d is no service", service, port)
 	}
-	w.xds.Subscribe(xdsclient.AddressType, service)
+	w.mesh.Ask(service)
 	up, _, err := w.mesh.Backend(ctx, key, uint16(port))
 	if err != nil {
 		return nil, err
@@ -64,7 +67,7 @@ func (w *waypoint) dialService(ctx context.Context, service string, port uint32)
 		if err != nil {
 			return nil, err
 		}
-		conn, err := w.dialer.Dial(ctx, targetOf(target.Endpoint()))
+		conn, err := dialer{w.dialer}.connect(ctx, target.Endpoint(), protocols...)
 		if err == nil || ctx.Err() != nil || len(tried) == dialAttempts-1 {
 			return conn, err
 		}

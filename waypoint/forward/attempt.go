@@ -68,6 +68,9 @@ func (e *exchange) outgoing(b *route.Backend, r *message.Request) {
 // attempts sends the request until an attempt stands.
 func (e *exchange) attempts(ctx context.Context, r *message.Request) {
 	policy, up, protocol := e.retryPolicy(), e.to.Backend, e.to.Speak(r)
+	if e.to.Secure {
+		r.Scheme = "https" // as servers that speak TLS know it
+	}
 	if isGRPC(r.Header) {
 		protocol = upstream.HTTP2
 	}
@@ -367,7 +370,7 @@ func (e *exchange) replyTo(ctx context.Context, err error) {
 	case errors.Is(err, errRequestTimeout), errors.Is(err, errAttemptTimeout):
 		e.reply(reply{status: 504, flag: flagTimeout, text: "upstream request timeout", grpc: grpcDeadlineExceeded})
 	case errors.As(err, &secure):
-		e.reply(reply{status: 503, flag: flagUpstreamConnect, text: "no TLS with the upstream that it can be trusted by"})
+		e.reply(reply{status: 503, flag: flagUpstreamConnect, text: "no TLS connection to the upstream"})
 	case errors.As(err, &connect), message.Unsent(err):
 		e.reply(reply{status: 503, flag: flagUpstreamConnect, text: "no connection to the upstream"})
 	case errors.As(err, &bad):

@@ -104,7 +104,8 @@ func (m *Mesh) Destination(ctx context.Context, service workload.ServiceKey, por
 	for {
 		snap := m.cfg.Store.Snapshot()
 		d, err := m.backend(key)
-		if !errors.Is(err, ErrNoService) || m.cfg.Want == nil {
+		// A port or a subset that a known service has not will not come by waiting.
+		if !errors.Is(err, ErrNoService) || m.cfg.Want == nil || snap.ServiceByHost(service) != nil || snap.WorkloadByUID(service.Hostname) != nil {
 			return d, err
 		}
 		select {

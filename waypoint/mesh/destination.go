@@ -39,7 +39,7 @@ func (m *Mesh) putDestination(r xdsclient.Resource, _ changed) error {
 	if key.String() != r.Name {
 		return fmt.Errorf("it calls itself %s", key)
 	}
-	m.destinations[key] = m.compileDestination(&d)
+	m.destinations[key] = m.compileDestination(&d, m.destinations[key])
 	return nil
 }
 
@@ -53,6 +53,8 @@ func (m *Mesh) removeDestination(name string, _ changed) {
 type destination struct {
 	portSettings
 	subsets map[string]*subset
+	// tls has what its settings speak TLS with, by what was said of it.
+	tls map[string]*security
 }
 
 // subset is a part of a service's endpoints.
@@ -118,8 +120,21 @@ func (d *destination) of(port uint16, name string) (*settings, map[string]bool, 
 	return d.portSettings.of(port), s.workloads, nil
 }
 
-func (m *Mesh) compileDestination(d *api.Destination) *destination {
-	out := &destination{portSettings: m.compilePorts(d.GetHostname(), d.GetSettings(), d.GetPorts()), subsets: map[string]*subset{}}
+// compiler compiles the settings of one service.
+type compiler struct {
+	*Mesh
+	hostname string
+	// before is the TLS that the service had: where nothing of it has changed it stays
+	// the same, and with it the connections.
+	before, tls map[string]*security
+}
+
+func (m *Mesh) compileDestination(d *api.Destination, old *destination) *destination {
+	c := compiler{Mesh: m, hostname: d.GetHostname(), tls: map[string]*security{}}
+	if old != nil {
+		c.before = old.tls
+	}
+	out := &destination{portSettings: c.ports(d.GetSettings(), d.GetPorts()), subsets: map[string]*subset{}, tls: c.tls}
 	unknown := len(d.ProtoReflect().GetUnknown()) > 0
 	for _, s := range d.GetSubsets() {
 		compiled := &subset{workloads: map[string]bool{}}
@@ -127,7 +142,7 @@ func (m *Mesh) compileDestination(d *api.Destination) *destination {
 			compiled.workloads[uid] = true
 		}
 		if s.GetSettings() != nil || len(s.GetPorts()) > 0 {
-			own := m.compilePorts(d.GetHostname(), s.GetSettings(), s.GetPorts())
+			own := c.ports(s.GetSettings(), s.GetPorts())
 			compiled.own = &own
 		}
 		unknown = unknown || len(s.ProtoReflect().GetUnknown()) > 0
@@ -139,52 +154,52 @@ func (m *Mesh) compileDestination(d *api.Destination) *destination {
 	return out
 }
 
-func (m *Mesh) compilePorts(hostname string, all *api.DestinationSettings, ports []*api.DestinationPort) portSettings {
+func (c *compiler) ports(all *api.DestinationSettings, ports []*api.DestinationPort) portSettings {
 	var out portSettings
 	if all != nil {
-		out.all = m.compileSettings(hostname, all)
+		out.all = c.settings(all)
 	}
 	for _, p := range ports {
 		if out.ports == nil {
 			out.ports = map[uint16]*settings{}
 		}
-		out.ports[uint16(p.GetPort())] = m.compileSettings(hostname, p.GetSettings())
+		out.ports[uint16(p.GetPort())] = c.settings(p.GetSettings())
 	}
 	return out
 }
 
-// compileSettings makes what cannot be done the settings' fault: to send requests
+// settings makes what cannot be done the settings' fault: to send requests
 // otherwise than their author wrote, without TLS or to other endpoints, is no default.
-func (m *Mesh) compileSettings(hostname string, s *api.DestinationSettings) *settings {
+func (c *compiler) settings(s *api.DestinationSettings) *settings {
 	out := &settings{fault: s.GetFault(), health: s.GetHealthCheck(), upgrade: s.GetPool().GetUpgrade(), mesh: s.GetTls().GetMesh()}
 	if out.fault == "" && route.Unknown(s) {
 		out.fault = "something that this waypoint does not know"
 	}
 	var errs []error
 	note := func(err error) { errs = append(errs, err) }
-	c := &out.config
-	c.PanicPercent = int(s.GetPanicPercent())
-	note(compileBalancing(c, s.GetBalancing()))
+	cfg := &out.config
+	cfg.PanicPercent = int(s.GetPanicPercent())
+	note(compileBalancing(cfg, s.GetBalancing()))
 	out.locality = s.GetBalancing().GetLocality()
-	c.Outlier = compileOutlier(s.GetOutlier(), note)
+	cfg.Outlier = compileOutlier(s.GetOutlier(), note)
 	limits := s.GetCircuit()
-	c.Circuit = upstream.CircuitLimits{
+	cfg.Circuit = upstream.CircuitLimits{
 		Connections: int(limits.GetConnections()), Pending: int(limits.GetPending()),
 		Requests: int(limits.GetRequests()), Retries: int(limits.GetRetries()),
 	}
 	p := s.GetPool()
-	c.Pool = upstream.PoolConfig{
+	cfg.Pool = upstream.PoolConfig{
 		MaxRequests: int(p.GetRequestsPerConnection()), MaxStreams: int(p.GetMaxStreams()), IdleTimeout: span(p.GetIdleTimeout(), note),
 		ConnectTimeout: span(p.GetConnectTimeout(), note), MaxDuration: span(p.GetMaxConnectionDuration(), note),
 	}
 	if b := s.GetBudget(); b != nil {
-		c.Budget = upstream.BudgetConfig{
+		cfg.Budget = upstream.BudgetConfig{
 			Off: b.GetOff(), Percent: orNone(b.GetPercent()), Interval: span(b.GetInterval(), note),
 			MinCount: orNone(b.GetMinCount()), MinInterval: span(b.GetMinInterval(), note),
 		}
 	}
 	if a := s.GetAdaptive(); a != nil {
-		c.Adaptive = &upstream.Adaptive{
+		cfg.Adaptive = &upstream.Adaptive{
 			Percentile: int(a.GetPercentile()), Window: span(a.GetWindow(), note), MinRTTInterval: span(a.GetMinRttInterval(), note),
 			MinRTTRequests: int(a.GetMinRttRequests()), MinConcurrency: int(a.GetMinConcurrency()),
 			BufferPercent: int(a.GetBufferPercent()), MaxConcurrency: int(a.GetMaxConcurrency()),
@@ -198,7 +213,7 @@ func (m *Mesh) compileSettings(hostname string, s *api.DestinationSettings) *set
 		}
 	}
 	var err error
-	out.secure, err = m.compileTLS(s.GetTls(), hostname)
+	out.secure, err = c.security(s.GetTls())
 	note(err)
 	out.affinity, err = route.CompileAffinity(s.GetSessionAffinity())
 	note(err)
@@ -206,7 +221,7 @@ func (m *Mesh) compileSettings(hostname string, s *api.DestinationSettings) *set
 	note(err)
 	if out.health != nil {
 		// What upstream makes of it shows whether it can be.
-		_, err = m.checks(out.health, hostname, upstream.HTTP1, note)
+		_, err = c.checks(out.health, c.hostname, upstream.HTTP1, note)
 		note(err)
 	}
 	if err := errors.Join(errs...); err != nil && out.fault == "" {

@@ -335,6 +335,46 @@ func TestWhatNobodyLeadsToIsGivenBack(t *testing.T) {
 	}
 }
 
+// What the waypoint itself asks for stays, whoever else leads there.
+func TestOwnQuestionsAreKept(t *testing.T) {
+	w := newWorld(t)
+	w.Ask(key("redis").String())
+	w.Ask(key("redis").String())
+	w.routes("web", "redis")
+	w.routes("web")
+	if n := len(slices.DeleteFunc(slices.Clone(w.asked), func(name string) bool { return name != key("redis").String() })); n != 1 || len(w.given) > 0 {
+		t.Errorf("asked for %v, gave back %v", w.asked, w.given)
+	}
+	if rejected := w.putPod(pod{name: "redis", address: "10.0.0.1", services: []string{"redis"}}); len(rejected) > 0 {
+		t.Errorf("%v", rejected)
+	}
+}
+
+// An update that changes nothing of TLS leaves the connections.
+func TestTheSameTLSStays(t *testing.T) {
+	w := newWorld(t)
+	w.routes("web")
+	w.service("web", "10.96.0.1")
+	w.putPod(pod{name: "web", address: "10.0.0.1", services: []string{"web"}})
+	set := func(name string, panicPercent uint32) upstream.Securer {
+		w.put(w.DestinationHandler(), key("web").String(), &api.Destination{Namespace: "shop", Hostname: key("web").Hostname, Settings: &api.DestinationSettings{
+			PanicPercent: panicPercent, Tls: &api.Tls{ServerName: name},
+		}})
+		target, err := w.destination("web").Pick(upstream.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return target.Endpoint().Secure
+	}
+	first := set("a.example", 0)
+	if again := set("a.example", 50); again != first || first == nil {
+		t.Error("the same TLS is another one")
+	}
+	if other := set("b.example", 50); other == first {
+		t.Error("another name is the same TLS")
+	}
+}
+
 func TestBackendsEndWithTheirServices(t *testing.T) {
 	w := newWorld(t)
 	w.routes("web")

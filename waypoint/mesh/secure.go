@@ -6,6 +6,8 @@ import (
 	"net"
 	"sync/atomic"
 
+	"google.golang.org/protobuf/proto"
+
 	api "github.com/tulle-mesh/tulle/api/waypoint"
 	"github.com/tulle-mesh/tulle/internal/mtls"
 	"github.com/tulle-mesh/tulle/waypoint/upstream"
@@ -14,21 +16,39 @@ import (
 // security is the TLS of one destination's application: an upstream.Securer.
 type security struct{ cfg *tls.Config }
 
-// compileTLS returns what t describes, nil when it is nil. hostname is the service's.
-func (m *Mesh) compileTLS(t *api.Tls, hostname string) (*security, error) {
+// security returns what t describes, nil when it is nil.
+func (c *compiler) security(t *api.Tls) (*security, error) {
 	if t == nil {
 		return nil, nil
 	}
+	said, err := proto.MarshalOptions{Deterministic: true}.Marshal(t)
+	if err != nil {
+		return nil, err
+	}
+	same := c.tls[string(said)]
+	if same == nil {
+		same = c.before[string(said)]
+	}
+	if same == nil {
+		if same, err = c.compileTLS(t); err != nil {
+			return nil, err
+		}
+	}
+	c.tls[string(said)] = same
+	return same, nil
+}
+
+func (c *compiler) compileTLS(t *api.Tls) (*security, error) {
 	a := mtls.Application{
 		ServerName: t.GetServerName(), SubjectNames: t.GetSubjectNames(), Insecure: t.GetInsecure(),
 		Certificate: t.GetClientCertificate(), Key: t.GetClientKey(),
 	}
 	if a.ServerName == "" {
-		a.ServerName = hostname
+		a.ServerName = c.hostname
 	}
 	switch {
 	case t.GetMesh():
-		a.SVID, a.Bundles = m.cfg.SVID, m.cfg.Bundles
+		a.SVID, a.Bundles = c.cfg.SVID, c.cfg.Bundles
 	case t.GetCaCertificatesFile() != "":
 		a.Roots = mtls.RootsFromFile(t.GetCaCertificatesFile())
 	case t.GetCaCertificates() != "":

@@ -52,6 +52,14 @@ func (m *Mesh) want(owner string, names ...string) {
 	}
 }
 
+// Ask asks the control plane for a service, "namespace/hostname", that the waypoint
+// itself has to do with, for good.
+func (m *Mesh) Ask(service string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.want("the waypoint for "+service, service)
+}
+
 // orphans are the resources that are of no use without those names: the services, and
 // the workloads that serve nothing else that is wanted.
 func (m *Mesh) orphans(names []string) []string {

@@ -212,6 +212,9 @@ func (c *CORS) addOrigin(h *message.Header, asked string) {
 // Apply changes the response to a request whose origin field was asked, "" without
 // one.
 func (c *CORS) Apply(asked string, r *message.Response) {
+	if c.forwards && asked != "" && !c.Allows(asked) {
+		return // the application decides about it alone
+	}
 	r.Header = slices.DeleteFunc(r.Header, func(f message.Field) bool {
 		return f.Name == allowOrigin || f.Name == allowCredentials || f.Name == exposeHeaders
 	})

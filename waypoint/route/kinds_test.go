@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	api "github.com/tulle-mesh/tulle/api/waypoint"
+	"github.com/tulle-mesh/tulle/waypoint/message"
 	"github.com/tulle-mesh/tulle/waypoint/route"
 	"github.com/tulle-mesh/tulle/waypoint/upstream"
 )
@@ -163,5 +164,31 @@ func TestExplanationsNameEveryKindOfCondition(t *testing.T) {
 	}
 	if e := p.ExplainConnect("", ""); !strings.HasPrefix(e.Considered[0].Failed, "path") {
 		t.Errorf("%+v", e)
+	}
+}
+
+func TestCORSByRegularExpressionAndByTheApplication(t *testing.T) {
+	filter := &api.Filter{Kind: &api.Filter_Cors{Cors: &api.Cors{
+		AllowOriginRegexes: []string{`https://[a-z]+\.example`}, AllowMethods: []string{"GET"}, ForwardUnmatched: true,
+	}}}
+	r := &api.Rule{Backends: to("a"), Filters: []*api.Filter{filter}}
+	d := compile(t, service(&api.RouteTable{Rules: []*api.Rule{r}, Matches: []*api.Match{{}}})).Port(80).Match("", get("/"))
+	cors := d.Rule.Filters.CORS()
+	ask := func(origin string) *message.Request {
+		q := get("/")
+		q.Method = "OPTIONS"
+		q.Header = message.Header{{Name: "origin", Value: origin}, {Name: "access-control-request-method", Value: "GET"}}
+		return q
+	}
+	if a := cors.Preflight(ask("https://shop.example")); a == nil || a.Status != 200 {
+		t.Errorf("%+v", a)
+	}
+	if a := cors.Preflight(ask("https://shop.example.evil")); a != nil {
+		t.Errorf("not the application's: %+v", a)
+	}
+	answer := &message.Response{Status: 204, Header: message.Header{{Name: "access-control-allow-origin", Value: "https://other.test"}}}
+	cors.Apply("https://other.test", answer)
+	if answer.Header.Get("access-control-allow-origin") != "https://other.test" {
+		t.Errorf("%v", answer.Header)
 	}
 }
