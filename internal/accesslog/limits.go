@@ -1,6 +1,11 @@
 package accesslog
 
+import "time"
+
 const (
+	// gatherTime is how long a line waits for others at most, so that a thousand lines
+	// a second are a hundred writes.
+	gatherTime = 10 * time.Millisecond
 	// queueLines bounds lines that wait to be written, as in Istio's node proxy:
 	// about 5 MiB when full, at some 500 bytes a line.
 	queueLines = 10000

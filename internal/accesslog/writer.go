@@ -21,6 +21,7 @@ type Writer struct {
 	mu      sync.RWMutex
 	closed  bool
 	queue   chan *[]byte
+	closing chan struct{}
 	done    chan struct{}
 	buffers sync.Pool
 }
@@ -30,7 +31,7 @@ func NewWriter(cfg Config) *Writer {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	w := &Writer{cfg: cfg, queue: make(chan *[]byte, queueLines), done: make(chan struct{})}
+	w := &Writer{cfg: cfg, queue: make(chan *[]byte, queueLines), closing: make(chan struct{}), done: make(chan struct{})}
 	if cfg.Logger != nil {
 		w.logger = cfg.Logger.Named("access")
 	}
@@ -73,6 +74,7 @@ func (w *Writer) Close() error {
 	w.mu.Lock()
 	if !w.closed {
 		w.closed = true
+		close(w.closing)
 		close(w.queue)
 	}
 	w.mu.Unlock()
@@ -94,8 +96,11 @@ func (w *Writer) write() {
 	defer close(w.done)
 	var batch []byte
 	failing := false
+	timer := time.NewTimer(gatherTime)
+	defer timer.Stop()
 	for buf := range w.queue {
 		batch = w.take(batch[:0], buf)
+		w.gather(timer)
 	more:
 		for range batchLines - 1 {
 			select {
@@ -118,6 +123,19 @@ func (w *Writer) write() {
 		if cap(batch) > batchLines*keptBytes {
 			batch = nil
 		}
+	}
+}
+
+// gather waits a moment for others, unless there are many already: a wake-up and a
+// system call for each line would cost more than the line.
+func (w *Writer) gather(timer *time.Timer) {
+	if len(w.queue) >= batchLines-1 {
+		return
+	}
+	timer.Reset(gatherTime)
+	select {
+	case <-timer.C:
+	case <-w.closing:
 	}
 }
 
