@@ -316,6 +316,9 @@ func (c *virtualCompiler) fill(rule *apiwaypoint.Rule, r *networking.HTTPRoute, 
 				out.Port = uint32(n)
 			}
 		}
+		if out.Hostname != "" && out.Port == 0 && out.Scheme == "" {
+			out.Port = 80 // another host does not keep the port; requests come as http
+		}
 		switch {
 		case x.GetUri() != "" && strings.Contains(x.GetUri(), "?"):
 			spoil("redirect.uri %q has a query: the request's stays", x.GetUri())
