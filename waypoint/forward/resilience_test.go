@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -87,29 +88,38 @@ func TestDelaysHoldNoPlace(t *testing.T) {
 	w := newWorld(t)
 	c := httpClient(t, true)
 	w.service("web", apiworkload.AppProtocol_HTTP11, named(t, "web"))
-	w.destine("web", &api.Destination{Settings: &api.DestinationSettings{Circuit: &api.Circuit{Requests: 1}}})
+	w.destine("web", &api.Destination{Settings: &api.DestinationSettings{Circuit: &api.Circuit{Requests: 2}}})
 	w.routes(injected(&api.Fault{
 		Delay:   &api.FaultDelay{Duration: durationpb.New(time.Minute)},
 		Headers: []*api.FieldMatch{{Name: "x-slow", Kind: &api.FieldMatch_Present{Present: true}}},
 	}))
 	ctx, cancel := context.WithCancel(t.Context())
-	slow := make(chan error, 1)
-	go func() {
-		r, err := http.NewRequestWithContext(ctx, "GET", w.url, nil)
-		if err == nil {
-			r.Header.Set("x-slow", "1")
-			_, err = c.Do(r)
-		}
-		slow <- err
-	}()
+	const delayed = 2
+	slow := make(chan error, delayed)
+	for range delayed {
+		go func() {
+			r, err := http.NewRequestWithContext(ctx, "GET", w.url, nil)
+			if err == nil {
+				r.Header.Set("x-slow", "1")
+				_, err = c.Do(r)
+			}
+			slow <- err
+		}()
+	}
+	for w.forward.Active() < delayed {
+		runtime.Gosched()
+	}
+	// One place is for the request before, which gives it back behind its response.
 	for range 5 {
 		if r, _ := get(t, c, w.url); r.StatusCode != 200 {
 			t.Errorf("%d", r.StatusCode)
 		}
 	}
 	cancel()
-	if err := <-slow; !errors.Is(err, context.Canceled) {
-		t.Error(err)
+	for range delayed {
+		if err := <-slow; !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
 	}
 	w.recorded(func(r forward.Record) bool { return strings.Contains(r.Flag, "DI") && r.Err != nil })
 }
