@@ -70,6 +70,9 @@ func build(settings Settings, options translate.Options, gw *gatewayv1.Gateway, 
 	// Who the pods are, and which pods are the Gateway's, is no matter of taste: both
 	// are what the waypoint's rights hang on.
 	deployment.Spec.Selector, deployment.Spec.Template.Spec.ServiceAccountName = selector, t.names.account
+	if deployment.Spec.Template.Labels == nil { // which an overlay may have taken out
+		deployment.Spec.Template.Labels = map[string]string{}
+	}
 	for key, value := range t.labels() {
 		deployment.Spec.Template.Labels[key] = value
 	}

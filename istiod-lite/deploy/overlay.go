@@ -62,12 +62,18 @@ func readParameters(from string, data map[string]string) (parameters, error) {
 
 // fixed refuses what an overlay must not say: whose the object is and where.
 func fixed(overlay map[string]any) error {
-	meta, ok := overlay["metadata"].(map[string]any)
-	if !ok {
-		if overlay["metadata"] != nil {
-			return fmt.Errorf("metadata: must be a map")
+	for field := range overlay {
+		if strings.HasPrefix(field, "$") {
+			return fmt.Errorf("%s: the object as a whole cannot be replaced or removed", field)
 		}
+	}
+	said, ok := overlay["metadata"]
+	if !ok {
 		return nil
+	}
+	meta, ok := said.(map[string]any)
+	if !ok {
+		return fmt.Errorf("metadata: must be a map") // null would take the name away
 	}
 	for field := range meta {
 		if field != "labels" && field != "annotations" {
