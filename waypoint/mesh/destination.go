@@ -36,7 +36,7 @@ func (m *Mesh) putDestination(r xdsclient.Resource, _ changed) error {
 		return err
 	}
 	key := workload.ServiceKey{Namespace: d.GetNamespace(), Hostname: d.GetHostname()}
-	if key.String() != r.Name {
+	if key.String() != m.destinationName(r.Name) {
 		return fmt.Errorf("it calls itself %s", key)
 	}
 	m.destinations[key] = m.compileDestination(&d, m.destinations[key])
@@ -44,9 +44,15 @@ func (m *Mesh) putDestination(r xdsclient.Resource, _ changed) error {
 }
 
 func (m *Mesh) removeDestination(name string, _ changed) {
-	if key, ok := workload.ParseServiceKey(name); ok {
+	if key, ok := workload.ParseServiceKey(m.destinationName(name)); ok {
 		delete(m.destinations, key)
 	}
+}
+
+// destinationName is a resource's name without the namespace of the waypoint, which
+// stands behind it where the service is of another one.
+func (m *Mesh) destinationName(resource string) string {
+	return strings.TrimSuffix(resource, "/"+m.cfg.Namespace)
 }
 
 // destination is how requests are sent to one service. It is immutable.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -25,6 +26,7 @@ import (
 	"github.com/tulle-mesh/tulle/waypoint/jwt"
 	"github.com/tulle-mesh/tulle/waypoint/mesh"
 	"github.com/tulle-mesh/tulle/waypoint/message"
+	"github.com/tulle-mesh/tulle/waypoint/ratelimit"
 	"github.com/tulle-mesh/tulle/waypoint/upstream"
 )
 
@@ -463,5 +465,66 @@ func TestResourcesUnderAnotherNameAreRefused(t *testing.T) {
 		if len(rejected) != 1 {
 			t.Errorf("%s: %v", name, rejected)
 		}
+	}
+}
+
+func TestRateLimitsEndWhileTheirBackendIsBeingReached(t *testing.T) {
+	var m *mesh.Mesh
+	dialing := make(chan struct{}, 1)
+	limiter := ratelimit.New(ratelimit.Config{Dial: func(ctx context.Context, _ string) (net.Conn, error) {
+		dialing <- struct{}{}
+		<-ctx.Done()
+		m.Ask("shop/redis.shop.svc") // as whoever connects through the mesh does
+		return nil, ctx.Err()
+	}})
+	t.Cleanup(limiter.Close)
+	m = mesh.New(mesh.Config{Store: state.New(state.Config{ClusterID: "Kubernetes"}), Dialer: nobody{}, Limiter: limiter, Logger: zaptest.NewLogger(t)})
+	body, err := anypb.New(&api.RateLimit{Namespace: "shop", Name: "calls", Backend: &api.RateLimitBackend{
+		Kind: &api.RateLimitBackend_Redis{Redis: &api.RedisBackend{Address: "redis.shop.svc:6379"}},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := m.RateLimitHandler()
+	h.Apply(xdsclient.Delta{Resources: []xdsclient.Resource{{Name: "shop/calls", Version: "1", Body: body}}})
+	<-dialing
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		h.Apply(xdsclient.Delta{Removed: []string{"shop/calls"}})
+	}()
+	select {
+	case <-ended:
+	case <-time.After(patience):
+		t.Fatal("the policy does not end")
+	}
+}
+
+func TestDestinationsOfOtherNamespacesAreTaken(t *testing.T) {
+	w := newWorld(t)
+	bank := workload.ServiceKey{Namespace: "pay", Hostname: "bank.pay.svc"}
+	w.put(w.ServiceHandler(), bank.String(), &api.Service{Namespace: bank.Namespace, Hostname: bank.Hostname, Ports: []*api.Port{{Port: 80, Protocol: api.Protocol_HTTP1}}})
+	w.put(w.addresses, bank.String(), &apiworkload.Address{Type: &apiworkload.Address_Service{Service: &apiworkload.Service{
+		Name: "bank", Namespace: bank.Namespace, Hostname: bank.Hostname, Ports: []*apiworkload.Port{{ServicePort: 80, TargetPort: 8080}},
+	}}})
+	// As the control plane names what is for waypoints of one namespace alone.
+	name := bank.String() + "/shop"
+	w.put(w.DestinationHandler(), name, &api.Destination{Namespace: bank.Namespace, Hostname: bank.Hostname, Settings: &api.DestinationSettings{Tls: &api.Tls{ServerName: "bank"}}})
+	secure := func() bool {
+		d, err := w.Destination(t.Context(), bank, 80, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d.Secure
+	}
+	if !secure() {
+		t.Error("its TLS is not spoken")
+	}
+	w.DestinationHandler().Apply(xdsclient.Delta{Removed: []string{name}})
+	if secure() {
+		t.Error("it holds although it was removed")
+	}
+	if rejected := w.apply(w.DestinationHandler(), bank.String()+"/other", &api.Destination{Namespace: bank.Namespace, Hostname: bank.Hostname}); len(rejected) != 1 {
+		t.Error("what is for another namespace's waypoints is taken")
 	}
 }

@@ -100,10 +100,14 @@ func (l *Limiter) share(name string, open func() remote) (remote, func()) {
 	s.users++
 	return s.remote, sync.OnceFunc(func() {
 		l.mu.Lock()
-		defer l.mu.Unlock()
-		if s.users--; s.users == 0 && l.remotes[name] == s {
-			s.close()
+		s.users--
+		last := s.users == 0 && l.remotes[name] == s
+		if last {
 			delete(l.remotes, name)
+		}
+		l.mu.Unlock()
+		if last {
+			s.close() // not under mu: it waits for a connection to end
 		}
 	})
 }
