@@ -98,6 +98,9 @@ func checkFailureMode(m *policyv1alpha1.FailureMode, path *field.Path) field.Err
 	return notSupported(path, string(*m), string(policyv1alpha1.FailOpen), string(policyv1alpha1.FailClosed))
 }
 
+// redisPasswords is where waypoints look for password files: they read no other.
+const redisPasswords = "/etc/redis/"
+
 func checkRateLimitBackend(b *policyv1alpha1.RateLimitBackend, path *field.Path) field.ErrorList {
 	if b == nil {
 		return nil
@@ -127,8 +130,8 @@ func checkRateLimitBackend(b *policyv1alpha1.RateLimitBackend, path *field.Path)
 		if r.Database < 0 {
 			errs = append(errs, field.Invalid(path.Child("database"), r.Database, "must not be negative"))
 		}
-		if r.PasswordFile != nil && !strings.HasPrefix(*r.PasswordFile, "/") {
-			errs = append(errs, field.Invalid(path.Child("passwordFile"), *r.PasswordFile, "must be an absolute path in the waypoint's file system"))
+		if r.PasswordFile != nil && !strings.HasPrefix(*r.PasswordFile, redisPasswords) {
+			errs = append(errs, field.Invalid(path.Child("passwordFile"), *r.PasswordFile, "must be a path below "+redisPasswords+" in the waypoint's file system"))
 		}
 		if r.Username != nil && *r.Username != "" && r.PasswordFile == nil {
 			errs = append(errs, field.Required(path.Child("passwordFile"), "a user has a password"))

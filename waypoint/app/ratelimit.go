@@ -24,7 +24,7 @@ import (
 // they are in it.
 func (w *waypoint) newLimiter() *ratelimit.Limiter {
 	return ratelimit.New(ratelimit.Config{
-		Dial: w.dialAddress, Registerer: w.registry, Logger: w.log.Named("ratelimit"),
+		Dial: w.dialAddress, PasswordDir: passwordDir, Registerer: w.registry, Logger: w.log.Named("ratelimit"),
 		DialService: func(ctx context.Context, service string, port uint32) (net.Conn, error) {
 			return w.dialService(ctx, service, port, "h2") // they speak gRPC
 		},

@@ -9,8 +9,10 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -44,6 +46,8 @@ const (
 	// connection on which a call has not been answered for so long.
 	redisDial    = 2 * time.Second
 	redisSilence = 2 * time.Second
+	// maxPasswordBytes bounds a password: Redis's own ACL GENPASS makes 64.
+	maxPasswordBytes = 4 << 10
 )
 
 // redis counts in a Redis. Calls of many requests share one connection, on which they
@@ -51,7 +55,9 @@ const (
 type redis struct {
 	cfg  *api.RedisBackend
 	dial func(context.Context, string) (net.Conn, error)
-	log  *zap.Logger
+	// passwords is the Config's PasswordDir.
+	passwords string
+	log       *zap.Logger
 
 	calls chan *call
 	end   context.CancelFunc
@@ -81,7 +87,7 @@ func (l *Limiter) redis(cfg *api.RedisBackend) (remote, func()) {
 	return l.share(name, func() remote {
 		ctx, cancel := context.WithCancel(context.Background())
 		r := &redis{
-			cfg: cfg, dial: l.cfg.Dial, log: l.log, calls: make(chan *call, maxWaiting), end: cancel, ended: make(chan struct{}),
+			cfg: cfg, dial: l.cfg.Dial, passwords: l.cfg.PasswordDir, log: l.log, calls: make(chan *call, maxWaiting), end: cancel, ended: make(chan struct{}),
 			why: errors.New("not connected yet"),
 		}
 		go r.run(ctx)
@@ -313,8 +319,8 @@ func (r *redis) connect(ctx context.Context) (net.Conn, error) {
 func (r *redis) greet(conn net.Conn) error {
 	var out []byte
 	n := 1
-	if file := r.cfg.GetPasswordFile(); file != "" {
-		password, err := os.ReadFile(file)
+	if r.cfg.GetPasswordFile() != "" {
+		password, err := r.password()
 		if err != nil {
 			return err
 		}
@@ -322,7 +328,7 @@ func (r *redis) greet(conn net.Conn) error {
 		if user := r.cfg.GetUsername(); user != "" {
 			args = append(args, user)
 		}
-		out = appendCommand(out, append(args, strings.TrimRight(string(password), "\r\n"))...)
+		out = appendCommand(out, append(args, password)...)
 		n++
 	}
 	if db := r.cfg.GetDatabase(); db != 0 {
@@ -345,6 +351,35 @@ func (r *redis) greet(conn net.Conn) error {
 		}
 	}
 	return nil
+}
+
+// password reads the file with the password. The policy's author chooses the file and who
+// gets it, so it is one of those that are there for that: never the waypoint's own token.
+func (r *redis) password() (string, error) {
+	file := r.cfg.GetPasswordFile()
+	var f *os.File
+	var err error
+	if r.passwords == "" {
+		f, err = os.Open(file)
+	} else {
+		var inside string
+		if inside, err = filepath.Rel(r.passwords, file); err != nil || !filepath.IsLocal(inside) {
+			return "", fmt.Errorf("the password file %s is not below %s", file, r.passwords)
+		}
+		f, err = os.OpenInRoot(r.passwords, inside)
+	}
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxPasswordBytes+1))
+	if err != nil {
+		return "", err
+	}
+	if len(text) > maxPasswordBytes {
+		return "", fmt.Errorf("the password file %s has more than %d bytes", file, maxPasswordBytes)
+	}
+	return strings.TrimRight(string(text), "\r\n"), nil
 }
 
 // serve sends calls and reads answers until one of both fails, or ctx ends.
