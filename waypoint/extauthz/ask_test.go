@@ -187,6 +187,18 @@ func TestAQuestionOverGRPCTellsAllThatEnvoyTells(t *testing.T) {
 	}
 }
 
+func TestNoOctetsOfAClientKeepAQuestionFromBeingAsked(t *testing.T) {
+	at := grpcServer(t, func(context.Context, *authv3.CheckRequest) (*authv3.CheckResponse, error) {
+		return &authv3.CheckResponse{Status: &rpcstatus.Status{Code: 7}}, nil
+	})
+	q := question()
+	q.ID, q.Request.Authority = "\xff", "\xff"
+	q.Request.Header = fields("x-request-id", "\xff", "x-other", "a\xc3")
+	if a := extauthz.Ask(t.Context(), &api.ExternalAuth{Grpc: true, FailOpen: true}, backend(t, at), upstream.HTTP1, q); a.Allowed() || a.Err != nil {
+		t.Errorf("%+v", a)
+	}
+}
+
 func TestAConsentOverGRPCChangesTheRequest(t *testing.T) {
 	at := grpcServer(t, func(context.Context, *authv3.CheckRequest) (*authv3.CheckResponse, error) {
 		return &authv3.CheckResponse{HttpResponse: &authv3.CheckResponse_OkResponse{OkResponse: &authv3.OkHttpResponse{

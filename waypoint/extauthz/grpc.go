@@ -72,7 +72,7 @@ func checkRequest(auth *api.ExternalAuth, q *Question) *authv3.CheckRequest {
 		protocol = "HTTP/2"
 	}
 	http := &authv3.AttributeContext_HttpRequest{
-		Id: q.ID, Method: r.Method, Path: text(r.Target()), Host: text(r.Authority), Scheme: r.Scheme, Protocol: protocol,
+		Id: text(q.ID), Method: r.Method, Path: text(r.Target()), Host: text(r.Authority), Scheme: r.Scheme, Protocol: protocol,
 		Headers: headers(auth, r), Size: -1,
 	}
 	if r.Length >= 0 {

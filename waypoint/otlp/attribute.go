@@ -1,6 +1,9 @@
 package otlp
 
 import (
+	"strings"
+	"unicode/utf8"
+
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
 )
 
@@ -8,7 +11,16 @@ var scope = &commonpb.InstrumentationScope{Name: Scope}
 
 // Value returns a text.
 func Value(s string) *commonpb.AnyValue {
-	return &commonpb.AnyValue{Value: &commonpb.AnyValue_StringValue{StringValue: s}}
+	return &commonpb.AnyValue{Value: &commonpb.AnyValue_StringValue{StringValue: Valid(s)}}
+}
+
+// Valid makes a text one that protobuf's strings take: one that is not would lose the
+// batch that it is in, and clients may send any octets.
+func Valid(s string) string {
+	if utf8.ValidString(s) {
+		return s
+	}
+	return strings.ToValidUTF8(s, "\ufffd")
 }
 
 // Text returns an attribute with a text.

@@ -106,6 +106,16 @@ func TestSpansArriveInBatchesOfTheirResource(t *testing.T) {
 	}
 }
 
+func TestNoOctetsOfAClientLoseABatch(t *testing.T) {
+	c := newCollector(t, nil)
+	s := start(t, c.addr, nil)
+	s.Add(&tracepb.Span{Name: "GET", Attributes: otlp.Texts(nil, "user_agent.original", "a\xff")})
+	s.Close()
+	if got := c.next(t).GetScopeSpans()[0].GetSpans()[0].GetAttributes()[0].GetValue().GetStringValue(); got != "a\ufffd" {
+		t.Errorf("%q", got)
+	}
+}
+
 func TestABatchWaitsNotForEver(t *testing.T) {
 	c := newCollector(t, nil)
 	s := start(t, c.addr, nil)

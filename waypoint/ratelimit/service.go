@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"strings"
 	"sync"
 	"time"
 
@@ -92,7 +93,8 @@ func (r *rule) descriptor(key string, cost uint64) *common.RateLimitDescriptor {
 		HitsAddend: wrapperspb.UInt64(cost),
 	}
 	for i, value := range r.values(key) {
-		d.Entries = append(d.Entries, &common.RateLimitDescriptor_Entry{Key: r.parts[i].label(), Value: value})
+		// Of any octets that a client sends: what cannot be asked about is not counted.
+		d.Entries = append(d.Entries, &common.RateLimitDescriptor_Entry{Key: r.parts[i].label(), Value: strings.ToValidUTF8(value, "\ufffd")})
 	}
 	if a := &r.amounts[0]; len(r.amounts) == 1 && a.requests < 1<<32 {
 		if unit, ok := units[a.per]; ok {

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	api "github.com/tulle-mesh/tulle/api/waypoint"
+	"github.com/tulle-mesh/tulle/waypoint/message"
 	"github.com/tulle-mesh/tulle/waypoint/ratelimit"
 )
 
@@ -113,6 +114,19 @@ func TestAServiceOfEnvoysAPICounts(t *testing.T) {
 	}
 	if l := s.last.GetDescriptors()[0].GetLimit(); l.GetRequestsPerUnit() != 7 || s.last.GetDomain() != "shop" || s.last.GetHitsAddend() != 1 {
 		t.Errorf("%v", s.last)
+	}
+}
+
+func TestNoOctetsOfAClientKeepAServiceFromCounting(t *testing.T) {
+	_, dial, _ := startService(t, 2)
+	r := newReplica(t, ratelimit.Config{DialService: dial}, &api.RateLimit{Backend: serviceBackend(), FailOpen: true, Timeout: durationpb.New(patience), Rules: []*api.RateLimitRule{
+		{Name: "per-key", Key: []*api.RateLimitKey{{Kind: &api.RateLimitKey_Header{Header: "x-api-key"}}}, Limits: amount(7, time.Minute)},
+	}})
+	q := ratelimit.Request{Peer: client, Message: &message.Request{Header: message.Header{{Name: "x-api-key", Value: "a\xff"}}}}
+	for i, want := range []bool{true, true, false} {
+		if v := r.request(q); v.Err != nil || v.Allowed != want {
+			t.Errorf("request %d: %+v", i, v)
+		}
 	}
 }
 

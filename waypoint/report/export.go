@@ -249,7 +249,7 @@ func (x *exports) span(s *settings, m *memory, q *forward.Record) {
 	r, sp := x.r, q.Span
 	end := q.Start.Add(q.Duration)
 	server := &tracepb.Span{
-		TraceId: sp.Trace[:], SpanId: sp.ID[:], TraceState: sp.State, Kind: tracepb.Span_SPAN_KIND_SERVER,
+		TraceId: sp.Trace[:], SpanId: sp.ID[:], TraceState: otlp.Valid(sp.State), Kind: tracepb.Span_SPAN_KIND_SERVER,
 		Name: spanName(q), StartTimeUnixNano: uint64(q.Start.UnixNano()), EndTimeUnixNano: uint64(end.UnixNano()),
 		Attributes: x.tags(t, q, r.attributes(m, q)), Status: statusOf(q.Status, q.GRPC, q.Err), Flags: 0x101,
 	}
@@ -264,7 +264,7 @@ func (x *exports) span(s *settings, m *memory, q *forward.Record) {
 			ended = end
 		}
 		client := &tracepb.Span{
-			TraceId: sp.Trace[:], SpanId: a.ID[:], ParentSpanId: sp.ID[:], TraceState: sp.State, Kind: tracepb.Span_SPAN_KIND_CLIENT,
+			TraceId: sp.Trace[:], SpanId: a.ID[:], ParentSpanId: sp.ID[:], TraceState: otlp.Valid(sp.State), Kind: tracepb.Span_SPAN_KIND_CLIENT,
 			Name: or(q.Backend), StartTimeUnixNano: uint64(a.Start.UnixNano()), EndTimeUnixNano: uint64(ended.UnixNano()),
 			Status: statusOf(a.Status, a.GRPC, a.Err), Flags: 0x101,
 			Attributes: otlp.Texts([]*commonpb.KeyValue{otlp.Int("http.request.resend_count", int64(i))},
@@ -305,7 +305,7 @@ func statusOf(code, grpcStatus int, err error) *tracepb.Status {
 	}
 	s := &tracepb.Status{Code: tracepb.Status_STATUS_CODE_ERROR}
 	if err != nil {
-		s.Message = clip(err.Error())
+		s.Message = otlp.Valid(clip(err.Error()))
 	}
 	return s
 }

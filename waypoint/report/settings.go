@@ -251,8 +251,9 @@ func (s *settings) extra(r *Reporter, m *memory, q *forward.Record) string {
 			value = unknown
 		}
 		if len(value) > maxTagBytes {
-			value = strings.ToValidUTF8(value[:maxTagBytes], "")
+			value = value[:maxTagBytes]
 		}
+		value = strings.ToValidUTF8(value, "") // as labels must be: else nobody gets any metric
 		b.WriteString(strings.ReplaceAll(value, separator, "?"))
 	}
 	return b.String()
