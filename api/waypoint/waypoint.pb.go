@@ -2626,8 +2626,9 @@ func (*SessionAffinity_Header) isSessionAffinity_Kind() {}
 
 // Destination is how requests are sent to one service, from the waypoints that send
 // some there. It travels as type.googleapis.com/tulle.waypoint.Destination, named
-// "namespace/hostname"; its aliases are those waypoints. Without one, and where it says
-// nothing, the defaults hold.
+// "namespace/hostname", with "/" and their namespace behind it for waypoints of another
+// one; its aliases are those waypoints. Without one, and where it says nothing, the
+// defaults hold.
 type Destination struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Namespace string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
