@@ -3,6 +3,7 @@ package http2_test
 import (
 	"context"
 	"runtime"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -14,6 +15,12 @@ import (
 
 // Handlers run on goroutines that wait for further requests, and an idle connection
 // has none of them.
+// workers counts the goroutines that run handlers or wait to.
+func workers() int {
+	stacks := make([]byte, 1<<20)
+	return strings.Count(string(stacks[:runtime.Stack(stacks, true)]), ".(*conn).work(")
+}
+
 func TestIdleConnectionsHaveNoWorkers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client, server := pipeConns(t)
@@ -54,17 +61,19 @@ func TestIdleConnectionsHaveNoWorkers(t *testing.T) {
 			synctest.Wait()
 		}
 		synctest.Wait()
-		idle := runtime.NumGoroutine()
+		if n := workers(); n > 0 {
+			t.Errorf("%d workers before there were requests", n)
+		}
 		for range 3 {
 			send()
-			if n := runtime.NumGoroutine(); n < idle+requests {
-				t.Errorf("%d goroutines, of which %d idle: none waits for the next request", n, idle)
+			if n := workers(); n != requests {
+				t.Errorf("%d workers wait for the next requests, want %d", n, requests)
 			}
 		}
 		time.Sleep(10 * time.Second)
 		synctest.Wait()
-		if n := runtime.NumGoroutine(); n > idle {
-			t.Errorf("%d goroutines after a rest, %d before the requests", n, idle)
+		if n := workers(); n > 0 {
+			t.Errorf("%d workers after a rest", n)
 		}
 		send()
 		_ = c.Close()
