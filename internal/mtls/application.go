@@ -5,9 +5,12 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
@@ -63,7 +66,7 @@ func ApplicationClient(a Application) (*tls.Config, error) {
 		return cfg, nil
 	case a.Certificate != "":
 		cfg.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-			pair, err := tls.LoadX509KeyPair(a.Certificate, a.Key)
+			pair, err := loadPair(a.Certificate, a.Key)
 			if err != nil {
 				return nil, fmt.Errorf("own certificate: %w", err)
 			}
@@ -76,6 +79,44 @@ func ApplicationClient(a Application) (*tls.Config, error) {
 		}
 	}
 	return cfg, nil
+}
+
+// loadPair reads a certificate and its key. Whoever writes a DestinationRule chooses the
+// files: some of the system's have no end, and a pipe nobody to write to it.
+func loadPair(certificate, key string) (tls.Certificate, error) {
+	cert, err := readPEM(certificate)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	secret, err := readPEM(key)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	return tls.X509KeyPair(cert, secret)
+}
+
+// readPEM reads a regular file of at most maxRootsBytes.
+func readPEM(path string) ([]byte, error) {
+	// Not blocking: to open a pipe waits for who writes to it.
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	switch info, err := f.Stat(); {
+	case err != nil:
+		return nil, err
+	case !info.Mode().IsRegular():
+		return nil, fmt.Errorf("%s is no regular file", path)
+	}
+	text, err := io.ReadAll(io.LimitReader(f, maxRootsBytes+1))
+	switch {
+	case err != nil:
+		return nil, err
+	case len(text) > maxRootsBytes:
+		return nil, fmt.Errorf("%s has more than %d bytes", path, maxRootsBytes)
+	}
+	return text, nil
 }
 
 // verifyApplication checks a chain against roots, and its leaf against the names.

@@ -20,6 +20,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -250,5 +251,28 @@ func TestApplicationsThatCannotBe(t *testing.T) {
 		if _, err := mtls.ApplicationClient(a); err == nil {
 			t.Errorf("%s: is taken", name)
 		}
+	}
+}
+
+func TestFilesOfACertificateAreRegularAndShort(t *testing.T) {
+	a := newAuthority(t, "own")
+	cert, key := a.leaf("client", time.Now().Add(time.Hour), "client")
+	pipe, long := filepath.Join(t.TempDir(), "pipe"), filepath.Join(t.TempDir(), "long")
+	must(t, syscall.Mkfifo(pipe, 0o600))
+	must(t, os.WriteFile(long, bytes.Repeat([]byte("\n"), 1<<20+1), 0o600))
+	for _, files := range [][2]string{{"/dev/zero", key}, {cert, "/dev/zero"}, {pipe, key}, {cert, pipe}, {long, key}, {cert, t.TempDir()}} {
+		cfg, err := mtls.ApplicationClient(mtls.Application{ServerName: "a", Certificate: files[0], Key: files[1]})
+		must(t, err)
+		if _, err := cfg.GetClientCertificate(&tls.CertificateRequestInfo{}); err == nil {
+			t.Errorf("%v: are taken", files)
+		}
+	}
+	if _, err := mtls.RootsFromFile(pipe)(); err == nil {
+		t.Error("roots are read from a pipe")
+	}
+	cfg, err := mtls.ApplicationClient(mtls.Application{ServerName: "a", Certificate: cert, Key: key})
+	must(t, err)
+	if _, err := cfg.GetClientCertificate(&tls.CertificateRequestInfo{}); err != nil {
+		t.Errorf("a certificate and its key: %v", err)
 	}
 }

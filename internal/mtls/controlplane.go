@@ -6,12 +6,10 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"time"
 )
 
-// maxRootsBytes bounds a file of roots. System bundles have about 250 KiB.
+// maxRootsBytes bounds a file of roots or of one's own certificate. System bundles have about 250 KiB.
 const maxRootsBytes = 1 << 20
 
 // ControlPlaneServer returns the configuration of the control plane's port:
@@ -40,12 +38,7 @@ func RootsFromPEM(text []byte) (Roots, error) {
 // handshake: roots are replaced under running proxies.
 func RootsFromFile(path string) Roots {
 	return func() (*x509.CertPool, error) {
-		f, err := os.Open(path)
-		if err != nil {
-			return nil, fmt.Errorf("roots of the control plane: %w", err)
-		}
-		defer f.Close()
-		text, err := io.ReadAll(io.LimitReader(f, maxRootsBytes+1))
+		text, err := readPEM(path)
 		if err != nil {
 			return nil, fmt.Errorf("roots of the control plane: %w", err)
 		}
