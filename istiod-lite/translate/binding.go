@@ -7,6 +7,7 @@ import (
 	security "istio.io/api/security/v1beta1"
 	typev1beta1 "istio.io/api/type/v1beta1"
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/tulle-mesh/tulle/istiod-lite/source"
 )
@@ -102,15 +103,20 @@ func bind(objects *source.Objects, counts func(*securityv1.AuthorizationPolicy) 
 // gatewayPolicies returns the policies bound to the waypoint that an object of
 // the namespace with these labels asks for.
 func (ns *namespace) gatewayPolicies(labels map[string]string, namespace string) []string {
-	if len(ns.bindings.gateways) == 0 && len(ns.bindings.unknown) == 0 {
+	return ns.bindings.atGateway(labels, namespace, ns.object)
+}
+
+// atGateway is gatewayPolicies; object, of the namespace, may be nil.
+func (b bindings) atGateway(labels map[string]string, namespace string, object *corev1.Namespace) []string {
+	if len(b.gateways) == 0 && len(b.unknown) == 0 {
 		return nil
 	}
-	waypoint, _, ok := waypointName(labels, namespace, ns.object)
+	waypoint, _, ok := waypointName(labels, namespace, object)
 	if !ok {
 		return nil
 	}
-	if policies, ok := ns.bindings.gateways[waypoint]; ok {
+	if policies, ok := b.gateways[waypoint]; ok {
 		return policies
 	}
-	return ns.bindings.unknown
+	return b.unknown
 }

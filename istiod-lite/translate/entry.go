@@ -17,11 +17,15 @@ import (
 )
 
 // entryWorkload makes a workload of a WorkloadEntry: a machine outside the
-// cluster that services select by its labels.
-func entryWorkload(o Options, we *networkingv1.WorkloadEntry, ns *namespace) *apiworkload.Workload {
+// cluster that services select by its labels. It may have a waypoint of its own.
+func entryWorkload(o Options, we *networkingv1.WorkloadEntry, ns *namespace) (*apiworkload.Workload, *passage) {
 	labels := laidOver(we.Labels, we.Spec.Labels)
 	services := ns.selectors.find(labels)
-	w := endpointWorkload(o, &we.Spec, we.Namespace, we.Name, labels, ns, services)
+	var own *passage
+	if _, err := netip.ParseAddr(we.Spec.GetAddress()); err == nil { // a name is nothing to connect to
+		own = ns.passage(source.KeyOf(we), labels, services)
+	}
+	w := endpointWorkload(o, &we.Spec, we.Namespace, we.Name, labels, ns, services, own)
 	w.Uid = workloadEntryUID(o.ClusterID, source.Name{Namespace: we.Namespace, Name: we.Name})
 	if we.Annotations[source.AnnotationRedirection] == "enabled" {
 		w.TunnelProtocol = apiworkload.TunnelProtocol_HBONE
@@ -29,7 +33,8 @@ func entryWorkload(o Options, we *networkingv1.WorkloadEntry, ns *namespace) *ap
 	for _, s := range services {
 		addEntryPorts(w, s, &we.Spec)
 	}
-	return w
+	own.lead(o, w)
+	return w, own
 }
 
 // serviceEntryEndpoints makes workloads of the endpoints that a ServiceEntry
@@ -42,7 +47,7 @@ func serviceEntryEndpoints(o Options, e serviceEntry, ns *namespace) []*Resource
 	if len(se.Spec.Endpoints) == 0 && dns && se.Spec.WorkloadSelector == nil {
 		for _, s := range e.services {
 			endpoint := &networking.WorkloadEntry{Address: s.proto.GetHostname()}
-			w := endpointWorkload(o, endpoint, se.Namespace, se.Name, se.Labels, ns, []*service{s})
+			w := endpointWorkload(o, endpoint, se.Namespace, se.Name, se.Labels, ns, []*service{s}, nil)
 			w.Uid = serviceEntryUID(o.ClusterID, name, endpoint.Address)
 			addEntryPorts(w, s, endpoint)
 			resources = append(resources, workloadResource(w))
@@ -52,7 +57,7 @@ func serviceEntryEndpoints(o Options, e serviceEntry, ns *namespace) []*Resource
 	seen := map[string]int{}
 	for _, endpoint := range se.Spec.Endpoints {
 		labels := laidOver(se.Labels, endpoint.GetLabels())
-		w := endpointWorkload(o, endpoint, se.Namespace, se.Name, labels, ns, e.services)
+		w := endpointWorkload(o, endpoint, se.Namespace, se.Name, labels, ns, e.services, nil)
 		w.Uid = serviceEntryUID(o.ClusterID, name, endpointSuffix(seen, endpoint.GetAddress()))
 		for _, s := range e.services {
 			addEntryPorts(w, s, endpoint)
@@ -84,8 +89,8 @@ func endpointSuffix(seen map[string]int, address string) string {
 }
 
 // endpointWorkload makes the workload of an endpoint that is no pod, but for
-// its UID and services.
-func endpointWorkload(o Options, e *networking.WorkloadEntry, namespace, name string, labels map[string]string, ns *namespace, services []*service) *apiworkload.Workload {
+// its UID and services. own is what its own waypoint does, nil without one.
+func endpointWorkload(o Options, e *networking.WorkloadEntry, namespace, name string, labels map[string]string, ns *namespace, services []*service, own *passage) *apiworkload.Workload {
 	var bound []string
 	for _, s := range services {
 		bound = append(bound, s.policies...)
@@ -103,7 +108,7 @@ func endpointWorkload(o Options, e *networking.WorkloadEntry, namespace, name st
 		WorkloadName:          name,
 		WorkloadType:          apiworkload.WorkloadType_POD,
 		ClusterId:             o.ClusterID,
-		AuthorizationPolicies: ns.applied(labels, bound, services),
+		AuthorizationPolicies: ns.applied(labels, bound, own.among(services)),
 		Locality:              entryLocality(e.GetLocality()),
 	}
 	if a, err := netip.ParseAddr(e.GetAddress()); err == nil {

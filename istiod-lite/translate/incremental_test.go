@@ -169,6 +169,9 @@ func drawGateway(t *rapid.T, ns, name string) *gatewayv1.Gateway {
 		GatewayClassName: gatewayv1.ObjectName(rapid.SampledFrom([]string{"istio-waypoint", "istio-waypoint", "other"}).Draw(t, "class")),
 		Listeners:        []gatewayv1.Listener{{Name: "mesh", Port: 15008}},
 	}}
+	if kind := rapid.SampledFrom([]string{"", "", "service", "workload", "all", "none"}).Draw(t, "traffic"); kind != "" {
+		gw.Labels = map[string]string{source.LabelWaypointFor: kind}
+	}
 	if rapid.Bool().Draw(t, "for all") {
 		gw.Spec.Listeners[0].AllowedRoutes = &gatewayv1.AllowedRoutes{Namespaces: &gatewayv1.RouteNamespaces{From: &all}}
 	}

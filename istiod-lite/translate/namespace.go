@@ -28,6 +28,10 @@ type namespace struct {
 	warnings   []Warning
 	bindings   bindings
 	byKey      map[source.Key][]*service
+	// What can apply to its workloads at their own waypoints.
+	waypoints     *Waypoints
+	atWaypoints   servicePolicies
+	tokenPolicies serviceRequests
 	// allowing are the policies with a selector that allow something, and allows is
 	// set where one of all workloads does: whom none allows is kept out.
 	allowing map[string]bool
@@ -172,9 +176,12 @@ func (t *Translator) collect(u *update) map[string]*group {
 }
 
 func (t *Translator) build(name string, g, root group) *namespace {
-	ns := &namespace{name: name, object: g.object, byName: map[string]*service{}, byKey: map[source.Key][]*service{}, allowing: map[string]bool{}, bindings: t.bindings}
+	ns := &namespace{name: name, object: g.object, byName: map[string]*service{}, byKey: map[source.Key][]*service{}, allowing: map[string]bool{}, bindings: t.bindings, waypoints: t.waypoints}
 	if g.object != nil {
 		asked, _ := t.waypoints.bind(nil, name, g.object, forService)
+		if carried, _ := t.waypoints.bind(nil, name, g.object, forWorkload); carried.Bound {
+			asked = carried // for its workloads alone
+		}
 		ns.warnWaypoint("Namespace "+name, g.object.Labels, asked)
 	}
 	policies := servicePolicies{bound: t.atWaypoints, own: g.policies, root: root.policies}
@@ -182,6 +189,7 @@ func (t *Translator) build(name string, g, root group) *namespace {
 	if name == t.options.RootNamespace {
 		policies.root, requests.root = nil, nil
 	}
+	ns.atWaypoints, ns.tokenPolicies = policies, requests
 	for _, svc := range g.services {
 		if s := kubernetesService(t.options, svc, g.object); s != nil {
 			t.add(ns, s, svc, forService, policies, requests)
@@ -250,6 +258,7 @@ func (t *Translator) add(ns *namespace, s *service, obj metav1.Object, kind aske
 	ns.services = append(ns.services, s)
 	ns.byKey[s.key] = append(ns.byKey[s.key], s)
 	s.policies = slices.Concat(ns.bindings.services[s.key], ns.gatewayPolicies(obj.GetLabels(), ns.name))
+	s.bound = slices.Concat(policies.bound.services[s.key], policies.bound.atGateway(obj.GetLabels(), ns.name, ns.object))
 	if s.key.Kind == "Service" && t.waypoints.own(s.key.Name) {
 		return // waypoints have none
 	}

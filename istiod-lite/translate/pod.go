@@ -9,11 +9,12 @@ import (
 	"github.com/tulle-mesh/tulle/istiod-lite/source"
 )
 
-// podWorkload returns nil for pods that have ended or have no address yet.
-func podWorkload(o Options, m *podMemo, refs []sliceRef) *apiworkload.Workload {
+// podWorkload returns nil for pods that have ended or have no address yet, and what
+// the pod's own waypoint does, nil without one.
+func podWorkload(o Options, m *podMemo, refs []sliceRef) (*apiworkload.Workload, *passage) {
 	pod := m.pod
 	if source.Ended(pod) {
-		return nil
+		return nil, nil
 	}
 	var addresses [][]byte
 	for _, ip := range podIPs(pod) {
@@ -22,7 +23,7 @@ func podWorkload(o Options, m *podMemo, refs []sliceRef) *apiworkload.Workload {
 		}
 	}
 	if len(addresses) == 0 {
-		return nil
+		return nil, nil
 	}
 	name, kind := workloadOf(pod)
 	canonicalName, canonicalRevision := canonical(pod.Labels, name)
@@ -31,6 +32,10 @@ func podWorkload(o Options, m *podMemo, refs []sliceRef) *apiworkload.Workload {
 		nodeLabels = m.node.Labels
 	}
 	services, bound, behind := podServices(m, refs)
+	var own *passage
+	if !pod.Spec.HostNetwork { // whose address is that of others, too
+		own = m.namespace.passage(source.KeyOf(pod), pod.Labels, behind)
+	}
 	w := &apiworkload.Workload{
 		Uid:                   podUID(o.ClusterID, source.Name{Namespace: pod.Namespace, Name: pod.Name}),
 		Name:                  pod.Name,
@@ -45,7 +50,7 @@ func podWorkload(o Options, m *podMemo, refs []sliceRef) *apiworkload.Workload {
 		WorkloadName:          name,
 		WorkloadType:          kind,
 		ClusterId:             o.ClusterID,
-		AuthorizationPolicies: m.namespace.applied(pod.Labels, bound, behind),
+		AuthorizationPolicies: m.namespace.applied(pod.Labels, bound, own.among(behind)),
 		Services:              services,
 		Locality:              locality(pod.Labels, nodeLabels),
 	}
@@ -58,7 +63,8 @@ func podWorkload(o Options, m *podMemo, refs []sliceRef) *apiworkload.Workload {
 	if o.enrolled(pod, m.namespace.object) {
 		w.TunnelProtocol = apiworkload.TunnelProtocol_HBONE
 	}
-	return w
+	own.lead(o, w)
+	return w, own
 }
 
 // Enrolled reports whether a pod's traffic is captured by its node's proxy: its

@@ -70,7 +70,7 @@ func (t *Translator) bindLimits(u *update, dirty map[source.Key]bool) {
 	for _, name := range u.limits {
 		was, is := t.objects.RateLimitPolicies[name], u.objects.RateLimitPolicies[name]
 		for _, target := range limitTargets(was) {
-			t.touchLimited(target.Key, dirty)
+			t.touchLimited(u, target.Key, dirty)
 			delete(t.limits.targets[target.Key], name)
 			if len(t.limits.targets[target.Key]) == 0 {
 				delete(t.limits.targets, target.Key)
@@ -86,7 +86,7 @@ func (t *Translator) bindLimits(u *update, dirty map[source.Key]bool) {
 			t.limits.remote[name] = true
 		}
 		for _, target := range limitTargets(is) {
-			t.touchLimited(target.Key, dirty)
+			t.touchLimited(u, target.Key, dirty)
 			if t.limits.targets[target.Key] == nil {
 				t.limits.targets[target.Key] = map[source.Name][]string{}
 			}
@@ -95,8 +95,10 @@ func (t *Translator) bindLimits(u *update, dirty map[source.Key]bool) {
 	}
 }
 
-// touchLimited marks the services that a target stands for.
-func (t *Translator) touchLimited(target source.Key, dirty map[source.Key]bool) {
+// touchLimited marks the services, and the workloads behind waypoints of their own, that
+// a target stands for.
+func (t *Translator) touchLimited(u *update, target source.Key, dirty map[source.Key]bool) {
+	t.touchPassed(u, target)
 	switch target.Kind {
 	case "Service", "ServiceEntry":
 		dirty[target] = true

@@ -88,7 +88,9 @@ func (t *Translator) translateRetiring(u *update) {
 		memo.lastResortOf = last
 		uid := podUID(t.options.ClusterID, name)
 		var r *Resource
-		if w := podWorkload(t.options, memo, t.slices.pods[name]); w != nil {
+		w, own := podWorkload(t.options, memo, t.slices.pods[name])
+		t.pass(u, uid, own, w) // who addresses the pod itself gets there to its end
+		if w != nil {
 			if len(last) > 0 {
 				memo.namespace.serveOnly(w, last)
 			}

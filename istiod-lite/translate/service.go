@@ -22,6 +22,7 @@ type service struct {
 	selector map[string]string
 	ports    []servicePort
 	policies []string // bound to the service or to its waypoint
+	bound    []string // the same, but those that node proxies know nothing of, too
 
 	key source.Key // the Service or ServiceEntry
 	// waypoint is the one that it asks for and may have, nil for none; it need not

@@ -41,7 +41,8 @@ type Translator struct {
 	limits          limitIndex                          // of RateLimitPolicies
 	limitUses       map[source.Name]map[source.Name]int // of theirs, by waypoint
 	made            map[source.Key]madeServices
-	admissions      map[string]bool // policies that allow waypoints
+	passed          map[string]passed // workloads behind waypoints of their own, by UID
+	admissions      map[string]bool   // policies that allow waypoints
 	pods            podIndex
 	slices          sliceIndex
 	policies        map[source.Name]policyMemo
@@ -85,6 +86,7 @@ func New(options Options) *Translator {
 		limits:      newLimitIndex(),
 		limitUses:   map[source.Name]map[source.Name]int{},
 		made:        map[source.Key]madeServices{},
+		passed:      map[string]passed{},
 		pods:        newPodIndex(),
 		slices:      newSliceIndex(),
 		policies:    map[source.Name]policyMemo{},
@@ -278,6 +280,7 @@ func (t *Translator) translatePods(u *update) {
 		if memo == nil {
 			delete(t.pods.retiring, name)
 			t.setAddress(uid, nil)
+			t.pass(u, uid, nil, nil)
 			continue
 		}
 		memo.namespace = t.namespace(name.Namespace)
@@ -289,10 +292,12 @@ func (t *Translator) translatePods(u *update) {
 		}
 		delete(t.pods.retiring, name)
 		var r *Resource
-		if w := podWorkload(t.options, memo, t.slices.pods[name]); w != nil {
+		w, own := podWorkload(t.options, memo, t.slices.pods[name])
+		if w != nil {
 			r = workloadResource(w)
 		}
 		t.setAddress(uid, r)
+		t.pass(u, uid, own, w)
 	}
 }
 
@@ -328,10 +333,15 @@ func (t *Translator) translateSlices(u *update) {
 func (t *Translator) translateEntries(u *update) {
 	for _, name := range u.entries {
 		var r *Resource
+		var w *apiworkload.Workload
+		var own *passage
 		if entry := u.objects.WorkloadEntries[name]; entry != nil {
-			r = workloadResource(entryWorkload(t.options, entry, t.namespace(name.Namespace)))
+			w, own = entryWorkload(t.options, entry, t.namespace(name.Namespace))
+			r = workloadResource(w)
 		}
-		t.setAddress(workloadEntryUID(t.options.ClusterID, name), r)
+		uid := workloadEntryUID(t.options.ClusterID, name)
+		t.setAddress(uid, r)
+		t.pass(u, uid, own, w)
 	}
 }
 

@@ -360,10 +360,10 @@ type WaypointBinding struct {
 // it. It is false when the object asks for none.
 func (x *Waypoints) Of(obj metav1.Object) (WaypointBinding, bool) {
 	namespace := x.objects.Namespaces[source.Name{Name: obj.GetNamespace()}]
-	kind := forService
+	kind, labels := forService, obj.GetLabels()
 	switch o := obj.(type) {
 	case *networkingv1.WorkloadEntry:
-		kind = forWorkload
+		kind, labels = forWorkload, laidOver(o.Labels, o.Spec.Labels)
 	case *networkingv1.ServiceEntry:
 		if !carried(o) {
 			kind = forNobody
@@ -376,8 +376,8 @@ func (x *Waypoints) Of(obj metav1.Object) (WaypointBinding, bool) {
 			kind = forNobody
 		}
 	}
-	b, ok := x.bind(obj.GetLabels(), obj.GetNamespace(), namespace, kind)
-	if !b.Bound {
+	b, ok := x.bind(labels, obj.GetNamespace(), namespace, kind)
+	if !b.Bound || kind == forWorkload {
 		return b, ok
 	}
 	if second := x.canaryOf(obj, namespace, b.Gateway); second.said != "" {
@@ -456,17 +456,17 @@ func (x *Waypoints) bind(own map[string]string, namespace string, object *corev1
 		return refuse(WaypointIsNotReady, "Gateway %s is of the class %s, which is not that of a waypoint; traffic goes on without a waypoint", name, gw.Spec.GatewayClassName)
 	case kind == forNobody:
 		return refuse(UnsupportedTrafficType, "Gateway %s cannot carry the traffic of what does not say where it goes: a ServiceEntry with wildcard hosts or the resolution NONE, or a Service that stands for a foreign name", name)
-	case kind == forWorkload && w.ready:
-		return refuse(UnsupportedTrafficType, "Gateway %s: waypoints carry the traffic of services; what is addressed to a workload's own address goes on without", name)
-	case !w.ready && kind == forWorkload:
-		return refuse(WaypointIsNotReady, notReady, name)
 	case !w.ready:
 		b, _ := refuse(WaypointIsNotReady, notReady, name)
 		b.waypoint = w
 		return b, true
 	}
+	what := "Traffic"
+	if kind == forWorkload {
+		what = "What is addressed to the workload itself"
+	}
 	return WaypointBinding{Gateway: name, Bound: true, Reason: WaypointAccepted, waypoint: w,
-		Message: fmt.Sprintf("Traffic goes through the waypoint %s.", name)}, true
+		Message: fmt.Sprintf("%s goes through the waypoint %s.", what, name)}, true
 }
 
 const notReady = "Gateway %s: no pod of the waypoint is ready yet; traffic goes on without, and policies bound to it are enforced, more strictly, by node proxies"

@@ -58,7 +58,8 @@ func TestWhyAnObjectHasNoWaypoint(t *testing.T) {
 		{name: "a pod that is not ready", own: use("wp"), pod: "False", gateway: &gateway{namespace: "shop"}, reason: "WaypointIsNotReady", at: "shop/wp"},
 		{name: "a ready pod", own: use("wp"), pod: "True", gateway: &gateway{namespace: "shop"}, reason: "WaypointAccepted", bound: true, at: "shop/wp"},
 		{name: "a ready pod elsewhere", namespace: away, pod: "True", gateway: &gateway{namespace: "infra", allowed: from("Selector", "a")}, reason: "WaypointAccepted", bound: true, at: "infra/wp"},
-		{name: "a workload behind a ready waypoint for all", own: use("wp"), workload: true, pod: "True", gateway: &gateway{namespace: "shop", kind: "all"}, reason: "UnsupportedTrafficType", at: "shop/wp"},
+		{name: "a workload behind a ready waypoint for all", own: use("wp"), workload: true, pod: "True", gateway: &gateway{namespace: "shop", kind: "all"}, reason: "WaypointAccepted", bound: true, at: "shop/wp"},
+		{name: "a workload in a namespace with a waypoint for workloads", namespace: use("wp"), workload: true, pod: "True", gateway: &gateway{namespace: "shop", kind: "workload"}, reason: "WaypointAccepted", bound: true, at: "shop/wp"},
 		{name: "what was made for a gateway", own: map[string]string{source.LabelUseWaypoint: "wp", source.LabelGatewayManaged: "istio.io-mesh-controller"}, gateway: &gateway{namespace: "shop"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
