@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/netip"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -158,4 +160,83 @@ func TestAWaypointRoutesAndAuthorizesByRequest(t *testing.T) {
 	if direct, err := m.exec(t.Context(), other, "sh", "-c", fmt.Sprintf(sum, nginxService)); err != nil || direct != through {
 		t.Errorf("%q through the waypoint, %q past it, %v", through, direct, err)
 	}
+}
+
+// ownObjects put a waypoint before a pod itself, whose Service has none.
+const ownObjects = `apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: own-waypoint, namespace: data, labels: {istio.io/waypoint-for: workload}}
+spec:
+  gatewayClassName: istio-waypoint
+  listeners: [{name: mesh, port: 15008, protocol: HBONE}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: own, namespace: data}
+spec:
+  selector: {app: own}
+  ipFamilyPolicy: PreferDualStack
+  ports: [{name: http, port: 8080}]
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: own-reads, namespace: data}
+spec:
+  targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: own-waypoint}]
+  rules: [{to: [{operation: {methods: [GET]}}]}]
+---
+`
+
+func TestAWaypointStandsBeforeAPodItself(t *testing.T) {
+	m := start(t)
+	pod := program{"data", "own", "node-2", []string{filepath.Join(m.bin, "peer"), "web"}, nil, ""}
+	m.apply(t, "own.yaml", ownObjects+strings.Replace(pod.objects(), "labels: {app: own}", "labels: {app: own, istio.io/use-waypoint: own-waypoint}", 1))
+	addresses := m.addresses(t, "data", "own")
+	curl := func(method, host string) (string, error) {
+		return m.exec(t.Context(), client, "curl", "-sS", "-X", method, "--max-time", "5", "-o", "/dev/null", "-w", "%{http_code}", "http://"+host+"/")
+	}
+	for _, address := range addresses {
+		host := netip.AddrPortFrom(address, 8080).String()
+		// Until the waypoint is ready the node proxy lets nobody in by a policy of requests.
+		eventually(t, "the waypoint to answer", func() error {
+			out, err := curl("GET", host)
+			if err == nil && out != "200" {
+				err = fmt.Errorf("answered %q", out)
+			}
+			return err
+		})
+		if out, err := curl("POST", host); err != nil || out != "403" {
+			t.Errorf("POST to %s: %q, %v", host, out, err)
+		}
+	}
+	m.wantLog(t, []string{m.waypointPod(t, "own-waypoint-")}, "data/own-reads", "ns/apps/sa/client", "status=403")
+	// The Service has no waypoint, and the policy stays the node proxy's.
+	if out, err := curl("GET", "own.data.svc.cluster.local:8080"); err == nil {
+		t.Errorf("past the waypoint: %q", out)
+	}
+}
+
+// addresses are those of a pod.
+func (m *mesh) addresses(t *testing.T, namespace, name string) []netip.Addr {
+	t.Helper()
+	out, err := m.meshctl(t.Context(), "status", "-o", "json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var status struct {
+		Pods []struct {
+			Namespace, Name string
+			IPs             []netip.Addr
+		}
+	}
+	if err := json.Unmarshal([]byte(out), &status); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range status.Pods {
+		if p.Namespace == namespace && p.Name == name && len(p.IPs) > 0 {
+			return p.IPs
+		}
+	}
+	t.Fatalf("pod %s/%s has no address among %+v", namespace, name, status.Pods)
+	return nil
 }
