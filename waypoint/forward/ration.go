@@ -66,7 +66,9 @@ func (e *exchange) ration(ctx context.Context) bool {
 	return false
 }
 
-// collect shows the ticket to the policies of these names that are not among others.
+// collect shows the ticket to the policies of these names that are not among others. The
+// control plane sends limits before what lists them: one that is not here was rejected,
+// and nobody knows what it allows.
 func collect(m *mesh.Mesh, t *ratelimit.Ticket, names, others []string, q *ratelimit.Request) {
 next:
 	for _, name := range names {
@@ -77,6 +79,8 @@ next:
 		}
 		if p := m.RateLimit(name); p != nil {
 			t.Count(p, q)
+		} else {
+			t.Missing(name)
 		}
 	}
 }

@@ -87,6 +87,25 @@ func (w *world) ask(path string, header ...string) *http.Response {
 	return resp
 }
 
+func TestALimitThatIsNotThereRefuses(t *testing.T) {
+	var served int
+	w := limited(t, app(t, func(http.ResponseWriter, *http.Request) { served++ }), nil, []string{"shop/late"})
+	if got := w.ask("/slow"); got.StatusCode != 503 || served != 0 {
+		t.Errorf("%d, %d served", got.StatusCode, served)
+	}
+	record := w.found(func(r forward.Record) bool { return r.Status == 503 })
+	if record.Limit != "shop/late" || record.Flag != "RLSE" {
+		t.Errorf("limit %q, flag %q", record.Limit, record.Flag)
+	}
+	if got := w.ask("/"); got.StatusCode != 200 {
+		t.Errorf("a rule without it: %d", got.StatusCode)
+	}
+	w.limit(&api.RateLimit{Name: "late", Rules: []*api.RateLimitRule{{Name: "all", Local: true, Limits: amount(2, time.Hour)}}})
+	if got := w.ask("/slow"); got.StatusCode != 200 {
+		t.Errorf("once it is there: %d", got.StatusCode)
+	}
+}
+
 func TestALimitRefusesAndSaysWhenToComeAgain(t *testing.T) {
 	var served int
 	w := limited(t, app(t, func(rw http.ResponseWriter, _ *http.Request) { served++ }), []string{"shop/all"}, nil)

@@ -2,6 +2,7 @@ package ratelimit
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"time"
@@ -49,6 +50,8 @@ type Verdict struct {
 // Ticket returns an empty one.
 func (l *Limiter) Ticket() *Ticket { return l.tickets.Get().(*Ticket) }
 
+var errMissing = errors.New("the policy was rejected, or has not come yet")
+
 // Release ends the use of a ticket.
 func (t *Ticket) Release() {
 	if cap(t.room) > 64<<10 {
@@ -62,7 +65,7 @@ func (t *Ticket) Release() {
 // Count adds a policy of the request.
 func (t *Ticket) Count(p *Policy, q *Request) {
 	if p.fault != nil {
-		if t.failed == nil || !p.failOpen {
+		if t.failed == nil || t.failed.failOpen && !p.failOpen {
 			t.failed = p
 		}
 		return
@@ -86,6 +89,10 @@ func (t *Ticket) Count(p *Policy, q *Request) {
 		t.buckets = append(t.buckets, b)
 	}
 }
+
+// Missing adds the policy "namespace/name", which applies and is not known: the request
+// could not be counted, and what it says of that is not known either, so it is refused.
+func (t *Ticket) Missing(name string) { t.failed = &Policy{name: name, fault: errMissing} }
 
 // Decide takes what the request costs, of all that enforce or of none. It blocks no
 // longer than the policies' timeouts.
