@@ -3,6 +3,7 @@ package source
 import (
 	"maps"
 	"net"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -127,6 +128,9 @@ func checkRateLimitBackend(b *policyv1alpha1.RateLimitBackend, path *field.Path)
 		if n, bad := strconv.ParseUint(port, 10, 16); err != nil || host == "" || bad != nil || n == 0 {
 			errs = append(errs, field.Invalid(path.Child("address"), r.Address, "must be host:port, as redis.shop.svc.cluster.local:6379"))
 		}
+		if ip, err := netip.ParseAddr(host); host == "localhost" || err == nil && ofMachine(ip.Unmap()) {
+			errs = append(errs, field.Invalid(path.Child("address"), r.Address, "is of the waypoint's own machine or its link, which waypoints do not dial for policies"))
+		}
 		if r.Database < 0 {
 			errs = append(errs, field.Invalid(path.Child("database"), r.Database, "must not be negative"))
 		}
@@ -143,6 +147,10 @@ func checkRateLimitBackend(b *policyv1alpha1.RateLimitBackend, path *field.Path)
 		errs = append(errs, checkNotEmpty(s.Domain, path.Child("domain"))...)
 	}
 	return errs
+}
+
+func ofMachine(ip netip.Addr) bool {
+	return ip.IsLoopback() || ip.IsUnspecified() || ip.IsLinkLocalUnicast() || ip.IsMulticast()
 }
 
 func checkRateLimitRule(rule *policyv1alpha1.RateLimitRule, path *field.Path) field.ErrorList {

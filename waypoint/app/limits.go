@@ -23,8 +23,9 @@ const (
 	leaseInterval = 250 * time.Millisecond
 	// maxKeysShown bounds the keys of a rule that are shown at once.
 	maxKeysShown = 10_000
-	// passwordDir is where password files of Redis are, which an author of RateLimitPolicies
-	// may name and have sent to an address of his: nothing else may be read so.
+	// passwordDir has a directory for each namespace with password files of Redis, which an
+	// author of RateLimitPolicies there may name and have sent to an address of his: nothing
+	// else may be read so.
 	passwordDir = "/etc/redis"
 	// dialAttempts is how many endpoints of a backend of rate limits are tried: one that
 	// is just going away must not matter.

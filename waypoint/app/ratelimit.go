@@ -15,6 +15,7 @@ import (
 	"github.com/tulle-mesh/tulle/certs/caclient"
 	"github.com/tulle-mesh/tulle/internal/mtls"
 	"github.com/tulle-mesh/tulle/internal/workload"
+	"github.com/tulle-mesh/tulle/waypoint/jwt"
 	"github.com/tulle-mesh/tulle/waypoint/mesh"
 	"github.com/tulle-mesh/tulle/waypoint/ratelimit"
 	"github.com/tulle-mesh/tulle/waypoint/upstream"
@@ -31,7 +32,8 @@ func (w *waypoint) newLimiter() *ratelimit.Limiter {
 	})
 }
 
-// dialAddress connects to host:port: to a service of the mesh as one, to all else by TCP.
+// dialAddress connects to host:port: to a service of the mesh as one, to all else by TCP,
+// but for addresses of this machine or its link. A policy's author chooses it.
 func (w *waypoint) dialAddress(ctx context.Context, address string) (net.Conn, error) {
 	host, digits, err := net.SplitHostPort(address)
 	if err != nil {
@@ -46,7 +48,7 @@ func (w *waypoint) dialAddress(ctx context.Context, address string) (net.Conn, e
 			}
 		}
 	}
-	return new(net.Dialer).DialContext(ctx, "tcp", address)
+	return jwt.Dial(ctx, "tcp", address)
 }
 
 // dialService connects to an endpoint of a service "namespace/hostname" of the mesh, with

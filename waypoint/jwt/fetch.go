@@ -57,7 +57,7 @@ func Dial(ctx context.Context, network, address string) (net.Conn, error) {
 	return (&net.Dialer{Control: guard}).DialContext(ctx, network, address)
 }
 
-var errGuarded = errors.New("addresses of this machine and its link are not fetched from")
+var errGuarded = errors.New("addresses of this machine and its link are not for policies to choose")
 
 func guard(_, address string, _ syscall.RawConn) error {
 	ap, err := netip.ParseAddrPort(address)

@@ -18,7 +18,8 @@ type Config struct {
 	// DialService connects to an endpoint of a service "namespace/hostname" of the mesh,
 	// for rate limit services; nil knows none.
 	DialService func(ctx context.Context, service string, port uint32) (net.Conn, error)
-	// PasswordDir is the directory below which password files of Redis must be; "" is any.
+	// PasswordDir is the directory that has one for each namespace, below which password
+	// files of its policies must be; "" is any.
 	PasswordDir string
 	// MaxKeys bounds the keys in memory; 0 is 100,000.
 	MaxKeys int

@@ -13,9 +13,15 @@ import (
 )
 
 func TestPasswordsComeFromTheirDirectoryAlone(t *testing.T) {
-	dir, outside := t.TempDir(), filepath.Join(t.TempDir(), "token")
+	all, outside := t.TempDir(), filepath.Join(t.TempDir(), "token")
+	dir, other := filepath.Join(all, "shop"), filepath.Join(all, "pay")
+	for _, d := range []string{dir, other} {
+		if err := os.Mkdir(d, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
 	for file, text := range map[string]string{
-		outside: "secret", filepath.Join(dir, "password"): "known\n", filepath.Join(dir, "long"): strings.Repeat("x", 5<<10),
+		outside: "secret", filepath.Join(other, "password"): "secret", filepath.Join(all, "password"): "secret", filepath.Join(dir, "password"): "known\n", filepath.Join(dir, "long"): strings.Repeat("x", 5<<10),
 	} {
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
@@ -27,6 +33,9 @@ func TestPasswordsComeFromTheirDirectoryAlone(t *testing.T) {
 	for file, sent := range map[string]string{
 		filepath.Join(dir, "password"):        "AUTH\r\n$5\r\nknown\r\n",
 		outside:                               "",
+		filepath.Join(other, "password"):      "",
+		filepath.Join(all, "password"):        "",
+		dir + "/../pay/password":              "",
 		filepath.Join(dir, "link"):            "",
 		filepath.Join(dir, "long"):            "",
 		dir + "/../" + filepath.Base(outside): "",
@@ -35,7 +44,7 @@ func TestPasswordsComeFromTheirDirectoryAlone(t *testing.T) {
 		dir:                                   "",
 	} {
 		got := make(chan string, 64)
-		l := ratelimit.New(ratelimit.Config{PasswordDir: dir, Dial: func(context.Context, string) (net.Conn, error) {
+		l := ratelimit.New(ratelimit.Config{PasswordDir: all, Dial: func(context.Context, string) (net.Conn, error) {
 			here, there := net.Pipe()
 			go func() {
 				defer there.Close()

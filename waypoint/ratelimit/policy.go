@@ -125,7 +125,7 @@ func (l *Limiter) compile(p *Policy, in *api.RateLimit, old *Policy) error {
 	case nil, *api.RateLimitBackend_Leases:
 	case *api.RateLimitBackend_Redis:
 		remotely, finest, units = true, time.Microsecond, maxRemoteUnits
-		r, release := l.redis(b.Redis)
+		r, release := l.redis(in.GetNamespace(), b.Redis)
 		p.remote, p.release = r, release
 	case *api.RateLimitBackend_Rls:
 		if b.Rls.GetBackend().GetFault() != "" {

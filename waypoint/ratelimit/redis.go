@@ -55,7 +55,7 @@ const (
 type redis struct {
 	cfg  *api.RedisBackend
 	dial func(context.Context, string) (net.Conn, error)
-	// passwords is the Config's PasswordDir.
+	// passwords is the directory of the policies' namespace in the Config's PasswordDir.
 	passwords string
 	log       *zap.Logger
 
@@ -81,13 +81,21 @@ type answer struct {
 	err   error
 }
 
-// redis returns the connection to a Redis, which policies share.
-func (l *Limiter) redis(cfg *api.RedisBackend) (remote, func()) {
+// redis returns the connection to a Redis, which policies share: with a password those of
+// one namespace, whose it is.
+func (l *Limiter) redis(namespace string, cfg *api.RedisBackend) (remote, func()) {
 	name := fmt.Sprintf("redis %s %d %s %s %v", cfg.GetAddress(), cfg.GetDatabase(), cfg.GetUsername(), cfg.GetPasswordFile(), cfg.GetTls())
+	if cfg.GetPasswordFile() != "" {
+		name += " " + namespace
+	}
+	passwords := l.cfg.PasswordDir
+	if passwords != "" {
+		passwords = filepath.Join(passwords, namespace)
+	}
 	return l.share(name, func() remote {
 		ctx, cancel := context.WithCancel(context.Background())
 		r := &redis{
-			cfg: cfg, dial: l.cfg.Dial, passwords: l.cfg.PasswordDir, log: l.log, calls: make(chan *call, maxWaiting), end: cancel, ended: make(chan struct{}),
+			cfg: cfg, dial: l.cfg.Dial, passwords: passwords, log: l.log, calls: make(chan *call, maxWaiting), end: cancel, ended: make(chan struct{}),
 			why: errors.New("not connected yet"),
 		}
 		go r.run(ctx)
@@ -354,7 +362,8 @@ func (r *redis) greet(conn net.Conn) error {
 }
 
 // password reads the file with the password. The policy's author chooses the file and who
-// gets it, so it is one of those that are there for that: never the waypoint's own token.
+// gets it, so it is one of those that are there for that in his namespace: never the
+// waypoint's own token, nor a password of others at the same waypoint.
 func (r *redis) password() (string, error) {
 	file := r.cfg.GetPasswordFile()
 	var f *os.File

@@ -43,6 +43,8 @@ func TestMistakesOfRateLimitsNameTheirField(t *testing.T) {
 		{"an unknown backend", backend("type: Memcached"), "spec.backend.type", "Redis"},
 		{"Redis without an address", backend("type: Redis"), "spec.backend.redis", "names"},
 		{"Redis without a port", backend("type: Redis, redis: {address: redis}"), "spec.backend.redis.address", "host:port"},
+		{"Redis of the waypoint's machine", backend("type: Redis, redis: {address: '[::ffff:127.0.0.1]:6379'}"), "spec.backend.redis.address", "own machine"},
+		{"Redis of the waypoint's link", backend("type: Redis, redis: {address: '169.254.169.254:80'}"), "spec.backend.redis.address", "own machine"},
 		{"Redis for leases", backend("type: Leases, redis: {address: 'redis:6379'}"), "spec.backend.redis", "type Redis"},
 		{"a user without a password", backend("type: Redis, redis: {address: 'redis:6379', username: u}"), "spec.backend.redis.passwordFile", "password"},
 		{"a service without a port", backend("type: RateLimitService, rateLimitService: {domain: d, backendRef: {name: rl}}"), "spec.backend.rateLimitService.backendRef.port", "port"},
