@@ -3,6 +3,7 @@ package lease
 import (
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	api "github.com/tulle-mesh/tulle/api/lease"
@@ -74,6 +75,18 @@ func (a *Allocator) Join(name string, now time.Time) {
 	a.each(name, func(h *holding) {
 		h.most, h.serial, h.told = max(h.most, h.granted), 0, false
 	})
+}
+
+// known counts the replicas "account/…" and all, with those that left a moment ago, and
+// reports whether name is one.
+func (a *Allocator) known(account, name string) (of, all int, here bool) {
+	prefix := account + "/"
+	for other := range a.replicas {
+		if strings.HasPrefix(other, prefix) {
+			of++
+		}
+	}
+	return of, len(a.replicas), a.replicas[name] != nil
 }
 
 func (a *Allocator) each(replica string, f func(*holding)) {

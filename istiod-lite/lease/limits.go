@@ -25,12 +25,14 @@ const (
 	// slack is what a share must differ by to be changed: a thirty-second of the whole.
 	slack = Full / 32
 
-	// maxReplicas bounds the replicas that are known, maxRules the rules of one and
+	// maxReplicas bounds the replicas that are known, maxOfAccount those of one account,
+	// which names them as it likes: a Gateway has tens. maxRules the rules of one and
 	// maxKeys the keys with shares of their own of one rule: a replica tells of 1,024 at
 	// most.
-	maxReplicas = 10_000
-	maxRules    = 10_000
-	maxKeys     = 4096
+	maxReplicas  = 10_000
+	maxOfAccount = 500
+	maxRules     = 10_000
+	maxKeys      = 4096
 	// maxDemands of one report.
 	maxDemands = 100_000
 )

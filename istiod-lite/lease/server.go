@@ -149,7 +149,7 @@ func (s *Server) Share(g grpc.BidiStreamingServer[api.Report, api.Grant]) error 
 	ctx, end := context.WithCancel(g.Context())
 	defer end()
 	st := &stream{grants: make(chan *api.Grant, 64), end: end}
-	if err := s.join(name, st); err != nil {
+	if err := s.join(account, name, st); err != nil {
 		return err
 	}
 	done := false
@@ -212,7 +212,7 @@ func (st *stream) send(ctx context.Context, g grpc.BidiStreamingServer[api.Repor
 	}
 }
 
-func (s *Server) join(name string, st *stream) error {
+func (s *Server) join(account, name string, st *stream) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
@@ -220,8 +220,8 @@ func (s *Server) join(name string, st *stream) error {
 	}
 	if old := s.streams[name]; old != nil {
 		old.end() // it has come again before its last stream was found to be broken
-	} else if len(s.streams) >= maxReplicas {
-		return status.Errorf(codes.ResourceExhausted, "already %d replicas", len(s.streams))
+	} else if of, all, here := s.allocator.known(account, name); !here && (of >= maxOfAccount || all >= maxReplicas) {
+		return status.Errorf(codes.ResourceExhausted, "already %d replicas, %d of them of %s", all, of, account)
 	}
 	s.streams[name] = st
 	s.allocator.Join(name, time.Now())
