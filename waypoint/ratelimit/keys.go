@@ -167,7 +167,7 @@ func (k *Keys) give(c *Counter, key []byte, cost uint64) {
 	s := &k.shards[maphash.Bytes(k.seed, key)>>(64-6)]
 	s.mu.Lock()
 	if e := s.byKey[string(key)]; e != nil {
-		e.admitted--
+		e.admitted -= min(e.admitted, 1) // it may have made place, and come again, in between
 		for i := range c.amounts {
 			need, _ := c.amounts[i].need(cost)
 			e.cells[i].debt -= min(need, e.cells[i].debt)

@@ -150,6 +150,12 @@ func TestWhatIsGivenBackCanBeTakenAgain(t *testing.T) {
 		}
 		k.give(c, keyOf(1, "a"), 2)
 	}
+	// Of a key that made place in between, and came again, nothing was admitted yet.
+	k.take(0, c, keyOf(1, "b"), 3, 3, &out)
+	k.give(c, keyOf(1, "b"), 2)
+	if e := k.shardOf(string(keyOf(1, "b"))).byKey[string(keyOf(1, "b"))]; e.admitted != 0 {
+		t.Errorf("%d were admitted", e.admitted)
+	}
 }
 
 func TestCostsOfResponsesMayOverdraw(t *testing.T) {
