@@ -255,8 +255,14 @@ func (w *waypoint) tapOnce(rw http.ResponseWriter, r *http.Request, name, wait s
 	case <-r.Context().Done():
 	case <-w.report.Done():
 	}
-	for len(tap.C) > 0 && len(list) < tapAnswer {
-		list = append(list, <-tap.C)
+	for len(list) < tapAnswer {
+		select {
+		case l := <-tap.C:
+			list = append(list, l)
+			continue
+		default: // len(tap.C) is no promise: another may ask in the same session
+		}
+		break
 	}
 	writeJSON(rw, list)
 }
