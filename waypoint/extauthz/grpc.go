@@ -36,7 +36,7 @@ func callOf(auth *api.ExternalAuth, q *Question, timeout time.Duration) (*messag
 		service = host
 	}
 	return &message.Request{
-		Method: "POST", Scheme: "http", Authority: service, Path: authv3.Authorization_Check_FullMethodName,
+		Method: "POST", Scheme: scheme(q), Authority: service, Path: authv3.Authorization_Check_FullMethodName,
 		Header: message.Header{
 			{Name: "content-type", Value: "application/grpc"},
 			{Name: "te", Value: "trailers"},

@@ -20,7 +20,7 @@ func requestOf(auth *api.ExternalAuth, q *Question) (*message.Request, []byte, e
 		return nil, nil, fmt.Errorf("%s is asked over HTTP, which knows no connections that carry bytes", auth.GetName())
 	}
 	r := &message.Request{
-		Method: from.Method, Scheme: "http", Authority: from.Authority, Path: from.Path, Query: from.Query, HasQuery: from.HasQuery,
+		Method: from.Method, Scheme: scheme(q), Authority: from.Authority, Path: from.Path, Query: from.Query, HasQuery: from.HasQuery,
 	}
 	if r.Authority == "" {
 		r.Authority = q.Destination.String()

@@ -31,6 +31,16 @@ type Question struct {
 	// is all.
 	Body  []byte
 	Whole bool
+	// Secure tells that the authorizer speaks TLS itself.
+	Secure bool
+}
+
+// scheme is that of the call to the authorizer: servers that speak TLS want it to be https.
+func scheme(q *Question) string {
+	if q.Secure {
+		return "https"
+	}
+	return "http"
 }
 
 // partialBody tells an authorizer whether the content is cut off, as Envoy does.

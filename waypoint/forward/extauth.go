@@ -161,11 +161,15 @@ func (f *Forwarder) ask(ctx context.Context, auth *api.ExternalAuth, q *extauthz
 	}
 	within, cancel := context.WithTimeout(ctx, extauthz.Timeout(auth))
 	defer cancel()
-	up, protocol, err := f.cfg.Mesh.Backend(within, key, uint16(backend.GetPort()))
+	d, err := f.cfg.Mesh.Destination(within, key, uint16(backend.GetPort()), "")
+	if err == nil && d.Fault() != "" {
+		err = fmt.Errorf("%s: %s", d.Name(), d.Fault())
+	}
 	if err != nil {
 		return extauthz.Failed(auth, err)
 	}
-	return extauthz.Ask(within, auth, up, protocol, q)
+	q.Secure = d.Secure
+	return extauthz.Ask(within, auth, d.Backend, d.Protocol, q)
 }
 
 // identify gives the request an x-request-id, where it has none.
@@ -195,6 +199,7 @@ func (e *exchange) refuse(a *extauthz.Answer) {
 		header = append(header, f)
 	}
 	if isGRPC(e.r.Header) || a.Err != nil {
+		text = text[:min(len(text), maxMessageBytes)]
 		e.reply(reply{status: a.Status, flag: flagDenied, text: text, header: header})
 		return
 	}

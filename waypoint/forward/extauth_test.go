@@ -156,6 +156,23 @@ func TestACustomPolicyAsksItsProvider(t *testing.T) {
 	})
 }
 
+func TestACallIsRefusedWithTheBeginningOfAPage(t *testing.T) {
+	w := newWorld(t)
+	w.service("web", apiworkload.AppProtocol_HTTP11, userEcho(t))
+	w.service("authz", apiworkload.AppProtocol_HTTP11, app(t, func(rw http.ResponseWriter, _ *http.Request) {
+		rw.WriteHeader(403)
+		_, _ = io.WriteString(rw, strings.Repeat("%", 100<<10))
+	}))
+	w.policy(custom(&api.ExternalAuth{Backend: backend("authz", 1)}))
+	res, _ := do(t, httpClient(t, true), "POST", w.url+"/private/1", "", "content-type", "application/grpc")
+	if message := res.Header.Get("grpc-message"); res.Header.Get("grpc-status") != "7" || message != strings.Repeat("%25", 1<<10) {
+		t.Errorf("status %q, a message of %d bytes", res.Header.Get("grpc-status"), len(message))
+	}
+	if _, body := do(t, httpClient(t, true), "GET", w.url+"/private/1", ""); len(body) != 100<<10 {
+		t.Errorf("a page of %d bytes", len(body))
+	}
+}
+
 func TestContentIsSentOnAfterAPartOfItWasAskedAbout(t *testing.T) {
 	w := newWorld(t)
 	w.service("web", apiworkload.AppProtocol_HTTP11, userEcho(t))

@@ -11,6 +11,9 @@ const (
 	maxReplayBytes = 64 << 10
 	// connectAttempts is how many endpoints are tried for a connection of bytes.
 	connectAttempts = 3
+	// maxMessageBytes of an authorizer's page go into a grpc-message, where each may take
+	// three: clients take 8 KiB of trailers.
+	maxMessageBytes = 1 << 10
 	// maxShadows bounds the mirrored requests under way at a waypoint: their backend
 	// may be slow, and nobody waits for them.
 	maxShadows = 256
