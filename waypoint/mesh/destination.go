@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	api "github.com/tulle-mesh/tulle/api/waypoint"
@@ -141,7 +142,7 @@ func (m *Mesh) compileDestination(d *api.Destination, old *destination) *destina
 		c.before = old.tls
 	}
 	out := &destination{portSettings: c.ports(d.GetSettings(), d.GetPorts()), subsets: map[string]*subset{}, tls: c.tls}
-	unknown := len(d.ProtoReflect().GetUnknown()) > 0
+	unknown := unknownIn(d) || unknownIn(d.GetPorts()...)
 	for _, s := range d.GetSubsets() {
 		compiled := &subset{workloads: map[string]bool{}}
 		for _, uid := range s.GetWorkloads() {
@@ -151,13 +152,23 @@ func (m *Mesh) compileDestination(d *api.Destination, old *destination) *destina
 			own := c.ports(s.GetSettings(), s.GetPorts())
 			compiled.own = &own
 		}
-		unknown = unknown || len(s.ProtoReflect().GetUnknown()) > 0
+		unknown = unknown || unknownIn(s) || unknownIn(s.GetPorts()...)
 		out.subsets[s.GetName()] = compiled
 	}
 	if unknown {
+		// It may say anything of any port and subset.
+		for _, s := range out.subsets {
+			s.own = nil
+		}
 		out.portSettings = portSettings{all: &settings{fault: "something that this waypoint does not know"}}
 	}
 	return out
+}
+
+// unknownIn reports whether one of the messages, themselves, says what this version does
+// not know. Those below are settings, whose own fault it is.
+func unknownIn[M proto.Message](messages ...M) bool {
+	return slices.ContainsFunc(messages, func(m M) bool { return len(m.ProtoReflect().GetUnknown()) > 0 })
 }
 
 func (c *compiler) ports(all *api.DestinationSettings, ports []*api.DestinationPort) portSettings {

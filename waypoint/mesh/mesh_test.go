@@ -14,6 +14,7 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"go.uber.org/zap/zaptest"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
@@ -418,6 +419,40 @@ func TestTLSOfTheMeshIsNotSpokenInATunnel(t *testing.T) {
 			}
 			if e := target.Endpoint(); (e.Secure != nil) != (everywhere || !e.Tunnelled) {
 				t.Fatalf("%v: TLS %v", e, e.Secure != nil)
+			}
+		}
+	}
+}
+
+func TestADestinationThatIsNotUnderstoodIsNoPartOfItEither(t *testing.T) {
+	w := newWorld(t)
+	w.routes("web")
+	w.service("web", "10.96.0.1")
+	strange := func(m proto.Message) {
+		m.ProtoReflect().SetUnknown(protowire.AppendVarint(protowire.AppendTag(nil, 999, protowire.VarintType), 1))
+	}
+	for what, spoil := range map[string]func(*api.Destination){
+		"nothing":         func(*api.Destination) {},
+		"itself":          func(d *api.Destination) { strange(d) },
+		"a port":          func(d *api.Destination) { strange(d.Ports[0]) },
+		"a subset":        func(d *api.Destination) { strange(d.Subsets[0]) },
+		"a subset's port": func(d *api.Destination) { strange(d.Subsets[0].Ports[0]) },
+		"another subset":  func(d *api.Destination) { d.Subsets = append(d.Subsets, &api.Subset{Name: "b"}); strange(d.Subsets[1]) },
+	} {
+		ports := func() []*api.DestinationPort {
+			return []*api.DestinationPort{{Port: 80, Settings: &api.DestinationSettings{}}}
+		}
+		d := &api.Destination{Namespace: "shop", Hostname: key("web").Hostname, Ports: ports(),
+			Subsets: []*api.Subset{{Name: "a", Settings: &api.DestinationSettings{}, Ports: ports()}}}
+		spoil(d)
+		w.put(w.DestinationHandler(), key("web").String(), d)
+		for _, subset := range []string{"", "a"} {
+			got, err := w.Destination(t.Context(), key("web"), 80, subset)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if (got.Fault() != "") != (what != "nothing") {
+				t.Errorf("%s, subset %q: fault %q", what, subset, got.Fault())
 			}
 		}
 	}
