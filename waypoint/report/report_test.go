@@ -410,6 +410,7 @@ func TestADisabledLogIsSilent(t *testing.T) {
 func TestWhatIsWrongChangesNothing(t *testing.T) {
 	w := newWorld(t, nil)
 	for want, wrong := range map[string]*api.Telemetry{
+		"access_logs[1]: format":       {AccessLogs: []*api.AccessLog{{Otlp: "127.0.0.1:1"}, {Format: "%NONSENSE%"}}},
 		"access_logs[0]: format":       {AccessLogs: []*api.AccessLog{{Format: "%NONSENSE%"}}},
 		"access_logs[0]: filter":       {AccessLogs: []*api.AccessLog{{Filter: "response.code +"}}},
 		"access_logs[0]: json[a]":      {AccessLogs: []*api.AccessLog{{Json: []*api.HeaderField{{Name: "a", Value: "%X"}}}}},
@@ -421,6 +422,9 @@ func TestWhatIsWrongChangesNothing(t *testing.T) {
 		if len(rejected) != 1 || !strings.Contains(rejected[0].Err.Error(), want) {
 			t.Errorf("%v, want %q", rejected, want)
 		}
+	}
+	if n := w.report.Exporters(); n != 0 {
+		t.Errorf("%d exporters run", n)
 	}
 	if w.report.Telemetry() != nil {
 		t.Error("something changed")

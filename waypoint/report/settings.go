@@ -94,6 +94,7 @@ func (r *Reporter) Apply(t *api.Telemetry) error {
 	defer r.applying.Unlock()
 	s, err := r.compile(t)
 	if err != nil {
+		r.exports.keep(r.settings.Load()) // without those that were begun for this one
 		return err
 	}
 	old := r.settings.Swap(s)
