@@ -136,7 +136,7 @@ func TestAWaypointRoutesAndAuthorizesByRequest(t *testing.T) {
 		}
 	}
 	m.wantLog(t, []string{waypoint}, "data/no-secrets", "ns/apps/sa/client", "status=403")
-	m.wantLog(t, []string{waypoint}, "HTTPRoute/data/web/1", "path=/moved/x", "status=301")
+	m.wantLog(t, []string{waypoint}, "HTTPRoute/data/web/1", `path="/moved/x"`, "status=301")
 
 	// Past the waypoint, by another service of the same pods, the routes do not apply,
 	// and the node proxy enforces of the policy what it can decide, strictly.

@@ -128,6 +128,7 @@ func (s *stream) CloseWrite() error {
 	}
 	if !s.localEnd {
 		s.localEnd = true
+		s.credit.Broadcast() // nothing is written behind the end
 		t.queueFrame(0, http2.FrameData, http2.FlagDataEndStream, s.id)
 		s.settle()
 	}

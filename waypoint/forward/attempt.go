@@ -343,6 +343,7 @@ func (a *attempt) join(ctx context.Context) {
 func (a *attempt) close() {
 	if a.e.body.kind == streamed && !a.uploaded.Load() {
 		a.limit.end() // the application has answered without the rest
+		a.x.Break()   // and may take nothing of it for ever
 	}
 	a.upload.Wait()
 	_ = a.x.Close()

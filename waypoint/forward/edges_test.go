@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -274,4 +275,56 @@ func TestClosedBackendsKeepNoConnections(t *testing.T) {
 	if r, _ := get(t, httpClient(t, false), w.url); r.StatusCode != 503 {
 		t.Errorf("afterwards %s", r.Status)
 	}
+}
+
+// An application that answers without having taken the content holds nobody up, even if
+// the client goes on to send it.
+func TestContentThatNobodyTakesHoldsNobodyUp(t *testing.T) {
+	stalled := make(chan struct{})
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ln.Close() })
+	go func() {
+		conn, err := ln.Accept()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		if _, err := http.ReadRequest(bufio.NewReaderSize(conn, 512)); err == nil {
+			<-stalled
+			_, _ = io.WriteString(conn, "HTTP/1.1 204 No Content\r\n\r\n")
+		}
+		<-t.Context().Done()
+	}()
+	w := newWorld(t)
+	w.service("web", apiworkload.AppProtocol_HTTP11, ln.Addr().String())
+	w.routes()
+	client, err := net.Dial("tcp", strings.TrimPrefix(w.url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sent, count := make(chan error, 1), new(atomic.Int64)
+	t.Cleanup(func() {
+		client.Close()
+		<-sent
+	})
+	go func() {
+		_, err := io.WriteString(client, "POST / HTTP/1.1\r\nhost: web\r\ncontent-length: 1099511627776\r\n\r\n")
+		for content := make([]byte, 64<<10); err == nil; {
+			_, err = client.Write(content)
+			count.Add(1)
+		}
+		sent <- err
+	}()
+	for last, still := count.Load(), 0; still < 5; {
+		time.Sleep(2 * time.Millisecond)
+		now := count.Load()
+		if still++; now != last || now == 0 {
+			last, still = now, 0
+		}
+	}
+	close(stalled) // all buffers on the way are full
+	w.recorded(func(r forward.Record) bool { return r.Status == 204 })
 }

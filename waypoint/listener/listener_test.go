@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -273,5 +274,57 @@ func TestDeadlinesOfStreams(t *testing.T) {
 	}
 	if _, err := conn.Write([]byte("x")); err == nil {
 		t.Error("the stream goes on")
+	}
+}
+
+// A peer that has said all and takes no more: Close ends the Write that waits for it, and
+// tells the peer that it has not got all.
+func TestCloseEndsAWriteThatWaits(t *testing.T) {
+	ended := make(chan error, 1)
+	written := make(chan struct{})
+	s := serve(t, func(ctx context.Context, c *listener.Connection) {
+		conn, err := c.Accept("")
+		if err != nil {
+			ended <- err
+			return
+		}
+		defer conn.Close()
+		if err := conn.(*tunnel.Conn).CloseWrite(); err != nil {
+			t.Error(err)
+		}
+		<-written
+		_, err = io.Copy(io.Discard, conn)
+		ended <- err
+	})
+	conn, err := s.dial(s.dialer(s.ca.Leaf(t, client), s.ca.Bundle()), 80)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conn.Read(make([]byte, 1)); err != io.EOF {
+		t.Fatal(err)
+	}
+	var total atomic.Int64
+	go func() {
+		defer close(written)
+		for content, err := make([]byte, 32<<10), error(nil); err == nil; {
+			var n int
+			n, err = conn.Write(content)
+			total.Add(int64(n))
+		}
+	}()
+	for last, still := int64(-1), 0; still < 10; still++ {
+		time.Sleep(5 * time.Millisecond)
+		if now := total.Load(); now != last {
+			last, still = now, 0
+		}
+	}
+	_ = conn.Close()
+	select {
+	case <-written:
+	case <-time.After(patience):
+		t.Fatal("the Write still waits")
+	}
+	if err := <-ended; err == nil {
+		t.Error("the peer takes it for the whole")
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/tulle-mesh/tulle/internal/hbone"
@@ -20,6 +21,8 @@ type Conn struct {
 	read, write *time.Timer
 	expired     bool
 	abort       bool
+	// writing counts the Writes under way.
+	writing atomic.Int32
 }
 
 // NewConn returns stream as a connection between the two addresses, which it tells
@@ -42,7 +45,9 @@ func (c *Conn) Read(p []byte) (int, error) {
 
 // Write implements net.Conn.
 func (c *Conn) Write(p []byte) (int, error) {
+	c.writing.Add(1)
 	n, err := c.Stream.Write(p)
+	c.writing.Add(-1)
 	return n, c.explain(err)
 }
 
@@ -59,11 +64,12 @@ func (c *Conn) explain(err error) error {
 	return err
 }
 
-// Close implements net.Conn. What the peer still sends is refused by a reset.
+// Close implements net.Conn. What the peer still sends is refused by a reset, and what is
+// being written is broken off by one: the peer must not take it for the whole.
 func (c *Conn) Close() error {
 	_ = c.SetDeadline(time.Time{})
 	c.mu.Lock()
-	abort := c.abort
+	abort := c.abort || c.writing.Load() > 0
 	c.mu.Unlock()
 	if abort {
 		c.Reset(hbone.CodeCancel)

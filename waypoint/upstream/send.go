@@ -79,6 +79,14 @@ func (x *Exchange) Reused() bool { return x.reused }
 // Report is Call.Report.
 func (x *Exchange) Report(o Outcome) { x.call.Report(o) }
 
+// Break ends what other goroutines wait in on the exchange. Close is still to be called,
+// when they have gone.
+func (x *Exchange) Break() {
+	if x.ClientExchange != nil {
+		_ = x.ClientExchange.Close()
+	}
+}
+
 // Close releases the exchange, which breaks off what is not finished, gives the
 // connection back, and ends the call. It may be called more than once.
 func (x *Exchange) Close() error {
