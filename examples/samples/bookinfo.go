@@ -26,8 +26,8 @@ var followed = []string{"end-user", "x-request-id", "traceparent", "tracestate",
 type asker struct{ client *http.Client }
 
 func newAsker() asker {
-	// Idle connections go soon, so that a change of the mesh shows soon.
-	return asker{&http.Client{Timeout: askTimeout, Transport: &http.Transport{IdleConnTimeout: time.Second}}}
+	// No connection is kept, so that a change of the mesh shows with the next request.
+	return asker{&http.Client{Timeout: askTimeout, Transport: &http.Transport{DisableKeepAlives: true}}}
 }
 
 // ask gets JSON on behalf of r.
