@@ -4,6 +4,7 @@ import (
 	"maps"
 	"net"
 	"net/netip"
+	slashpath "path"
 	"slices"
 	"strconv"
 	"strings"
@@ -34,7 +35,7 @@ func RateLimitFaults(p *policyv1alpha1.RateLimitPolicy) field.ErrorList {
 			errs = append(errs, field.Invalid(path.Child("timeout"), string(*spec.Timeout), "must be a duration from 1ms to 10s, as 50ms"))
 		}
 	}
-	errs = append(errs, checkRateLimitBackend(spec.Backend, path.Child("backend"))...)
+	errs = append(errs, checkRateLimitBackend(p.Namespace, spec.Backend, path.Child("backend"))...)
 	rules := path.Child("rules")
 	switch n := len(spec.Rules); {
 	case n == 0:
@@ -99,10 +100,11 @@ func checkFailureMode(m *policyv1alpha1.FailureMode, path *field.Path) field.Err
 	return notSupported(path, string(*m), string(policyv1alpha1.FailOpen), string(policyv1alpha1.FailClosed))
 }
 
-// redisPasswords is where waypoints look for password files: they read no other.
+// redisPasswords is where waypoints look for password files, those of a policy's own
+// namespace in a folder of its name: they read no other.
 const redisPasswords = "/etc/redis/"
 
-func checkRateLimitBackend(b *policyv1alpha1.RateLimitBackend, path *field.Path) field.ErrorList {
+func checkRateLimitBackend(namespace string, b *policyv1alpha1.RateLimitBackend, path *field.Path) field.ErrorList {
 	if b == nil {
 		return nil
 	}
@@ -134,8 +136,9 @@ func checkRateLimitBackend(b *policyv1alpha1.RateLimitBackend, path *field.Path)
 		if r.Database < 0 {
 			errs = append(errs, field.Invalid(path.Child("database"), r.Database, "must not be negative"))
 		}
-		if r.PasswordFile != nil && !strings.HasPrefix(*r.PasswordFile, redisPasswords) {
-			errs = append(errs, field.Invalid(path.Child("passwordFile"), *r.PasswordFile, "must be a path below "+redisPasswords+" in the waypoint's file system"))
+		folder := redisPasswords + namespace + "/"
+		if r.PasswordFile != nil && (!strings.HasPrefix(*r.PasswordFile, folder) || slashpath.Clean(*r.PasswordFile) != *r.PasswordFile) {
+			errs = append(errs, field.Invalid(path.Child("passwordFile"), *r.PasswordFile, "must be a path below "+folder+" in the waypoint's file system"))
 		}
 		if r.Username != nil && *r.Username != "" && r.PasswordFile == nil {
 			errs = append(errs, field.Required(path.Child("passwordFile"), "a user has a password"))

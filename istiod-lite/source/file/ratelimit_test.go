@@ -46,6 +46,8 @@ func TestMistakesOfRateLimitsNameTheirField(t *testing.T) {
 		{"Redis of the waypoint's machine", backend("type: Redis, redis: {address: '[::ffff:127.0.0.1]:6379'}"), "spec.backend.redis.address", "own machine"},
 		{"Redis of the waypoint's link", backend("type: Redis, redis: {address: '169.254.169.254:80'}"), "spec.backend.redis.address", "own machine"},
 		{"Redis for leases", backend("type: Leases, redis: {address: 'redis:6379'}"), "spec.backend.redis", "type Redis"},
+		{"another namespace's password", backend("type: Redis, redis: {address: 'redis:6379', passwordFile: /etc/redis/bank/password}"), "spec.backend.redis.passwordFile", "below /etc/redis/shop/"},
+		{"a password by a detour", backend("type: Redis, redis: {address: 'redis:6379', passwordFile: /etc/redis/shop/../bank/password}"), "spec.backend.redis.passwordFile", "below /etc/redis/shop/"},
 		{"a user without a password", backend("type: Redis, redis: {address: 'redis:6379', username: u}"), "spec.backend.redis.passwordFile", "password"},
 		{"a service without a port", backend("type: RateLimitService, rateLimitService: {domain: d, backendRef: {name: rl}}"), "spec.backend.rateLimitService.backendRef.port", "port"},
 		{"a failure mode", fmt.Sprintf(limitPolicy, "{targetRefs: [{group: '', kind: Service, name: web}], rules: [{"+limits+"}], failureMode: Deny}"), "spec.failureMode", "Closed"},
