@@ -112,7 +112,16 @@ func askLimits(ctx context.Context, t *targetFlags, gateway string, query url.Va
 			out = append(out, a)
 		}
 	}
-	return out, errors.Join(errs...)
+	failed := errors.Join(errs...)
+	named := query.Get("policy") // NAMESPACE/ asks for all of a namespace, which may have none
+	if named != "" && !strings.HasSuffix(named, "/") && failed == nil && !slices.ContainsFunc(out, func(a waypointLimits) bool { return len(a.Rules) > 0 }) {
+		what := "the RateLimitPolicy " + named
+		if rule := query.Get("rule"); rule != "" {
+			what = "the rule " + rule + " of " + what
+		}
+		return nil, fmt.Errorf("no waypoint keeps %s; `meshctl ratelimit list` names those in force", what)
+	}
+	return out, failed
 }
 
 // rateLimitQuery reads POLICY or NAMESPACE/POLICY or NAMESPACE/POLICY/RULE.
@@ -226,9 +235,12 @@ func sumLimits(answers []waypointLimits) []listedLimit {
 // limitText is "100/1m", with "+200" for another burst.
 func limitText(requests uint64, per string, burst uint64) string {
 	if d, err := time.ParseDuration(per); err == nil {
-		per = strings.TrimSuffix(strings.TrimSuffix(d.String(), "0s"), "0m")
-		if per == "" || strings.HasSuffix(per, "m") && d < time.Minute {
-			per = d.String()
+		per = d.String()
+		if strings.HasSuffix(per, "m0s") {
+			per = strings.TrimSuffix(per, "0s")
+		}
+		if strings.HasSuffix(per, "h0m") {
+			per = strings.TrimSuffix(per, "0m")
 		}
 	}
 	text := fmt.Sprintf("%d/%s", requests, per)

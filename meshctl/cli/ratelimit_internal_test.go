@@ -80,3 +80,14 @@ func TestRateLimitNames(t *testing.T) {
 		}
 	}
 }
+
+func TestLimitsAreToldInTheirOwnUnits(t *testing.T) {
+	for per, want := range map[string]string{
+		"500ms": "5/500ms", "10s": "5/10s", "30s": "5/30s", "1m0s": "5/1m", "90s": "5/1m30s", "10m0s": "5/10m", "1h0m0s": "5/1h",
+		"10h0m0s": "5/10h", "1h30m0s": "5/1h30m", "24h0m0s": "5/24h",
+	} {
+		if got := limitText(5, per, 5); got != want {
+			t.Errorf("%s: %s, want %s", per, got, want)
+		}
+	}
+}
