@@ -46,7 +46,9 @@ func (c *controlPlane) start() {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	c.address = ln.Addr().String()
+	if c.address == "" { // replicas read it from then on
+		c.address = ln.Addr().String()
+	}
 	c.server = lease.NewServer(lease.Config{
 		Authorize: func(context.Context) (string, error) { return "shop/waypoint", nil },
 		Permitted: func(_, policy string) bool { return policy == "shop/p" },
