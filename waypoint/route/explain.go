@@ -22,6 +22,14 @@ type Explanation struct {
 	Considered []Considered `json:"considered,omitempty"`
 	// Rest is how many come after it.
 	Rest int `json:"rest,omitempty"`
+	// Answer is what the rule itself answers in the place of a backend, such as a
+	// redirect, and Status its status, 0 for none of HTTP; empty where backends answer.
+	Answer string `json:"answer,omitempty"`
+	Status int    `json:"status,omitempty"`
+	// Filters are the kinds of what the rule changes or does.
+	Filters []string `json:"filters,omitempty"`
+	// Faults are those on purpose that the request may meet.
+	Faults []string `json:"faults,omitempty"`
 }
 
 // Considered is one match that was held against a request.
@@ -37,13 +45,13 @@ type Considered struct {
 
 // Explain tells how Match decides, by walking all matches in their order.
 func (p *Port) Explain(clientNamespace string, r *message.Request) Explanation {
-	return p.explain(clientNamespace, func(m *match) (failed, got string) { return m.explain(r) })
+	return p.explain(clientNamespace, r, func(m *match) (failed, got string) { return m.explain(r) })
 }
 
 // ExplainConnect tells how Connect decides.
 func (p *Port) ExplainConnect(clientNamespace, serverName string) Explanation {
 	name := strings.ToLower(serverName)
-	return p.explain(clientNamespace, func(m *match) (failed, got string) {
+	return p.explain(clientNamespace, nil, func(m *match) (failed, got string) {
 		switch {
 		case m.elsewhere:
 			return m.portText(), "another"
@@ -56,7 +64,7 @@ func (p *Port) ExplainConnect(clientNamespace, serverName string) Explanation {
 	})
 }
 
-func (p *Port) explain(clientNamespace string, judge func(*match) (failed, got string)) Explanation {
+func (p *Port) explain(clientNamespace string, r *message.Request, judge func(*match) (failed, got string)) Explanation {
 	t := p.tableFor(clientNamespace)
 	if t == nil {
 		return Explanation{Decision: Default.String()}
@@ -75,6 +83,7 @@ func (p *Port) explain(clientNamespace string, judge func(*match) (failed, got s
 			d := t.decision(int32(i))
 			out.Decision, out.Rule, out.Fault = d.Kind.String(), d.Rule.Name, d.Fault()
 			out.Rest = len(t.matches) - i - 1
+			out.tell(d, r, p.Number)
 			break
 		}
 	}
