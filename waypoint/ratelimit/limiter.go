@@ -123,6 +123,10 @@ type remote interface {
 	// charge takes of them whether it is there or not. It does not wait.
 	charge(list []charge)
 	close()
+	// note keeps what became of take, trouble tells why nothing is counted now; nil when
+	// all is well.
+	note(err error)
+	trouble() *failure
 	// kind is the backend's name for operators.
 	kind() string
 }

@@ -63,6 +63,7 @@ type redis struct {
 	end   context.CancelFunc
 	ended chan struct{}
 
+	health
 	mu  sync.Mutex
 	why error // why there is no connection; nil while there is one
 }
@@ -121,6 +122,14 @@ func (r *redis) down() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.why
+}
+
+// trouble is that there is no connection, else what became of the last call.
+func (r *redis) trouble() *failure {
+	if why := r.down(); why != nil {
+		return &failure{at: time.Now(), err: fmt.Errorf("redis %s: %w", r.cfg.GetAddress(), why)}
+	}
+	return r.health.trouble()
 }
 
 // take asks the script for all buckets together.
@@ -257,6 +266,7 @@ func (r *redis) run(ctx context.Context) {
 			told = false
 			wait.Reset()
 			r.state(nil)
+			r.note(nil)
 			err = r.serve(ctx, conn)
 		}
 		if ctx.Err() != nil {

@@ -115,6 +115,11 @@ func (r *replica) ask() ratelimit.Verdict {
 	return v
 }
 
+// status is what operators see of the first rule.
+func (r *replica) status() ratelimit.RuleStatus {
+	return r.limiter.Status(ratelimit.Filter{}).Rules[0]
+}
+
 // ready waits until the backend counts.
 func (r *replica) ready(t *testing.T) {
 	t.Helper()
@@ -265,8 +270,17 @@ func TestRedisKilledUnderLoad(t *testing.T) {
 			}
 			s.kill()
 			eventually(t, "nobody notices", func() bool { return failed.Load() > 50 })
+			// Operators see why nothing is counted, and what that means for requests.
+			mode := map[bool]string{true: "open", false: "closed"}[open]
+			eventually(t, "the status does not say that Redis is gone", func() bool {
+				return strings.Contains(r.status().Problem, s.address) && strings.Contains(r.status().Problem, "refused")
+			})
+			if got := r.status(); got.FailureMode != mode || got.ProblemAt.IsZero() {
+				t.Errorf("open %v: %+v", open, got)
+			}
 			s.start()
 			r.ready(t)
+			eventually(t, "the status says that Redis is gone when it is back", func() bool { return r.status().Problem == "" })
 			cancel()
 			group.Wait()
 			if d := time.Duration(longest.Load()); d > 2*time.Second {
@@ -292,6 +306,9 @@ func TestASlowRedisCostsNoMoreThanTheTimeout(t *testing.T) {
 		if d := time.Since(begin); v.Err == nil || !v.Allowed || d > time.Second {
 			t.Errorf("%+v after %v", v, d)
 		}
+	}
+	if got := r.status(); got.Problem == "" {
+		t.Errorf("the status has no word of a Redis that is silent: %+v", got)
 	}
 	// When it is given up, nobody waits at all.
 	eventually(t, "a Redis that is silent is not given up", func() bool {

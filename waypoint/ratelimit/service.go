@@ -35,6 +35,7 @@ type service struct {
 	conn   *grpc.ClientConn
 	client rls.RateLimitServiceClient
 
+	health
 	charges chan charge
 	end     context.CancelFunc
 	joined  sync.WaitGroup

@@ -143,11 +143,17 @@ func TestAServiceThatIsSlowOrGone(t *testing.T) {
 		if v := r.ask(); v.Err == nil || v.Allowed != open || time.Since(begin) > 5*time.Second {
 			t.Errorf("open %v: %+v after %v", open, v, time.Since(begin))
 		}
+		if got := r.status(); got.Problem == "" || got.Backend != "rateLimitService" {
+			t.Errorf("open %v: %+v", open, got)
+		}
 		s.mu.Lock()
 		close(s.stall)
 		s.stall = nil
 		s.mu.Unlock()
 		r.ready(t)
+		if got := r.status(); got.Problem != "" {
+			t.Errorf("open %v, the service is back: %+v", open, got)
+		}
 	}
 	stop()
 	r := newReplica(t, ratelimit.Config{DialService: dial}, &api.RateLimit{Backend: serviceBackend(), Timeout: durationpb.New(50 * time.Millisecond),

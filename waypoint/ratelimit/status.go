@@ -37,8 +37,14 @@ type RuleStatus struct {
 	Backend string `json:"backend"`
 	Shadow  bool   `json:"shadow,omitempty"`
 	// Fault is why nothing is counted.
-	Fault  string        `json:"fault,omitempty"`
-	Limits []LimitStatus `json:"limits,omitempty"`
+	Fault string `json:"fault,omitempty"`
+	// FailureMode is what becomes of requests that are not counted, open or closed.
+	FailureMode string `json:"failureMode"`
+	// Problem is why the backend does not count now, ProblemAt when that was seen last;
+	// empty when it does, or was not asked yet.
+	Problem   string        `json:"problem,omitempty"`
+	ProblemAt time.Time     `json:"problemAt,omitzero"`
+	Limits    []LimitStatus `json:"limits,omitempty"`
 	// Parts of the key.
 	Parts []string `json:"parts,omitempty"`
 	// Share of the limits in 65,536ths, of leases.
@@ -90,7 +96,7 @@ func (l *Limiter) Status(f Filter) Status {
 			continue
 		}
 		if p.fault != nil {
-			out.Rules = append(out.Rules, RuleStatus{Policy: p.name, Fault: p.fault.Error()})
+			out.Rules = append(out.Rules, RuleStatus{Policy: p.name, Fault: p.fault.Error(), FailureMode: p.failureMode()})
 			continue
 		}
 		for _, r := range p.rules {
@@ -102,9 +108,16 @@ func (l *Limiter) Status(f Filter) Status {
 	return out
 }
 
+func (p *Policy) failureMode() string {
+	if p.failOpen {
+		return "open"
+	}
+	return "closed"
+}
+
 func (l *Limiter) statusOf(r *rule, keys int) RuleStatus {
 	s := RuleStatus{
-		Policy: r.policy.name, Rule: r.name, Backend: "local", Shadow: r.shadow,
+		Policy: r.policy.name, Rule: r.name, Backend: "local", Shadow: r.shadow, FailureMode: r.policy.failureMode(),
 		Decisions: Decisions{
 			Allowed: read(r.metrics.allowed), Limited: read(r.metrics.limited), ShadowLimited: read(r.metrics.shadowed),
 			FailedOpen: read(r.metrics.open), FailedClosed: read(r.metrics.closed),
@@ -121,6 +134,9 @@ func (l *Limiter) statusOf(r *rule, keys int) RuleStatus {
 		s.Backend, s.Share = "leases", r.share.rest.Load()
 	case r.remotely():
 		s.Backend = r.policy.remote.kind()
+		if f := r.policy.remote.trouble(); f != nil {
+			s.Problem, s.ProblemAt = f.err.Error(), f.at
+		}
 		return s
 	}
 	s.Keys = l.keys.busiest(l.now(), r.Counter, keys)

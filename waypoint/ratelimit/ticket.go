@@ -164,6 +164,9 @@ func (t *Ticket) askFrom(ctx context.Context, i int) bool {
 	bounded, cancel := context.WithTimeout(ctx, timeout)
 	err := first.rule.policy.remote.take(bounded, t.lists)
 	cancel()
+	if ctx.Err() == nil { // else it is the client that has gone
+		first.rule.policy.remote.note(err)
+	}
 	if err != nil {
 		// Whoever else counts there is not waited for once more.
 		for j := range t.buckets {
