@@ -20,7 +20,7 @@ var layers = []struct {
 	packages []string
 }{
 	{0, []string{
-		"api/...", "internal/backoff", "internal/baggage", "internal/cel", "internal/istiojson", "internal/lifecycle", "internal/logformat", "internal/logging", "internal/netns",
+		"api/...", "internal/backoff", "internal/baggage", "internal/cel", "internal/istiojson", "internal/jsonfault", "internal/lifecycle", "internal/logformat", "internal/logging", "internal/netns",
 		"internal/nodetoken", "internal/readiness", "internal/relay", "internal/roottest", "internal/sockopt", "internal/telemetry",
 	}},
 	{1, []string{"internal/authz/...", "internal/workload"}},

@@ -208,25 +208,40 @@ func FaultPolicyFaults(p *policyv1alpha1.FaultPolicy) field.ErrorList {
 	if a := p.Spec.Abort; a != nil {
 		path := spec.Child("abort")
 		errs = append(errs, checkShare(a.Share, path)...)
-		ways := 0
 		if a.HTTPStatus != nil {
-			ways++
 			errs = append(errs, checkStatus(int64(*a.HTTPStatus), path.Child("httpStatus"))...)
 		}
-		if a.GRPCStatus != nil {
-			ways++
-			if *a.GRPCStatus < 0 || *a.GRPCStatus > 16 {
-				errs = append(errs, field.Invalid(path.Child("grpcStatus"), *a.GRPCStatus, "must be between 0 and 16"))
-			}
+		if a.GRPCStatus != nil && (*a.GRPCStatus < 0 || *a.GRPCStatus > 16) {
+			errs = append(errs, field.Invalid(path.Child("grpcStatus"), *a.GRPCStatus, "must be between 0 and 16"))
 		}
-		if a.Reset {
-			ways++
-		}
-		if ways != 1 {
-			errs = append(errs, field.Invalid(path, ways, "a request ends in exactly one way: httpStatus, grpcStatus or reset"))
-		}
+		errs = append(errs, checkOneOf(path, "a request ends in exactly one way", part{"httpStatus", a.HTTPStatus != nil},
+			part{"grpcStatus", a.GRPCStatus != nil}, part{"reset", a.Reset})...)
 	}
 	return errs
+}
+
+// part is a field of several of which one must be there.
+type part struct {
+	name  string
+	there bool
+}
+
+// checkOneOf names the fields that are there and exclude each other, or all of which one
+// is missing.
+func checkOneOf(path *field.Path, why string, parts ...part) field.ErrorList {
+	var all, there []string
+	for _, p := range parts {
+		if all = append(all, p.name); p.there {
+			there = append(there, p.name)
+		}
+	}
+	switch len(there) {
+	case 0:
+		return field.ErrorList{field.Required(path, why+": one of "+strings.Join(all, ", "))}
+	case 1:
+		return nil
+	}
+	return field.ErrorList{field.Forbidden(path, why+", and not by "+strings.Join(there, " and ")+" at once")}
 }
 
 func checkPositive(d *gatewayv1.Duration, path *field.Path) field.ErrorList {
@@ -291,9 +306,7 @@ func BackendPolicyFaults(p *policyv1alpha1.BackendPolicy) field.ErrorList {
 	}
 	if h := s.HealthCheck; h != nil {
 		path := spec.Child("healthCheck")
-		kinds := 0
 		if h.HTTP != nil {
-			kinds++
 			if !strings.HasPrefix(h.HTTP.Path, "/") {
 				errs = append(errs, field.Invalid(path.Child("http", "path"), h.HTTP.Path, "must start with /"))
 			}
@@ -301,15 +314,7 @@ func BackendPolicyFaults(p *policyv1alpha1.BackendPolicy) field.ErrorList {
 				errs = append(errs, checkStatus(int64(c), path.Child("http", "codes").Index(i))...)
 			}
 		}
-		if h.GRPC != nil {
-			kinds++
-		}
-		if h.TCP != nil {
-			kinds++
-		}
-		if kinds != 1 {
-			errs = append(errs, field.Invalid(path, kinds, "exactly one of http, grpc and tcp says how endpoints are asked"))
-		}
+		errs = append(errs, checkOneOf(path, "endpoints are asked in exactly one way", part{"http", h.HTTP != nil}, part{"grpc", h.GRPC != nil}, part{"tcp", h.TCP != nil})...)
 		span(h.Interval, path.Child("interval"))
 		span(h.Timeout, path.Child("timeout"))
 		count(h.UnhealthyThreshold, 1, path.Child("unhealthyThreshold"))

@@ -207,7 +207,10 @@ func checkSpan(d *durationpb.Duration, path *field.Path) field.ErrorList {
 	if d == nil {
 		return nil
 	}
-	if v := d.AsDuration(); !d.IsValid() || v < 0 || v > maxRouteDuration {
+	if v := d.AsDuration(); !d.IsValid() || v > maxRouteDuration {
+		return field.ErrorList{field.Invalid(path, v.String(), "must be at most "+maxRouteDuration.String())}
+	}
+	if v := d.AsDuration(); v < 0 {
 		return field.ErrorList{field.Invalid(path, v.String(), "must not be negative")}
 	}
 	if v := d.AsDuration(); v > 0 && v < time.Millisecond {

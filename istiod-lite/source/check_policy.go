@@ -1,6 +1,7 @@
 package source
 
 import (
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -69,8 +70,10 @@ func (c Checker) checkTargets(namespace string, one *typev1beta1.PolicyTargetRef
 	check := func(ref *typev1beta1.PolicyTargetReference, path *field.Path) {
 		group, ok := targetKinds[ref.GetKind()]
 		switch {
-		case !ok || (ref.GetGroup() != group && !(group == "" && ref.GetGroup() == "core")):
-			errs = append(errs, field.Invalid(path.Child("kind"), ref.GetGroup()+"/"+ref.GetKind(), "must be Service, ServiceEntry, Gateway or GatewayClass, with its group"))
+		case !ok:
+			errs = append(errs, field.NotSupported(path.Child("kind"), ref.GetKind(), slices.Sorted(maps.Keys(targetKinds))))
+		case ref.GetGroup() != group && !(group == "" && ref.GetGroup() == "core"):
+			errs = append(errs, field.Invalid(path.Child("group"), ref.GetGroup(), "the group of a "+ref.GetKind()+" is "+strconv.Quote(group)))
 		case ref.GetName() == "":
 			errs = append(errs, field.Required(path.Child("name"), ""))
 		case ref.GetKind() == "GatewayClass" && namespace != c.RootNamespace:

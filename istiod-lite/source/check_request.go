@@ -39,7 +39,7 @@ func (c Checker) checkRequestAuthentication(ra *securityv1.RequestAuthentication
 				errs = append(errs, field.Invalid(path.Child("jwksUri"), uri, "must be an http or https URL"))
 			}
 		case !json.Valid([]byte(keys)):
-			errs = append(errs, field.Invalid(path.Child("jwks"), "", "must be a JSON Web Key Set (RFC 7517)"))
+			errs = append(errs, field.Invalid(path.Child("jwks"), field.OmitValueType{}, "must be a JSON Web Key Set (RFC 7517)"))
 		}
 		for j, h := range rule.GetFromHeaders() {
 			errs = append(errs, checkHeaderName(h.GetName(), path.Child("fromHeaders").Index(j).Child("name"))...)

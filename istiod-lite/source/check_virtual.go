@@ -88,15 +88,8 @@ func checkVirtualHTTP(r *networking.HTTPRoute, path *field.Path) field.ErrorList
 	for i, m := range r.GetMatch() {
 		errs = append(errs, checkVirtualMatch(m, path.Child("match").Index(i))...)
 	}
-	does := 0
-	for _, there := range []bool{len(r.GetRoute()) > 0, r.GetRedirect() != nil, r.GetDirectResponse() != nil, r.GetDelegate() != nil} {
-		if there {
-			does++
-		}
-	}
-	if does != 1 {
-		errs = append(errs, field.Invalid(path, "", "a route has exactly one of route, redirect, directResponse and delegate"))
-	}
+	errs = append(errs, checkOneOf(path, "a route goes exactly one way", part{"route", len(r.GetRoute()) > 0}, part{"redirect", r.GetRedirect() != nil},
+		part{"directResponse", r.GetDirectResponse() != nil}, part{"delegate", r.GetDelegate() != nil})...)
 	for i, d := range r.GetRoute() {
 		path := path.Child("route").Index(i)
 		errs = append(errs, checkDestination(d.GetDestination(), path.Child("destination"))...)

@@ -19,6 +19,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/tulle-mesh/tulle/internal/istiojson"
+	"github.com/tulle-mesh/tulle/internal/jsonfault"
 )
 
 var (
@@ -30,9 +31,9 @@ var (
 // FieldOf returns the path of the field at fault. The libraries' decoders say it
 // in their texts only.
 func FieldOf(err error) string {
-	var f *fieldError
+	var f *jsonfault.Fault
 	if errors.As(err, &f) {
-		return f.path
+		return f.Path
 	}
 	for _, re := range []*regexp.Regexp{unknownField, intoField, protoFieldName} {
 		if m := re.FindStringSubmatch(err.Error()); m != nil {
@@ -85,27 +86,26 @@ func istioParts(obj metav1.Object) (meta *metav1.ObjectMeta, spec, status proto.
 	return nil, nil, nil
 }
 
-// Unmarshal fills obj, an empty object of an Acted kind, from JSON. strict holds
-// the errors about fields that are unknown or double; err one that stopped the
-// decoding.
+// Unmarshal fills obj, an empty object of an Acted kind, from JSON. strict holds the
+// errors about fields that are unknown, double or do not fit their type: FieldOf has
+// their paths. err is one of which no field can be named.
 func Unmarshal(raw []byte, obj metav1.Object) (strict []error, err error) {
 	meta, spec, _ := istioParts(obj)
 	if meta == nil {
-		return kjson.UnmarshalStrict(raw, obj)
+		return unmarshalStrict(raw, obj)
 	}
 	var outer istioObject
-	if strict, err = kjson.UnmarshalStrict(raw, &outer); err != nil {
+	if strict, err = unmarshalStrict(raw, &outer); err != nil {
 		return strict, err
 	}
 	*meta = outer.ObjectMeta
 	if len(outer.Spec) == 0 || bytes.Equal(outer.Spec, []byte("null")) {
-		if _, ok := spec.(*networking.ServiceEntry); ok {
-			return strict, &fieldError{"spec", "is missing"}
+		if _, ok := spec.(*networking.ServiceEntry); ok && len(strict) == 0 {
+			return nil, &jsonfault.Fault{Path: "spec", Message: "is missing"}
 		}
 		return strict, nil
 	}
-	strict = append(strict, checkFields(outer.Spec, spec.ProtoReflect().Descriptor())...)
-	if len(strict) > 0 {
+	if strict = append(strict, checkFields(outer.Spec, spec.ProtoReflect().Descriptor())...); len(strict) > 0 {
 		return strict, nil
 	}
 	if err := (protojson.UnmarshalOptions{}).Unmarshal(istiojson.Seconds(outer.Spec, spec.ProtoReflect().Descriptor()), spec); err != nil {
@@ -113,6 +113,19 @@ func Unmarshal(raw []byte, obj metav1.Object) (strict []error, err error) {
 		return nil, fmt.Errorf("spec: %s", strings.TrimSpace(strings.TrimPrefix(text, "proto:")))
 	}
 	return nil, nil
+}
+
+// unmarshalStrict names the fields that do not fit their type, where the library names
+// the first alone, without the places in lists.
+func unmarshalStrict(raw []byte, into any) ([]error, error) {
+	strict, err := kjson.UnmarshalStrict(raw, into)
+	if err == nil {
+		return strict, nil
+	}
+	if faults := faultsOfType(raw, into); len(faults) > 0 {
+		return append(strict, faults...), nil
+	}
+	return strict, err
 }
 
 // Decode fills obj, an empty object of one of Istio's kinds, from JSON that an API
@@ -152,8 +165,12 @@ func unmarshalServed(raw []byte, obj metav1.Object) []Fault {
 		if lenient.Unmarshal(onlySelector(outer.Spec), spec) != nil {
 			proto.Reset(spec)
 		}
-		text := strings.ReplaceAll(err.Error(), "\u00a0", " ")
-		faults = append([]Fault{{Message: "spec: " + strings.TrimSpace(strings.TrimPrefix(text, "proto:"))}}, faults...)
+		whole := Fault{Message: "spec: cannot be read, for the values of some of its fields"}
+		if len(faults) == 0 {
+			text := strings.ReplaceAll(err.Error(), "\u00a0", " ")
+			whole.Message = "spec: " + strings.TrimSpace(strings.TrimPrefix(text, "proto:"))
+		}
+		faults = append([]Fault{whole}, faults...)
 	}
 	return faults
 }

@@ -44,7 +44,8 @@ func TestDurationsAreThoseOfIstiosDocuments(t *testing.T) {
 		}
 	}
 	vs := &networkingv1.VirtualService{}
-	if _, err := source.Unmarshal([]byte(`{"metadata":{"name":"a"},"spec":{"hosts":["web"],"http":[{"timeout":"soon"}]}}`), vs); err == nil {
-		t.Error("a duration that is none")
+	strict, err := source.Unmarshal([]byte(`{"metadata":{"name":"a"},"spec":{"hosts":["web"],"http":[{"timeout":"soon"}]}}`), vs)
+	if err != nil || len(strict) != 1 || source.FieldOf(strict[0]) != "spec.http[0].timeout" {
+		t.Errorf("a duration that is none: %v %v", strict, err)
 	}
 }

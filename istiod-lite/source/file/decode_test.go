@@ -17,6 +17,13 @@ const (
 	route   = "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: r, namespace: shop}\nspec: %s\n"
 )
 
+const (
+	virtual     = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: v, namespace: shop}\nspec: %s\n"
+	destination = "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: d, namespace: shop}\nspec: %s\n"
+	limit       = "apiVersion: policy.tulle.dev/v1alpha1\nkind: RateLimitPolicy\nmetadata: {name: l, namespace: shop}\nspec: %s\n"
+	fault       = "apiVersion: policy.tulle.dev/v1alpha1\nkind: FaultPolicy\nmetadata: {name: f, namespace: shop}\nspec: %s\n"
+)
+
 const machine = "apiVersion: networking.istio.io/v1\nkind: WorkloadEntry\nmetadata: {name: m, namespace: shop}\nspec: %s\n"
 
 // TestMistakesNameObjectAndField holds one mistake for each line.
@@ -68,7 +75,7 @@ func TestMistakesNameObjectAndField(t *testing.T) {
 		// Kubernetes objects
 		{"unknown field", "apiVersion: v1\nkind: Pod\nmetadata: {name: p, namespace: shop}\nspec: {containers: [{name: c, imagePulPolicy: Always}]}\n", "Pod shop/p", "spec.containers[0].imagePulPolicy", "unknown field"},
 		{"wrong case", "apiVersion: v1\nkind: Pod\nmetadata: {name: p, namespace: shop}\nspec: {nodename: n}\n", "Pod shop/p", "spec.nodename", "unknown field"},
-		{"wrong type", "apiVersion: v1\nkind: Pod\nmetadata: {name: p, namespace: shop}\nspec: {hostNetwork: maybe}\n", "Pod shop/p", "spec.hostNetwork", "cannot unmarshal"},
+		{"wrong type", "apiVersion: v1\nkind: Pod\nmetadata: {name: p, namespace: shop}\nspec: {hostNetwork: maybe}\n", "Pod shop/p", "spec.hostNetwork", "want true or false"},
 		{"a word that YAML takes for a truth value", "apiVersion: v1\nkind: Pod\nmetadata: {name: on}\n", "Pod", "metadata.name", "quote them"},
 		{"no name", "apiVersion: v1\nkind: Pod\nmetadata: {namespace: shop}\n", "Pod shop/", "metadata.name", "Required"},
 		{"bad name", "apiVersion: v1\nkind: Service\nmetadata: {name: 9lives, namespace: shop}\nspec: {ports: [{port: 80}]}\n", "Service shop/9lives", "metadata.name", "DNS-1035"},
@@ -83,6 +90,19 @@ func TestMistakesNameObjectAndField(t *testing.T) {
 		{"unnamed ports", "apiVersion: v1\nkind: Service\nmetadata: {name: s, namespace: shop}\nspec: {ports: [{port: 80}, {port: 81, name: b}]}\n", "Service shop/s", "spec.ports[0].name", "Required"},
 		{"cluster IP", "apiVersion: v1\nkind: Service\nmetadata: {name: s, namespace: shop}\nspec: {clusterIP: 10.96.0, ports: [{port: 80}]}\n", "Service shop/s", "spec.clusterIP", "IPv4 or IPv6"},
 		{"endpoint family", "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: s, namespace: shop}\naddressType: IPv6\nendpoints: [{addresses: [10.0.0.1]}]\n", "EndpointSlice shop/s", "endpoints[0].addresses[0]", "addressType"},
+
+		// values that do not fit their fields
+		{"a timeout that is none", fmt.Sprintf(virtual, "{hosts: [web], http: [{}, {timeout: abc}]}"), "VirtualService shop/v", "spec.http[1].timeout", "\"abc\": want a duration"},
+		{"a timeout without a unit", fmt.Sprintf(virtual, "{hosts: [web], http: [{timeout: 5}]}"), "VirtualService shop/v", "spec.http[0].timeout", "5: want a duration"},
+		{"a route that goes two ways", fmt.Sprintf(virtual, "{hosts: [web], http: [{redirect: {uri: /a}, delegate: {name: b}}]}"), "VirtualService shop/v", "spec.http[0]", "not by redirect and delegate at once"},
+		{"a number of a rule", fmt.Sprintf(destination, "{host: web, trafficPolicy: {outlierDetection: {consecutive5xxErrors: many}}}"), "DestinationRule shop/d", "spec.trafficPolicy.outlierDetection.consecutive5xxErrors", "\"many\": want a whole number from 0"},
+		{"a number out of range", fmt.Sprintf(destination, "{host: web, trafficPolicy: {connectionPool: {tcp: {maxConnections: 5000000000}}}}"), "DestinationRule shop/d", "spec.trafficPolicy.connectionPool.tcp.maxConnections", "5000000000: want a whole number from"},
+		{"a limit in quotes", fmt.Sprintf(limit, `{rules: [{limits: [{requests: "2", per: 1s}]}]}`), "RateLimitPolicy shop/l", "spec.rules[0].limits[0].requests", `"2": want a whole number without quotes`},
+		{"a span without a unit", fmt.Sprintf(limit, "{rules: [{limits: [{requests: 2, per: 60}]}]}"), "RateLimitPolicy shop/l", "spec.rules[0].limits[0].per", "60: want a duration"},
+		{"a span of no unit", fmt.Sprintf(limit, "{rules: [{limits: [{requests: 2, per: minute}]}]}"), "RateLimitPolicy shop/l", "spec.rules[0].limits[0].per", `Invalid value: "minute": must be a duration`},
+		{"a backend's port in quotes", fmt.Sprintf(route, `{rules: [{backendRefs: [{name: web, port: "80"}]}]}`), "HTTPRoute shop/r", "spec.rules[0].backendRefs[0].port", "without quotes"},
+		{"two ends of a request", fmt.Sprintf(fault, "{targetRefs: [{group: '', kind: Service, name: web}], abort: {httpStatus: 503, reset: true}}"), "FaultPolicy shop/f", "spec.abort", "not by httpStatus and reset at once"},
+		{"no end of a request", fmt.Sprintf(fault, "{targetRefs: [{group: '', kind: Service, name: web}], abort: {percent: 5}}"), "FaultPolicy shop/f", "spec.abort", "one of httpStatus, grpcStatus, reset"},
 
 		// policies
 		{"misspelt condition", from("notPrincipal: [a]"), "AuthorizationPolicy shop/p", "spec.rules[0].from[0].source.notPrincipal", "unknown field"},
@@ -105,7 +125,7 @@ func TestMistakesNameObjectAndField(t *testing.T) {
 		{"number for text", rule("{to: [{operation: {ports: [80]}}]}"), "AuthorizationPolicy shop/p", "spec.rules[0].to[0].operation.ports[0]", "quote it"},
 		{"action", fmt.Sprintf(policy, "{action: DENNY}"), "AuthorizationPolicy shop/p", "spec.action", "one of ALLOW, DENY"},
 		{"custom", fmt.Sprintf(policy, "{action: CUSTOM, provider: {name: x}, rules: [{}]}"), "AuthorizationPolicy shop/p", "spec.action", "Unsupported"},
-		{"target", fmt.Sprintf(policy, "{targetRefs: [{kind: Planet, name: s}]}"), "AuthorizationPolicy shop/p", "spec.targetRefs[0].kind", "must be Service"},
+		{"target", fmt.Sprintf(policy, "{targetRefs: [{kind: Planet, name: s}]}"), "AuthorizationPolicy shop/p", "spec.targetRefs[0].kind", "Unsupported value: \"Planet\": supported values"},
 		{"target and selector", fmt.Sprintf(policy, "{selector: {matchLabels: {a: b}}, targetRefs: [{kind: Service, group: '', name: s}]}"), "AuthorizationPolicy shop/p", "spec.selector", "not both"},
 		{"a class from anywhere", fmt.Sprintf(policy, "{targetRefs: [{kind: GatewayClass, group: gateway.networking.k8s.io, name: s}]}"), "AuthorizationPolicy shop/p", "spec.targetRefs[0].kind", "istio-system"},
 		{"a provider of an ALLOW", fmt.Sprintf(policy, "{provider: {name: x}, rules: [{}]}"), "AuthorizationPolicy shop/p", "spec.provider", "CUSTOM"},

@@ -23,6 +23,7 @@ import (
 
 	policyv1alpha1 "github.com/tulle-mesh/tulle/api/policy/v1alpha1"
 	"github.com/tulle-mesh/tulle/internal/istiojson"
+	"github.com/tulle-mesh/tulle/internal/jsonfault"
 )
 
 type deployment = appsv1.Deployment
@@ -104,7 +105,7 @@ func decode(d Document) (*Object, error) {
 	}
 	o.Value = k.value()
 	if err := o.decodeValue(); err != nil {
-		return nil, fmt.Errorf("%v: %w", o.Key, err)
+		return nil, each(err, func(err error) error { return fmt.Errorf("%v: %w", o.Key, err) })
 	}
 	o.Meta.Namespace = o.Namespace
 	if k.check != nil {
@@ -143,19 +144,54 @@ func (o *Object) decodeValue() error {
 	if len(outer.Spec) == 0 {
 		return nil
 	}
+	if faults := jsonfault.Message(outer.Spec, message.ProtoReflect().Descriptor(), "spec"); len(faults) > 0 {
+		return joined(faults)
+	}
 	if err := (protojson.UnmarshalOptions{}).Unmarshal(istiojson.Seconds(outer.Spec, message.ProtoReflect().Descriptor()), message); err != nil {
 		return fmt.Errorf("spec: %s", protoReason(err))
 	}
 	return nil
 }
 
+// each puts in front of each of the errors that were joined what says where it is.
+func each(err error, wrap func(error) error) error {
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return wrap(err)
+	}
+	var errs []error
+	for _, err := range joined.Unwrap() {
+		errs = append(errs, wrap(err))
+	}
+	return errors.Join(errs...)
+}
+
 // strict decodes JSON and refuses fields that the type does not have.
 func strict(data []byte, into any) error {
 	strictErrs, err := strictjson.UnmarshalStrict(data, into)
-	if err != nil {
-		return err
+	if err == nil {
+		return errors.Join(strictErrs...)
 	}
-	return errors.Join(strictErrs...)
+	if faults := jsonfault.Value(data, into); len(faults) > 0 {
+		return joined(faults)
+	}
+	return err
+}
+
+// joined names the fields with what is wrong with them.
+func joined(faults []*jsonfault.Fault) error {
+	errs := make([]error, len(faults))
+	for i, f := range faults {
+		text := f.Message
+		if !strings.HasPrefix(text, "unknown field") { // which has its path
+			text = f.Path + ": " + text
+		}
+		if word, _, _ := strings.Cut(f.Message, ":"); word == "true" || word == "false" {
+			text += " (YAML takes y, n, yes, no, on and off for true and false: quote them)"
+		}
+		errs[i] = errors.New(text)
+	}
+	return errors.Join(errs...)
 }
 
 // protoReason takes from protojson's message the library's name and the

@@ -31,26 +31,35 @@ func pod(extra string) string {
 	return namespace + "apiVersion: v1\nkind: Pod\nmetadata: {name: web, namespace: shop}\nspec:\n  containers:\n  - name: web\n    command: [sleep]\n" + extra
 }
 
+func virtual(spec string) string {
+	return "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: v, namespace: shop}\nspec: " + spec + "\n"
+}
+
 func TestMistakesNameFileDocumentObjectAndField(t *testing.T) {
 	for name, c := range map[string]struct {
 		text string
 		want []string
 	}{
-		"unknown field":         {pod("    comand: [x]\n"), []string{"a.yaml: document 2", "Pod shop/web", `spec.containers[0].comand`}},
-		"wrong type":            {pod("    ports: [{containerPort: eighty}]\n"), []string{"document 2", "Pod shop/web", "containerPort"}},
-		"no command":            {namespace + "apiVersion: v1\nkind: Pod\nmetadata: {name: web, namespace: shop}\nspec: {containers: [{name: web, image: nginx}]}\n", []string{"Pod shop/web: spec.containers[0].command", "runs commands"}},
-		"host network":          {pod("  hostNetwork: true\n"), []string{"spec.hostNetwork"}},
-		"undeclared namespace":  {"apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: web, namespace: nowhere}\n", []string{"ServiceAccount nowhere/web", "metadata.namespace", "add a Namespace object"}},
-		"undeclared account":    {pod("  serviceAccountName: who\n"), []string{"spec.serviceAccountName", `"who"`, "add a ServiceAccount"}},
-		"unknown kind":          {"apiVersion: v1\nkind: Secret\nmetadata: {name: c}\n", []string{"Secret", "not supported", "Pod, Deployment"}},
-		"wrong version":         {"apiVersion: v1\nkind: Deployment\nmetadata: {name: c}\n", []string{"Deployment", `use "apps/v1"`}},
-		"duplicate":             {pod("") + "---\napiVersion: v1\nkind: Pod\nmetadata: {name: web, namespace: shop}\nspec: {containers: [{name: a, command: [b]}]}\n", []string{"document 3", "Pod shop/web", "already defined in", "document 2"}},
-		"duplicate key":         {"apiVersion: v1\nkind: Namespace\nmetadata: {name: a}\nkind: Namespace\n", []string{"document 1", "kind"}},
-		"object behind dots":    {"apiVersion: v1\nkind: Namespace\nmetadata: {name: a}\n...\napiVersion: v1\nkind: Namespace\nmetadata: {name: b}\n", []string{"document 1", "more follows", "---"}},
-		"two JSON objects":      {`{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"a"}} {"apiVersion":"v1","kind":"Namespace","metadata":{"name":"b"}}`, []string{"document 1", "more follows"}},
-		"object on the line":    {namespace[:len(namespace)-1] + " {apiVersion: v1, kind: Namespace, metadata: {name: b}, spek: {}}\n", []string{"spek"}},
-		"misspelt policy":       {namespace + "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: p, namespace: shop}\nspec:\n  rules: [{from: [{source: {notPrincipls: [a]}}]}]\n", []string{"AuthorizationPolicy shop/p", "spec", "notPrincipls"}},
-		"bad policy value":      {namespace + "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: p, namespace: shop}\nspec: {mtls: {mode: STRICTER}}\n", []string{"PeerAuthentication shop/p", "STRICTER"}},
+		"unknown field":        {pod("    comand: [x]\n"), []string{"a.yaml: document 2", "Pod shop/web", `spec.containers[0].comand`}},
+		"wrong type":           {pod("    ports: [{containerPort: eighty}]\n"), []string{"document 2", "Pod shop/web", "containerPort"}},
+		"no command":           {namespace + "apiVersion: v1\nkind: Pod\nmetadata: {name: web, namespace: shop}\nspec: {containers: [{name: web, image: nginx}]}\n", []string{"Pod shop/web: spec.containers[0].command", "runs commands"}},
+		"host network":         {pod("  hostNetwork: true\n"), []string{"spec.hostNetwork"}},
+		"undeclared namespace": {"apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: web, namespace: nowhere}\n", []string{"ServiceAccount nowhere/web", "metadata.namespace", "add a Namespace object"}},
+		"undeclared account":   {pod("  serviceAccountName: who\n"), []string{"spec.serviceAccountName", `"who"`, "add a ServiceAccount"}},
+		"unknown kind":         {"apiVersion: v1\nkind: Secret\nmetadata: {name: c}\n", []string{"Secret", "not supported", "Pod, Deployment"}},
+		"wrong version":        {"apiVersion: v1\nkind: Deployment\nmetadata: {name: c}\n", []string{"Deployment", `use "apps/v1"`}},
+		"duplicate":            {pod("") + "---\napiVersion: v1\nkind: Pod\nmetadata: {name: web, namespace: shop}\nspec: {containers: [{name: a, command: [b]}]}\n", []string{"document 3", "Pod shop/web", "already defined in", "document 2"}},
+		"duplicate key":        {"apiVersion: v1\nkind: Namespace\nmetadata: {name: a}\nkind: Namespace\n", []string{"document 1", "kind"}},
+		"object behind dots":   {"apiVersion: v1\nkind: Namespace\nmetadata: {name: a}\n...\napiVersion: v1\nkind: Namespace\nmetadata: {name: b}\n", []string{"document 1", "more follows", "---"}},
+		"two JSON objects":     {`{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"a"}} {"apiVersion":"v1","kind":"Namespace","metadata":{"name":"b"}}`, []string{"document 1", "more follows"}},
+		"object on the line":   {namespace[:len(namespace)-1] + " {apiVersion: v1, kind: Namespace, metadata: {name: b}, spek: {}}\n", []string{"spek"}},
+		"misspelt policy":      {namespace + "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: p, namespace: shop}\nspec:\n  rules: [{from: [{source: {notPrincipls: [a]}}]}]\n", []string{"AuthorizationPolicy shop/p", "spec", "notPrincipls"}},
+		"bad policy value":     {namespace + "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: p, namespace: shop}\nspec: {mtls: {mode: STRICTER}}\n", []string{"PeerAuthentication shop/p", "STRICTER"}},
+		"bad duration":         {namespace + virtual("{hosts: [web], http: [{}, {timeout: abc}]}"), []string{"a.yaml: document 2: VirtualService shop/v: spec.http[1].timeout: \"abc\": want a duration"}},
+		"two bad values": {namespace + virtual("{hosts: web, http: [{timeout: 5}]}"), []string{"a.yaml: document 2: VirtualService shop/v: spec.hosts: \"web\": want a list",
+			"a.yaml: document 2: VirtualService shop/v: spec.http[0].timeout: 5: want a duration"}},
+		"limit in quotes": {namespace + "apiVersion: policy.tulle.dev/v1alpha1\nkind: RateLimitPolicy\nmetadata: {name: l, namespace: shop}\nspec: {rules: [{limits: [{requests: \"2\", per: 1s}]}]}\n",
+			[]string{"RateLimitPolicy shop/l: spec.rules[0].limits[0].requests: \"2\": want a whole number without quotes"}},
 		"not an object":         {"hello: world\n", []string{"document 1", "apiVersion and kind"}},
 		"selector of others":    {namespace + "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d, namespace: shop}\nspec:\n  selector: {matchLabels: {a: b}}\n  template: {spec: {containers: [{name: x, command: [cat]}]}}\n", []string{"Deployment shop/d", "spec.selector"}},
 		"service without ports": {namespace + "apiVersion: v1\nkind: Service\nmetadata: {name: s, namespace: shop}\nspec: {selector: {a: b}}\n", []string{"Service shop/s", "spec.ports"}},

@@ -47,7 +47,7 @@ func Parse(docs []Document) (*Set, error) {
 	for _, d := range docs {
 		o, err := decode(d)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", d.where(), err))
+			errs = append(errs, each(err, func(err error) error { return fmt.Errorf("%s: %w", d.where(), err) }))
 			continue
 		}
 		if old, twice := s.byKey[o.Key]; twice {
