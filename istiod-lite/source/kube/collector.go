@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync/atomic"
 
+	"go.uber.org/zap"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -54,7 +55,7 @@ func (c *collector) run(ctx context.Context) {
 		go func() {
 			defer close(done)
 			c.source.follow(within, c.kind.name, l, c.kind.expected, c, &c.health, func(err error) bool {
-				c.missing(err)
+				c.missing(within, err)
 				return false
 			})
 		}()
@@ -65,14 +66,25 @@ func (c *collector) run(ctx context.Context) {
 }
 
 // missing hears that the API server does not serve the kind although it is
-// defined: for a moment after its definition, or for good because it is defined
-// in other versions only. The first state does not wait for kinds that guard
-// nothing.
-func (c *collector) missing(err error) {
-	if apierrors.IsNotFound(err) && !c.kind.guards && !c.settled() {
-		c.absent.Store(true)
-		c.source.tell(nil, false)
+// defined: for a moment after its definition or its own start, or for good because it
+// is defined in other versions only. See guard for whether the first state waits.
+func (c *collector) missing(ctx context.Context, err error) {
+	if !apierrors.IsNotFound(err) || c.settled() {
+		return
 	}
+	switch c.kind.guards {
+	case secures:
+		return
+	case narrows:
+		served, err := c.source.definitions.serves(ctx, c.kind.crd, c.kind.version)
+		if err != nil || served {
+			return // tried again
+		}
+		c.source.log.Warn("kind is defined, but not in the version that is read: its objects have no effect",
+			zap.String("kind", c.kind.name), zap.String("definition", c.kind.crd), zap.String("version", c.kind.version))
+	}
+	c.absent.Store(true)
+	c.source.tell(nil, false)
 }
 
 // leave drops what there was of a kind that the cluster no longer knows.

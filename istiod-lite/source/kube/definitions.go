@@ -3,13 +3,16 @@ package kube
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/tools/cache"
 )
@@ -32,6 +35,9 @@ const (
 type definitions struct {
 	source *Source
 	lister lister
+	// whole lists definitions with their versions, which are read only where a kind is
+	// defined and not served.
+	whole  func(context.Context, metav1.ListOptions) (*unstructured.UnstructuredList, error)
 	health health
 
 	mu      sync.Mutex
@@ -40,8 +46,8 @@ type definitions struct {
 	changed chan struct{} // closed when uids or synced change
 }
 
-func newDefinitions(s *Source, c metadata.Interface) *definitions {
-	d := &definitions{source: s, uids: map[string]types.UID{}, changed: make(chan struct{})}
+func newDefinitions(s *Source, c metadata.Interface, whole dynamic.Interface) *definitions {
+	d := &definitions{source: s, uids: map[string]types.UID{}, changed: make(chan struct{}), whole: whole.Resource(definitionResource).List}
 	d.lister = lister{
 		list: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 			return c.Resource(definitionResource).List(ctx, o)
@@ -69,6 +75,41 @@ func (d *definitions) state(name string) (defined, <-chan struct{}) {
 		return none, d.changed
 	}
 	return there, d.changed
+}
+
+// serves asks whether a definition says that its kind is served in a version. One that
+// is not established, or never will be, has no objects. It is asked for as a list of one:
+// that needs no right but the one to list.
+func (d *definitions) serves(ctx context.Context, name, version string) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	list, err := d.whole(ctx, metav1.ListOptions{FieldSelector: "metadata.name=" + name})
+	if err != nil {
+		return false, err
+	}
+	for _, item := range list.Items {
+		if !established(item.Object) {
+			continue
+		}
+		versions, _, err := unstructured.NestedSlice(item.Object, "spec", "versions")
+		if err != nil {
+			return false, err
+		}
+		for _, v := range versions {
+			if m, ok := v.(map[string]any); ok && m["name"] == version && m["served"] == true {
+				return true, nil
+			}
+		}
+	}
+	return false, nil
+}
+
+func established(definition map[string]any) bool {
+	conditions, _, _ := unstructured.NestedSlice(definition, "status", "conditions")
+	return slices.ContainsFunc(conditions, func(c any) bool {
+		m, _ := c.(map[string]any)
+		return m["type"] == "Established" && m["status"] == "True"
+	})
 }
 
 func (d *definitions) Add(obj any) error    { return d.set(obj, true) }

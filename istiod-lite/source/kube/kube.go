@@ -95,7 +95,7 @@ func New(cfg Config) (*Source, error) {
 		problems: map[source.Key][]source.Problem{},
 	}
 	check := source.Checker{RootNamespace: cfg.RootNamespace, Served: true}
-	s.definitions = newDefinitions(s, meta)
+	s.definitions = newDefinitions(s, meta, custom)
 	for _, k := range append(coreKinds(core, check), customKinds(custom, check)...) {
 		s.collectors = append(s.collectors, newCollector(s, k))
 	}
@@ -172,19 +172,22 @@ func (s *Source) Problems(key source.Key) []source.Problem {
 // unreachable lists the kinds that cannot be read, and since when.
 func (s *Source) unreachable(now time.Time) []source.Problem {
 	problems := []source.Problem{} // a JSON list, also when empty
-	add := func(name string, h *health) {
+	add := func(name string, h *health, absent bool) {
 		if err, since, synced := h.failing(); err != nil && (!synced || now.Sub(since) >= problemAge) {
 			consequence := "what was read before stays in force"
-			if !synced {
+			switch {
+			case absent:
+				consequence = "the mesh goes on without it"
+			case !synced:
 				consequence = "nothing is in force before it can be read"
 			}
 			problems = append(problems, source.Problem{Object: name, Message: fmt.Sprintf("cannot be read from the API server since %s, %s: %v",
 				since.UTC().Format(time.RFC3339), consequence, err)})
 		}
 	}
-	add("CustomResourceDefinition", &s.definitions.health)
+	add("CustomResourceDefinition", &s.definitions.health, false)
 	for _, c := range s.collectors {
-		add(c.kind.name, &c.health)
+		add(c.kind.name, &c.health, c.absent.Load())
 	}
 	return problems
 }

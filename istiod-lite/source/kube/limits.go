@@ -14,6 +14,9 @@ const (
 	// again.
 	retryReset = time.Minute
 
+	// askTimeout bounds a question beside the watches.
+	askTimeout = 10 * time.Second
+
 	// problemAge is how long a kind must be out of reach before Status tells of
 	// it: watches end and begin again in ordinary times.
 	problemAge = 5 * time.Second
