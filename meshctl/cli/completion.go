@@ -1,7 +1,9 @@
 package cli
 
 import (
+	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -13,6 +15,7 @@ import (
 
 	"github.com/tulle-mesh/tulle/meshctl/kube"
 	"github.com/tulle-mesh/tulle/meshctl/mesh"
+	gateways "github.com/tulle-mesh/tulle/meshctl/waypoint"
 )
 
 // completionTimeout bounds what one press of the tab key may wait for.
@@ -165,6 +168,135 @@ func (t *targetFlags) completePods(cmd *cobra.Command, namespace, typed string) 
 		}
 	}
 	return startingWith(seen, typed)
+}
+
+// completeWaypoints lists the waypoints whose proxies run, as NAMESPACE/NAME.
+func (t *targetFlags) completeWaypoints(cmd *cobra.Command, _ []string, typed string) ([]string, cobra.ShellCompDirective) {
+	ctx, cancel, m := t.quiet(cmd)
+	if m == nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	defer cancel()
+	seen := map[string]bool{}
+	if all, err := m.Components(ctx, mesh.Waypoint); err == nil {
+		for _, c := range all {
+			seen[c.Gateway] = true
+		}
+	}
+	return startingWith(seen, typed), cobra.ShellCompDirectiveNoFileComp
+}
+
+// completeOneWaypoint completes the one argument WAYPOINT.
+func (t *targetFlags) completeOneWaypoint(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return t.completeWaypoints(cmd, args, typed)
+}
+
+// completeQualifiedServices lists services as NAMESPACE/NAME.
+func (t *targetFlags) completeQualifiedServices(cmd *cobra.Command, _ []string, typed string) ([]string, cobra.ShellCompDirective) {
+	ctx, cancel, m := t.quiet(cmd)
+	if m == nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	defer cancel()
+	seen := map[string]bool{}
+	if list, err := m.Services(ctx, ""); err == nil {
+		for _, s := range list {
+			seen[s.Namespace+"/"+s.Name] = true
+		}
+	}
+	return startingWith(seen, typed), cobra.ShellCompDirectiveNoFileComp
+}
+
+// completeAccounts lists the service accounts of pods as NAMESPACE/ACCOUNT.
+func (t *targetFlags) completeAccounts(cmd *cobra.Command, _ []string, typed string) ([]string, cobra.ShellCompDirective) {
+	ctx, cancel, m := t.quiet(cmd)
+	if m == nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	defer cancel()
+	seen := map[string]bool{}
+	if pods, err := m.Pods(ctx, ""); err == nil {
+		for _, p := range pods {
+			seen[p.Namespace+"/"+cmp.Or(p.Account, "default")] = true
+		}
+	}
+	return startingWith(seen, typed), cobra.ShellCompDirectiveNoFileComp
+}
+
+// completeLimits completes the one argument NAMESPACE/POLICY[/RULE] of those in force;
+// rules are offered behind the slash that follows a policy.
+func (t *targetFlags) completeLimits(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
+	ctx, cancel, m := t.quiet(cmd)
+	if m == nil || len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	defer cancel()
+	all, err := m.Components(ctx, mesh.Waypoint)
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	answers, _ := mesh.Each(ctx, all, func(ctx context.Context, c *mesh.Component) (rateLimits, error) {
+		var a rateLimits
+		body, err := c.Get(ctx, "/ratelimits?keys=1")
+		if err == nil {
+			err = json.Unmarshal(body, &a)
+		}
+		return a, err
+	})
+	seen := map[string]bool{}
+	for _, a := range answers {
+		for _, r := range a.Rules {
+			if strings.Count(typed, "/") > 1 {
+				seen[limitName(r.Policy, r.Rule)] = true
+			} else {
+				seen[r.Policy] = true
+			}
+		}
+	}
+	return startingWith(seen, typed), cobra.ShellCompDirectiveNoFileComp
+}
+
+// completeGateways completes names of waypoints of a cluster's namespace.
+func completeGateways(cmd *cobra.Command, target *kube.Flags, namespace *string, most int) {
+	cmd.ValidArgsFunction = func(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
+		ctx, cancel := context.WithTimeout(cmd.Context(), completionTimeout)
+		defer cancel()
+		client, err := kube.Connect(ctx, *target)
+		if err != nil || most > 0 && len(args) >= most {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		list, err := gateways.List(ctx, client, cmp.Or(*namespace, client.Namespace))
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		names := map[string]bool{}
+		for _, w := range list {
+			if !slices.Contains(args, w.Name) {
+				names[w.Name] = true
+			}
+		}
+		return startingWith(names, typed), cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
+// clusterNamespaces completes a flag with the namespaces of a cluster.
+func clusterNamespaces(target *kube.Flags) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, _ []string, typed string) ([]string, cobra.ShellCompDirective) {
+		ctx, cancel := context.WithTimeout(cmd.Context(), completionTimeout)
+		defer cancel()
+		names := map[string]bool{}
+		if client, err := kube.Connect(ctx, *target); err == nil {
+			if list, err := client.Kubernetes.CoreV1().Namespaces().List(ctx, metav1.ListOptions{}); err == nil {
+				for _, ns := range list.Items {
+					names[ns.Name] = true
+				}
+			}
+		}
+		return startingWith(names, typed), cobra.ShellCompDirectiveNoFileComp
+	}
 }
 
 func startingWith(names map[string]bool, typed string) []string {

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"slices"
@@ -34,10 +35,10 @@ names, POD:PORT, or IP:PORT.
 
 Exit status: 0 it would be allowed, 1 refused (perhaps at some endpoints only), 2
 nobody can tell.`,
-		Example: `  meshctl explain deploy/web api:8080 -n shop
-  meshctl explain shop/web-5c9d 10.244.1.7:5432
-  meshctl explain deploy/web api -n shop --method POST --path /orders -H x-team:blue
-  meshctl explain shop/web-5c9d db.data -o json`,
+		Example: `  meshctl explain shop/client web
+  meshctl explain deploy/api web:80 -n shop
+  meshctl explain client web -n shop --method POST --path /order -H x-team:blue
+  meshctl explain shop/client 10.244.1.7:5432 -o json`,
 		Annotations: map[string]string{verdict: "1"},
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) != 2 {
@@ -48,6 +49,9 @@ nobody can tell.`,
 	}
 	t := newTarget(s, cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if err := cmp.Or(notEmpty(cmd, "method", "path", "authority"), namespaceFlag(cmd, namespace), request.Check()); err != nil {
+			return misused(cmd, "%w", err)
+		}
 		m, err := t.open(cmd.Context())
 		if err != nil {
 			return exitWith(2, "%w", err)

@@ -30,7 +30,11 @@ type rateLimitRule struct {
 	Backend string `json:"backend"`
 	Shadow  bool   `json:"shadow,omitempty"`
 	Fault   string `json:"fault,omitempty"`
-	Limits  []struct {
+	// FailureMode is open or closed. Problem is why the backend does not count now.
+	FailureMode string    `json:"failureMode,omitempty"`
+	Problem     string    `json:"problem,omitempty"`
+	ProblemAt   time.Time `json:"problemAt,omitzero"`
+	Limits      []struct {
 		Requests uint64 `json:"requests"`
 		Per      string `json:"per"`
 		Burst    uint64 `json:"burst"`
@@ -78,22 +82,9 @@ func newRateLimit(s *streams) *cobra.Command {
 
 // askLimits asks all waypoints, or those of one Gateway.
 func askLimits(ctx context.Context, t *targetFlags, gateway string, query url.Values) ([]waypointLimits, error) {
-	m, err := t.open(ctx)
+	all, err := waypointsOf(ctx, t, gateway)
 	if err != nil {
 		return nil, err
-	}
-	all, err := m.Components(ctx, mesh.Waypoint)
-	if err != nil {
-		return nil, err
-	}
-	all = slices.DeleteFunc(all, func(c *mesh.Component) bool {
-		return gateway != "" && c.Gateway != gateway && !strings.HasSuffix(c.Gateway, "/"+gateway)
-	})
-	if len(all) == 0 {
-		if gateway != "" {
-			return nil, fmt.Errorf("%s runs no waypoint of a Gateway %s", m, gateway)
-		}
-		return nil, fmt.Errorf("%s runs no waypoints, which alone keep rate limits", m)
 	}
 	answers, errs := mesh.Each(ctx, all, func(ctx context.Context, c *mesh.Component) (waypointLimits, error) {
 		out := waypointLimits{Waypoint: c.Name, Gateway: c.Gateway}
@@ -135,6 +126,8 @@ func rateLimitQuery(args []string, namespace string) (url.Values, error) {
 	}
 	parts := strings.Split(args[0], "/")
 	switch {
+	case len(parts) > 1 && namespace != "" && parts[0] != namespace:
+		return nil, fmt.Errorf("%s is of namespace %s, and --namespace says %s", args[0], parts[0], namespace)
 	case slices.Contains(parts, "") || len(parts) > 3 || len(parts) == 1 && namespace == "":
 		return nil, fmt.Errorf("%q is not NAMESPACE/POLICY or NAMESPACE/POLICY/RULE (or POLICY with -n)", args[0])
 	case len(parts) == 1:
@@ -147,19 +140,33 @@ func rateLimitQuery(args []string, namespace string) (url.Values, error) {
 	return q, nil
 }
 
+const (
+	// maxKeysShown is how many keys of a rule a waypoint shows at once.
+	maxKeysShown = 10_000
+	// maxKeysCounted is how many of them `list` asks for, to count them.
+	maxKeysCounted = 1000
+)
+
 // listedLimit is one rule with what all waypoints count together.
 type listedLimit struct {
-	Policy    string   `json:"policy"`
-	Rule      string   `json:"rule"`
-	Backend   string   `json:"backend"`
-	Limits    []string `json:"limits"`
-	Key       []string `json:"key"`
-	Shadow    bool     `json:"shadow"`
-	Fault     string   `json:"fault,omitempty"`
-	Waypoints int      `json:"waypoints"`
-	Keys      int      `json:"keys"`
-	Allowed   uint64   `json:"allowed"`
-	Limited   uint64   `json:"limited"`
+	Policy  string   `json:"policy"`
+	Rule    string   `json:"rule"`
+	Backend string   `json:"backend"`
+	Limits  []string `json:"limits"`
+	Key     []string `json:"key"`
+	Shadow  bool     `json:"shadow"`
+	Fault   string   `json:"fault,omitempty"`
+	// State is ok, failing when the backend does not count at some waypoint, which
+	// Problems tells of each, or notCounted when the policy cannot be kept, which Fault does.
+	State       string   `json:"state"`
+	Problems    []string `json:"problems,omitempty"`
+	FailureMode string   `json:"failureMode,omitempty"`
+	Waypoints   int      `json:"waypoints"`
+	// Keys of all waypoints; MoreKeys tells that they were too many to count.
+	Keys     int    `json:"keys"`
+	MoreKeys bool   `json:"moreKeys,omitempty"`
+	Allowed  uint64 `json:"allowed"`
+	Limited  uint64 `json:"limited"`
 	// ShadowLimited and Failed are those that passed, or not, for other reasons.
 	ShadowLimited uint64 `json:"shadowLimited"`
 	Failed        uint64 `json:"failed"`
@@ -169,37 +176,80 @@ func newRateLimitList(s *streams, t *targetFlags) *cobra.Command {
 	var namespace, gateway string
 	output := outputFlag("table")
 	cmd := &cobra.Command{
-		Use:     "list [NAMESPACE/POLICY]",
+		Use:     "list [NAMESPACE/POLICY[/RULE]]",
 		Aliases: []string{"ls"},
 		Short:   "List the rules of rate limits in force, with what they decided",
-		Args:    cobra.MaximumNArgs(1),
+		Long: `Lists the rules of RateLimitPolicies that waypoints keep, with what all of them
+decided together since they know the rule. STATE is ok; failing when a backend, such as
+a Redis, does not count at some waypoint; or "not counted" when the policy cannot be
+kept as it is written. The reason, and what becomes of requests, stands below.`,
+		Example: `  meshctl ratelimit list
+  meshctl ratelimit list -n shop -o wide
+  meshctl ratelimit list shop/fair-use`,
+		Args: oneArgument,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := cmp.Or(notEmpty(cmd, "waypoint"), namespaceFlag(cmd, namespace)); err != nil {
+				return err
+			}
 			q, err := rateLimitQuery(args, namespace)
 			if err != nil {
 				return err
 			}
-			q.Set("keys", "1000")
+			q.Set("keys", strconv.Itoa(maxKeysCounted))
 			answers, failed := askLimits(cmd.Context(), t, gateway, q)
 			if len(answers) == 0 {
 				return failed
 			}
-			list := sumLimits(answers)
-			err = output.print(s.out, list, func() { printLimits(s, list, output.wide()) })
+			list := sumLimits(answers, time.Now())
+			err = output.print(s.out, list, func() { printLimits(s, list, namespace, output.wide()) })
 			return cmp.Or(failed, err)
 		},
 	}
-	limitFlags(cmd, &namespace, &gateway)
+	limitFlags(cmd, t, &namespace, &gateway)
 	cmd.Flags().VarP(&output, "output", "o", outputUsage)
 	return cmd
 }
 
-func limitFlags(cmd *cobra.Command, namespace, gateway *string) {
+func limitFlags(cmd *cobra.Command, t *targetFlags, namespace, gateway *string) {
 	cmd.Flags().StringVarP(namespace, "namespace", "n", "", "policies of this namespace only")
 	cmd.Flags().StringVar(gateway, "waypoint", "", "waypoints of this Gateway only, NAME or NAMESPACE/NAME")
+	_ = cmd.RegisterFlagCompletionFunc("namespace", t.completeNamespaces)
+	_ = cmd.RegisterFlagCompletionFunc("waypoint", t.completeWaypoints)
+	cmd.ValidArgsFunction = t.completeLimits
+}
+
+// States of a rule.
+const (
+	limitOK         = "ok"
+	limitFailing    = "failing"
+	limitNotCounted = "notCounted"
+)
+
+// freshProblem is the age from which on a problem is told with its age: it may be over by
+// now, and nobody has asked since.
+const freshProblem = 5 * time.Second
+
+// problem is why the backend does not count.
+func (r *rateLimitRule) problem(now time.Time) string {
+	if age := now.Sub(r.ProblemAt); !r.ProblemAt.IsZero() && age > freshProblem {
+		return fmt.Sprintf("%s (%s ago, and not asked since)", r.Problem, words(age))
+	}
+	return r.Problem
+}
+
+// uncounted says what becomes of requests that are not counted.
+func uncounted(mode string) string {
+	switch mode {
+	case "open":
+		return "; requests pass uncounted (failureMode Open)"
+	case "closed":
+		return "; requests get 503 (failureMode Closed)"
+	}
+	return ""
 }
 
 // sumLimits adds up what the waypoints say of each rule.
-func sumLimits(answers []waypointLimits) []listedLimit {
+func sumLimits(answers []waypointLimits, now time.Time) []listedLimit {
 	out := []listedLimit{}
 	keys := map[string]map[string]bool{}
 	for _, a := range answers {
@@ -207,7 +257,7 @@ func sumLimits(answers []waypointLimits) []listedLimit {
 			i := slices.IndexFunc(out, func(l listedLimit) bool { return l.Policy == r.Policy && l.Rule == r.Rule })
 			if i < 0 {
 				i = len(out)
-				l := listedLimit{Policy: r.Policy, Rule: r.Rule, Backend: r.Backend, Key: r.Parts, Shadow: r.Shadow, Fault: r.Fault, Limits: []string{}}
+				l := listedLimit{Policy: r.Policy, Rule: r.Rule, Backend: r.Backend, Key: r.Parts, Shadow: r.Shadow, Limits: []string{}, State: limitOK, FailureMode: r.FailureMode}
 				for _, x := range r.Limits {
 					l.Limits = append(l.Limits, limitText(x.Requests, x.Per, x.Burst))
 				}
@@ -216,6 +266,15 @@ func sumLimits(answers []waypointLimits) []listedLimit {
 			}
 			l := &out[i]
 			l.Waypoints++
+			switch {
+			case r.Fault != "":
+				l.State, l.Fault = limitNotCounted, r.Fault
+			case r.Problem != "":
+				if l.State == limitOK {
+					l.State = limitFailing
+				}
+				l.Problems = append(l.Problems, a.Waypoint+": "+r.problem(now))
+			}
 			l.Allowed += r.Decisions.Allowed
 			l.Limited += r.Decisions.Limited
 			l.ShadowLimited += r.Decisions.ShadowLimited
@@ -224,6 +283,7 @@ func sumLimits(answers []waypointLimits) []listedLimit {
 				keys[r.Policy+"/"+r.Rule][strings.Join(k.Key, "\x00")] = true
 			}
 			l.Keys = len(keys[r.Policy+"/"+r.Rule])
+			l.MoreKeys = l.MoreKeys || len(r.Keys) >= maxKeysCounted
 		}
 	}
 	slices.SortFunc(out, func(a, b listedLimit) int {
@@ -250,20 +310,25 @@ func limitText(requests uint64, per string, burst uint64) string {
 	return text
 }
 
-func printLimits(s *streams, list []listedLimit, wide bool) {
+func printLimits(s *streams, list []listedLimit, namespace string, wide bool) {
 	if len(list) == 0 {
-		fmt.Fprintln(s.out, "no rate limits in force: no RateLimitPolicy is attached to what a waypoint serves")
+		noLimits(s, namespace)
 		return
 	}
-	head := []string{"POLICY", "RULE", "LIMITS", "KEY", "BACKEND", "KEYS", "ALLOWED", "LIMITED"}
+	head := []string{"POLICY", "RULE", "LIMITS", "KEY", "BACKEND", "KEYS", "ALLOWED", "LIMITED", "STATE"}
 	if wide {
 		head = append(head, "SHADOW", "FAILED", "WAYPOINTS")
 	}
 	rows := [][]string{head}
+	var notes []string
 	for _, l := range list {
-		limits, backend := strings.Join(l.Limits, ","), l.Backend
-		if l.Fault != "" {
-			limits, backend = "not counted: "+l.Fault, ""
+		backend, state := l.Backend, l.State
+		if l.State == limitNotCounted {
+			state = "not counted"
+			notes = append(notes, limitName(l.Policy, l.Rule)+" is not counted: "+l.Fault+uncounted(l.FailureMode))
+		}
+		for _, p := range l.Problems {
+			notes = append(notes, limitName(l.Policy, l.Rule)+" is not counted at "+p+uncounted(l.FailureMode))
 		}
 		if l.Shadow {
 			backend += " (shadow)"
@@ -272,13 +337,46 @@ func printLimits(s *streams, list []listedLimit, wide bool) {
 		if l.Shadow && !wide {
 			limited += l.ShadowLimited
 		}
-		row := []string{l.Policy, l.Rule, limits, strings.Join(l.Key, ","), backend, strconv.Itoa(l.Keys), strconv.FormatUint(l.Allowed, 10), strconv.FormatUint(limited, 10)}
+		counted := strconv.Itoa(l.Keys)
+		if l.MoreKeys {
+			counted += "+"
+		}
+		row := []string{l.Policy, l.Rule, strings.Join(l.Limits, ","), strings.Join(l.Key, ","), backend, counted, strconv.FormatUint(l.Allowed, 10), strconv.FormatUint(limited, 10), state}
 		if wide {
 			row = append(row, strconv.FormatUint(l.ShadowLimited, 10), strconv.FormatUint(l.Failed, 10), strconv.Itoa(l.Waypoints))
 		}
 		rows = append(rows, row)
 	}
 	table(s.out, rows)
+	printNotes(s, notes)
+}
+
+func limitName(policy, rule string) string {
+	if rule == "" {
+		return policy
+	}
+	return policy + "/" + rule
+}
+
+// noLimits says that there is nothing to list.
+func noLimits(s *streams, namespace string) {
+	where := ""
+	if namespace != "" {
+		where = " of namespace " + namespace
+	}
+	fmt.Fprintf(s.out, "no rate limits%s in force: no RateLimitPolicy%[1]s is attached to what a waypoint serves\n", where)
+}
+
+// printNotes writes what is wrong below a table.
+func printNotes(s *streams, notes []string) {
+	if len(notes) == 0 {
+		return
+	}
+	fmt.Fprintln(s.out)
+	mark := paint(s.outFile)(yellow, "‼ ")
+	for _, note := range notes {
+		fmt.Fprintln(s.out, mark+note)
+	}
 }
 
 func newRateLimitStatus(s *streams, t *targetFlags) *cobra.Command {
@@ -290,25 +388,36 @@ func newRateLimitStatus(s *streams, t *targetFlags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status [NAMESPACE/POLICY[/RULE]]",
 		Short: "Show live counters for each key, as each waypoint counts them",
-		Args:  cobra.MaximumNArgs(1),
+		Long: `Shows each key that a waypoint counts itself: what is left of each limit, when it is
+full again, the waypoint's share of the limit, and how many requests passed and were
+refused. Rules that a Redis or a service counts have one line, without keys; when it
+does not count, the reason stands below.`,
+		Example: `  meshctl ratelimit status
+  meshctl ratelimit status shop/fair-use
+  meshctl ratelimit status shop/fair-use/per-client --keys 100
+  meshctl ratelimit status fair-use -n shop -o json`,
+		Args: oneArgument,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := cmp.Or(notEmpty(cmd, "waypoint"), namespaceFlag(cmd, namespace)); err != nil {
+				return err
+			}
 			q, err := rateLimitQuery(args, namespace)
 			if err != nil {
 				return err
 			}
-			if most < 1 {
-				return fmt.Errorf("--keys: %d is not a positive number", most)
+			if most < 1 || most > maxKeysShown {
+				return fmt.Errorf("--keys %d: must be 1 to %d", most, maxKeysShown)
 			}
 			q.Set("keys", strconv.Itoa(most))
 			answers, failed := askLimits(cmd.Context(), t, gateway, q)
 			if len(answers) == 0 {
 				return failed
 			}
-			err = output.print(s.out, answers, func() { printKeys(s, answers) })
+			err = output.print(s.out, answers, func() { printKeys(s, answers, namespace, time.Now()) })
 			return cmp.Or(failed, err)
 		},
 	}
-	limitFlags(cmd, &namespace, &gateway)
+	limitFlags(cmd, t, &namespace, &gateway)
 	cmd.Flags().IntVar(&most, "keys", 20, "keys of each rule at most, the most limited first")
 	cmd.Flags().VarP(&output, "output", "o", outputUsage)
 	return cmd
@@ -316,17 +425,22 @@ func newRateLimitStatus(s *streams, t *targetFlags) *cobra.Command {
 
 // printKeys prints a line for each key that is counted in a waypoint; of rules that a
 // backend counts, one for the rule.
-func printKeys(s *streams, answers []waypointLimits) {
+func printKeys(s *streams, answers []waypointLimits, namespace string, now time.Time) {
+	var notes []string
 	rows := [][]string{{"POLICY", "RULE", "KEY", "REMAINING", "RESET", "SHARE", "ALLOWED", "LIMITED", "WAYPOINT"}}
 	for _, a := range answers {
 		for _, r := range a.Rules {
 			if len(r.Keys) == 0 {
 				note := "(none yet)"
-				switch r.Backend {
-				case "redis", "rateLimitService":
+				switch {
+				case r.Fault != "":
+					note = "(not counted)"
+					notes = append(notes, limitName(r.Policy, r.Rule)+" is not counted: "+r.Fault+uncounted(r.FailureMode))
+				case r.Problem != "":
+					note = "(" + r.Backend + " fails)"
+					notes = append(notes, limitName(r.Policy, r.Rule)+" is not counted at "+a.Waypoint+": "+r.problem(now)+uncounted(r.FailureMode))
+				case r.Backend == "redis", r.Backend == "rateLimitService":
 					note = "(counted by " + r.Backend + ")"
-				case "":
-					note = "(not counted: " + r.Fault + ")"
 				}
 				rows = append(rows, []string{r.Policy, r.Rule, note, "", "", "", strconv.FormatUint(r.Decisions.Allowed, 10), strconv.FormatUint(r.Decisions.Limited, 10), a.Waypoint})
 			}
@@ -352,8 +466,10 @@ func printKeys(s *streams, answers []waypointLimits) {
 		}
 	}
 	if len(rows) == 1 {
-		fmt.Fprintln(s.out, "no rate limits in force: no RateLimitPolicy is attached to what a waypoint serves")
+		noLimits(s, namespace)
 		return
 	}
 	table(s.out, rows)
+	slices.Sort(notes)
+	printNotes(s, slices.Compact(notes))
 }

@@ -22,13 +22,18 @@ func newRoute(s *streams) *cobra.Command {
 		Use:     "route",
 		Aliases: []string{"routes"},
 		Short:   "See the routes that waypoints follow, and which one a request would take",
-		Args:    noSuchCommand,
-		RunE:    help,
+		Example: `  meshctl route list
+  meshctl route check --service shop/web --port 80 --path /shop/x`,
+		Args: noSuchCommand,
+		RunE: help,
 	}
 	t := newTarget(s, cmd)
 	cmd.AddCommand(newRouteList(s, t), newRouteCheck(s, t))
 	return cmd
 }
+
+// methods are offered where one is asked for.
+var methods = []string{"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"}
 
 // requestFlags describe a request.
 func requestFlags(cmd *cobra.Command, r *explain.HTTP) {
@@ -37,6 +42,7 @@ func requestFlags(cmd *cobra.Command, r *explain.HTTP) {
 	flags.StringVar(&r.Path, "path", "", "path and query of the request (default /)")
 	flags.StringVar(&r.Authority, "authority", "", "host of the request (default: the service's hostname)")
 	flags.StringArrayVarP(&r.Headers, "header", "H", nil, "NAME:VALUE of a header field; may be repeated")
+	_ = cmd.RegisterFlagCompletionFunc("method", cobra.FixedCompletions(methods, cobra.ShellCompDirectiveNoFileComp))
 }
 
 // waypointsOf lists the proxies of the waypoints of a mesh, or of one Gateway, those
@@ -119,9 +125,17 @@ func newRouteList(s *streams, t *targetFlags) *cobra.Command {
 		Long: `Lists the rules that waypoints follow, by service and port, in the order of their
 routes. A service without rules gets its requests itself.`,
 		Example: `  meshctl route list
-  meshctl route list --service shop/api -o wide`,
+  meshctl route list --service shop/web -o wide`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := notEmpty(cmd, "service", "waypoint"); err != nil {
+				return err
+			}
+			if service != "" {
+				if err := explain.CheckService(service); err != nil {
+					return err
+				}
+			}
 			proxies, err := waypointsOf(cmd.Context(), t, gateway)
 			if err != nil {
 				return err
@@ -135,12 +149,14 @@ routes. A service without rules gets its requests itself.`,
 				return d, err
 			})
 			list, seen := []listedRoute{}, map[string]bool{}
+			var known []string
 			for i, d := range dumps {
 				if errs[i] != nil {
 					continue
 				}
 				for _, svc := range d.Services {
 					if service != "" && !namesService(service, svc.Service) {
+						known = append(known, svc.Service)
 						continue
 					}
 					for _, p := range svc.Ports {
@@ -154,6 +170,9 @@ routes. A service without rules gets its requests itself.`,
 					}
 				}
 			}
+			if failed := errors.Join(errs...); service != "" && len(list) == 0 && failed == nil {
+				return noWaypointBefore(service, known)
+			}
 			slices.SortStableFunc(list, func(a, b listedRoute) int {
 				return cmp.Or(cmp.Compare(a.Service, b.Service), cmp.Compare(a.Port, b.Port), cmp.Compare(a.Clients, b.Clients))
 			})
@@ -163,6 +182,8 @@ routes. A service without rules gets its requests itself.`,
 	}
 	cmd.Flags().StringVar(&service, "service", "", "only this service: NAME, NAMESPACE/NAME or its hostname")
 	cmd.Flags().StringVar(&gateway, "waypoint", "", "only this waypoint: NAME or NAMESPACE/NAME")
+	_ = cmd.RegisterFlagCompletionFunc("service", t.completeQualifiedServices)
+	_ = cmd.RegisterFlagCompletionFunc("waypoint", t.completeWaypoints)
 	cmd.Flags().VarP(&output, "output", "o", outputUsage)
 	return cmd
 }
@@ -185,6 +206,10 @@ func rulesOf(gateway, service string, p routePort) []listedRoute {
 }
 
 func routeTable(s *streams, list []listedRoute, wide bool) {
+	if len(list) == 0 {
+		fmt.Fprintln(s.out, "no service uses a waypoint: the label istio.io/use-waypoint on a service or its namespace names one")
+		return
+	}
 	head := []string{"SERVICE", "PORT", "RULE", "MATCHES", "TO"}
 	if wide {
 		head = append(head, "FILTERS", "PROTOCOL", "CLIENTS", "WAYPOINT")
@@ -230,19 +255,31 @@ func newRouteCheck(s *streams, t *targetFlags) *cobra.Command {
 policies allow it, which rule takes it, each rule that was looked at before with the
 condition that failed, and how many endpoints serve. The waypoint's own code decides,
 on its live state; no request is sent. With -f it is what a waypoint would do that had
-got the objects of the files: before they are applied, without a mesh.
+got the objects of the files: before they are applied, without a mesh. Files are read as
+"meshctl local up -f" reads them: a folder without its sub-folders, and an object of a
+later -f in the place of the one of the same name in an earlier one.
 
-Exit status: 0 it would be sent to a backend, 1 refused or answered by the waypoint
-with an error, 2 nobody can tell.`,
-		Example: `  meshctl route check --service shop/api --port 80 --path /items
-  meshctl route check --service api.shop --port 80 --method POST --path '/orders?x=1' \
-      -H x-team:blue --from shop/web
-  meshctl route check -f routes.yaml --service shop/api --port 80 --path /items`,
+Exit status: 0 it would be sent to a backend, or answered by the rule itself (a
+redirect, a direct response), 1 refused or answered with an error, 2 nobody can tell.`,
+		Example: `  meshctl route check --service shop/web --port 80 --path /shop/x
+  meshctl route check --service web.shop --port 80 --method POST --path '/order?x=1' \
+      -H x-team:blue --from shop/client
+  meshctl route check -f examples/shop -f examples/shop/steps/4-waypoint.yaml \
+      --service shop/web --port 80 --path /shop/x`,
 		Annotations: map[string]string{verdict: "1"},
 		Args:        noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := notEmpty(cmd, "service", "from", "waypoint", "method", "path", "authority"); err != nil {
+				return err
+			}
 			if service == "" || port == 0 {
 				return misused(cmd, "--service and --port say what the request is for")
+			}
+			if err := cmp.Or(explain.CheckService(service), explain.CheckClient(from), request.Check()); err != nil {
+				return misused(cmd, "%w", err)
+			}
+			if len(files) > 0 && gateway != "" {
+				return misused(cmd, "--waypoint: with --file no waypoint is asked")
 			}
 			var a *explain.WaypointAnswer
 			var err error
@@ -272,8 +309,11 @@ with an error, 2 nobody can tell.`,
 	flags.Uint16Var(&port, "port", 0, "its port")
 	flags.StringVar(&from, "from", "", "client: NAMESPACE/SERVICEACCOUNT or a SPIFFE ID; without one, nobody")
 	flags.StringVar(&gateway, "waypoint", "", "ask this waypoint: NAME or NAMESPACE/NAME")
-	flags.StringArrayVarP(&files, "file", "f", nil, "judge by the objects of this file or folder; may be repeated")
+	flags.StringArrayVarP(&files, "file", "f", nil, "judge by the objects of this file, or folder without its sub-folders; repeatable, later ones go before")
 	requestFlags(cmd, &request)
+	_ = cmd.RegisterFlagCompletionFunc("service", t.completeQualifiedServices)
+	_ = cmd.RegisterFlagCompletionFunc("waypoint", t.completeWaypoints)
+	_ = cmd.RegisterFlagCompletionFunc("from", t.completeAccounts)
 	flags.VarP(&output, "output", "o", outputUsage)
 	return cmd
 }
@@ -298,9 +338,8 @@ func checkRoute(ctx context.Context, proxies []*mesh.Component, service string, 
 				continue
 			}
 			a, err := explain.AskWaypoint(ctx, c, svc.Service, port, from, netip.Addr{}, explain.HTTP{})
-			if err == nil && a.Protocol != "TCP" && a.Protocol != "TLS" && a.Protocol != "UNKNOWN" {
-				r.Method, r.Path = cmp.Or(r.Method, "GET"), cmp.Or(r.Path, "/")
-				a, err = explain.AskWaypoint(ctx, c, svc.Service, port, from, netip.Addr{}, r)
+			if err == nil {
+				err = a.Ask(ctx, c, from, netip.Addr{}, r)
 			}
 			return a, err
 		}
@@ -308,12 +347,17 @@ func checkRoute(ctx context.Context, proxies []*mesh.Component, service string, 
 	if len(errs) > 0 {
 		return nil, errors.Join(alike(errs)...)
 	}
+	return nil, noWaypointBefore(service, known)
+}
+
+// noWaypointBefore says that no waypoint serves a service, and which are served.
+func noWaypointBefore(service string, known []string) error {
 	slices.Sort(known)
 	text := "no service uses one"
 	if known = slices.Compact(known); len(known) > 0 {
 		text = "those that do are " + strings.Join(known, ", ")
 	}
-	return nil, fmt.Errorf("no waypoint stands before a service %s: %s", service, text)
+	return fmt.Errorf("no waypoint stands before a service %s: %s", service, text)
 }
 
 // check writes the answer to `route check`.
@@ -324,9 +368,12 @@ func (p *explanation) check(a *explain.WaypointAnswer) {
 	}
 	_, host, _ := strings.Cut(a.Service, "/")
 	fmt.Fprintf(p.w, "%s to %s:%d\n", what, host, a.Port)
-	o, text := outcomes[explain.Allowed], "sent on"
+	o, text := outcomes[explain.Allowed], a.Does()
 	if why := a.Serves(); why != "" {
 		o, text = outcomes[explain.Refused], why
+	}
+	if a.Allowed && a.Route.Answer != "" {
+		o.word = "answered" // by the waypoint itself
 	}
 	p.block(p.paint(o.colour, o.mark+" "+o.word)+": ", len([]rune(o.mark+o.word))+3, text)
 	fmt.Fprintln(p.w)
@@ -389,12 +436,31 @@ func (p *explanation) waypoint(a *explain.WaypointAnswer) {
 	if a.Route.Fault != "" {
 		p.indented("fault", a.Route.Fault)
 	}
+	if a.Route.Answer != "" {
+		p.indented("answer", a.Route.Answer)
+	}
+	for i, f := range a.Route.Faults {
+		name := ""
+		if i == 0 {
+			name = "faults"
+		}
+		p.indented(name, f)
+	}
+	if len(a.Route.Filters) > 0 {
+		p.indented("filters", strings.Join(a.Route.Filters, ", "))
+	}
+	if len(a.RateLimits) > 0 {
+		p.indented("limits", strings.Join(a.RateLimits, ", ")+" may refuse it: `meshctl ratelimit status` shows what is left")
+	}
 	for i, b := range a.Backends {
 		name := ""
 		if i == 0 {
 			name = "backends"
 		}
 		text := fmt.Sprintf("%s, weight %d, %d of %s serve", b.Backend, b.Weight, b.Endpoints, count(b.Of, "endpoint"))
+		if b.Unseen {
+			text = fmt.Sprintf("%s, weight %d", b.Backend, b.Weight)
+		}
 		if b.Fault != "" {
 			text = b.Backend + ": " + b.Fault
 		}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	"k8s.io/apimachinery/pkg/util/validation"
 )
 
 // verdict is an annotation of commands whose exit status 1 is an answer: a mistake in
@@ -67,8 +68,31 @@ func wrongFlag(cmd *cobra.Command, err error) error {
 		return misused(cmd, "--%s %q: must be a duration, such as 30s or 5m", value.GetFlag().Name, value.GetValue())
 	case errors.As(err, &value) && value.GetFlag().Value.Type() == "int":
 		return misused(cmd, "--%s %q: must be a whole number", value.GetFlag().Name, value.GetValue())
+	case errors.As(err, &value) && value.GetFlag().Value.Type() == new(outputFlag).Type():
+		return misused(cmd, "--%s %q: must be %s", value.GetFlag().Name, value.GetValue(), outputUsage)
+	case errors.As(err, &value) && value.GetFlag().Value.Type() == "uint16":
+		return misused(cmd, "--%s %q: must be a port, 1 to 65535", value.GetFlag().Name, value.GetValue())
 	}
 	return misused(cmd, "%w", err)
+}
+
+// notEmpty refuses flags that are given without a value, as a variable of a shell that is
+// not set gives them: they would mean all, or the default.
+func notEmpty(cmd *cobra.Command, flags ...string) error {
+	for _, name := range flags {
+		if f := cmd.Flags().Lookup(name); f != nil && f.Changed && f.Value.String() == "" {
+			return misused(cmd, "--%s: must not be empty", name)
+		}
+	}
+	return nil
+}
+
+// namespaceFlag refuses a --namespace that none can have.
+func namespaceFlag(cmd *cobra.Command, namespace string) error {
+	if namespace != "" && len(validation.IsDNS1123Label(namespace)) > 0 {
+		return misused(cmd, "--namespace %q: must be the name of a namespace", namespace)
+	}
+	return nil
 }
 
 // noNegativeTimes refuses durations below zero, which no command can wait for.

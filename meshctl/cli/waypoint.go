@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -18,8 +19,11 @@ func newWaypoint(s *streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "waypoint",
 		Short: "Run waypoints, the proxies for requests, and see how they are",
-		Args:  noSuchCommand,
-		RunE:  help,
+		Long: `Runs waypoints and shows how they are. apply, generate, list, status and delete are
+about Gateways of a cluster; top and tap look at the proxies, of a cluster or of the
+local mesh, on which a Gateway in a file of "meshctl local up -f" starts one.`,
+		Args: noSuchCommand,
+		RunE: help,
 	}
 	cmd.AddCommand(newWaypointApply(s), newWaypointGenerate(s), newWaypointList(s), newWaypointStatus(s), newWaypointDelete(s), newWaypointTop(s), newWaypointTap(s))
 	return cmd
@@ -43,6 +47,7 @@ func waypointTarget(cmd *cobra.Command, target *kube.Flags, namespace *string) {
 	_ = cmd.RegisterFlagCompletionFunc("context", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 		return target.Contexts(), cobra.ShellCompDirectiveNoFileComp
 	})
+	_ = cmd.RegisterFlagCompletionFunc("namespace", clusterNamespaces(target))
 }
 
 func newWaypointApply(s *streams) *cobra.Command {
@@ -56,13 +61,18 @@ func newWaypointApply(s *streams) *cobra.Command {
 		Use:   "apply",
 		Short: "Make a waypoint, or change it",
 		Long: `Writes the Gateway of a waypoint, for which the control plane runs proxies. With
---enroll-namespace the services of the namespace use it.`,
+--enroll-namespace the services of the namespace use it. In a cluster; on the local mesh
+a Gateway in a file of "meshctl local up -f" does the same.`,
+		Example: `  meshctl waypoint apply -n shop --enroll-namespace --wait
+  meshctl waypoint apply -n shop --name pods --for workload`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if wait {
-				opt.Wait = limit
+				if opt.Wait = limit; limit == 0 {
+					return errors.New("--waypoint-timeout 0s: --wait needs some time")
+				}
 			}
-			if err := opt.Check(); err != nil {
+			if err := cmp.Or(notEmpty(cmd, "name", "for"), opt.Check()); err != nil {
 				return err
 			}
 			client, err := kube.Connect(cmd.Context(), target)
@@ -88,9 +98,11 @@ func newWaypointGenerate(s *streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "generate",
 		Short: "Print the Gateway of a waypoint as YAML",
-		Args:  noArguments,
-		RunE: func(*cobra.Command, []string) error {
-			if err := opt.Check(); err != nil {
+		Example: `  meshctl waypoint generate -n shop > waypoint.yaml
+  meshctl waypoint generate --for all | kubectl apply -n shop -f -`,
+		Args: noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := cmp.Or(notEmpty(cmd, "name", "for"), opt.Check()); err != nil {
 				return err
 			}
 			data, err := yaml.Marshal(gateways.Object(opt))
@@ -117,8 +129,13 @@ func newWaypointList(s *streams) *cobra.Command {
 		Use:     "list",
 		Aliases: []string{"ls"},
 		Short:   "List waypoints",
-		Args:    noArguments,
+		Example: `  meshctl waypoint list -n shop
+  meshctl waypoint list -A`,
+		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := namespaceFlag(cmd, namespace); err != nil {
+				return err
+			}
 			client, err := kube.Connect(cmd.Context(), target)
 			if err != nil {
 				return err
@@ -172,8 +189,15 @@ func newWaypointStatus(s *streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status [NAME]",
 		Short: "Show the conditions of waypoints, and wait until they are ready",
-		Args:  oneArgument,
+		Long: `Shows the conditions of the waypoint NAME, or of all of the namespace, when they are
+ready or the time is over. Exit status: 0 when all are ready, 1 when one is not.`,
+		Example: `  meshctl waypoint status -n shop
+  meshctl waypoint status waypoint -n shop --wait=false`,
+		Args: oneArgument,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := namespaceFlag(cmd, namespace); err != nil {
+				return err
+			}
 			client, err := kube.Connect(cmd.Context(), target)
 			if err != nil {
 				return err
@@ -189,6 +213,7 @@ func newWaypointStatus(s *streams) *cobra.Command {
 		},
 	}
 	waypointTarget(cmd, &target, &namespace)
+	completeGateways(cmd, &target, &namespace, 1)
 	cmd.Flags().BoolVarP(&wait, "wait", "w", true, "wait until the waypoints are ready")
 	cmd.Flags().DurationVar(&limit, "waypoint-timeout", gateways.DefaultTimeout, "how long to wait")
 	cmd.Flags().VarP(&output, "output", "o", outputUsage)
@@ -225,6 +250,8 @@ func newWaypointDelete(s *streams) *cobra.Command {
 		Long: `Removes the Gateways; what was made for them goes with them. Services that use a
 waypoint which is not there go on without, and policies bound to it are enforced,
 more strictly, by node proxies.`,
+		Example: `  meshctl waypoint delete waypoint -n shop
+  meshctl waypoint delete --all -n shop`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			switch {
 			case all && len(args) > 0:
@@ -235,6 +262,9 @@ more strictly, by node proxies.`,
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := namespaceFlag(cmd, namespace); err != nil {
+				return err
+			}
 			client, err := kube.Connect(cmd.Context(), target)
 			if err != nil {
 				return err
@@ -253,6 +283,7 @@ more strictly, by node proxies.`,
 		},
 	}
 	waypointTarget(cmd, &target, &namespace)
+	completeGateways(cmd, &target, &namespace, 0)
 	cmd.Flags().BoolVar(&all, "all", false, "all waypoints of the namespace")
 	cmd.Flags().StringVarP(&revision, "revision", "r", "", "only those of this revision")
 	return cmd

@@ -6,9 +6,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"net/url"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -16,6 +18,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tulle-mesh/tulle/meshctl/explain"
 	"github.com/tulle-mesh/tulle/meshctl/mesh"
 )
 
@@ -82,6 +85,11 @@ without one. Ends with Ctrl-C, or after one look with --once.`,
 		if interval < 200*time.Millisecond {
 			return fmt.Errorf("--interval %v: must be 200ms or more", interval)
 		}
+		if cmd.Flags().Changed("service") {
+			if err := explain.CheckService(service); err != nil {
+				return err
+			}
+		}
 		gateway := ""
 		if len(args) == 1 {
 			gateway = args[0]
@@ -128,6 +136,8 @@ without one. Ends with Ctrl-C, or after one look with --once.`,
 	flags.DurationVar(&interval, "interval", 2*time.Second, "time between two looks")
 	flags.BoolVar(&once, "once", false, "look once, over one interval")
 	flags.StringVar(&service, "service", "", "only this service: NAME, NAMESPACE/NAME or its hostname")
+	_ = cmd.RegisterFlagCompletionFunc("service", t.completeQualifiedServices)
+	cmd.ValidArgsFunction = t.completeOneWaypoint
 	flags.VarP(&output, "output", "o", outputUsage)
 	return cmd
 }
@@ -329,7 +339,10 @@ come than can be shown, it says how many were missed.`,
 	t := newTarget(s, cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if most < 0 {
-			return errors.New("--max-requests: must not be negative")
+			return fmt.Errorf("--max-requests %d: must not be negative", most)
+		}
+		if err := checkTap(cmd, filters); err != nil {
+			return err
 		}
 		gateway := ""
 		if len(args) == 1 {
@@ -366,10 +379,54 @@ come than can be shown, it says how many were missed.`,
 	text("limit", "part of the name of the rate limit that refused")
 	text("min-latency", "only requests that took that long, such as 100ms")
 	text("decision", "routed, denied, limited or failed")
+	_ = cmd.RegisterFlagCompletionFunc("service", t.completeQualifiedServices)
+	_ = cmd.RegisterFlagCompletionFunc("method", cobra.FixedCompletions(methods, cobra.ShellCompDirectiveNoFileComp))
+	_ = cmd.RegisterFlagCompletionFunc("decision", cobra.FixedCompletions(tapDecisions, cobra.ShellCompDirectiveNoFileComp))
+	_ = cmd.RegisterFlagCompletionFunc("status", cobra.FixedCompletions([]string{"2xx", "3xx", "4xx", "5xx"}, cobra.ShellCompDirectiveNoFileComp))
+	cmd.ValidArgsFunction = t.completeOneWaypoint
 	flags.IntVar(&most, "max-requests", 0, "end after so many requests (default: with Ctrl-C)")
 	flags.DurationVar(&limit, "for", 0, "end after that time")
 	flags.VarP(&output, "output", "o", outputUsage)
 	return cmd
+}
+
+// tapDecisions are what --decision takes.
+var tapDecisions = []string{"routed", "denied", "limited", "failed"}
+
+// tapStatus is what --status takes: 200, 5xx or 400-499.
+var tapStatus = regexp.MustCompile(`^([1-5]xx|[0-9]{1,3}(-[0-9]{1,3})?)$`)
+
+// checkTap refuses filters that no waypoint would understand, before one is asked.
+func checkTap(cmd *cobra.Command, filters map[string]*string) error {
+	names := slices.Sorted(maps.Keys(filters))
+	if err := notEmpty(cmd, names...); err != nil {
+		return err
+	}
+	for _, name := range names {
+		value := *filters[name]
+		if value == "" {
+			continue
+		}
+		switch name {
+		case "method":
+			if err := (explain.HTTP{Method: value}).Check(); err != nil {
+				return err
+			}
+		case "status":
+			if !tapStatus.MatchString(value) {
+				return fmt.Errorf("--status %q: must be a status, such as 200, 5xx or 400-499", value)
+			}
+		case "min-latency":
+			if d, err := time.ParseDuration(value); err != nil || d < 0 {
+				return fmt.Errorf("--min-latency %q: must be a duration, such as 100ms", value)
+			}
+		case "decision":
+			if !slices.Contains(tapDecisions, value) {
+				return fmt.Errorf("--decision %q: must be routed, denied, limited or failed", value)
+			}
+		}
+	}
+	return nil
 }
 
 // tap asks all proxies again and again, and shows what they tell.

@@ -102,7 +102,7 @@ func TestACheckSaysWhatDecided(t *testing.T) {
 		Backends: []explain.WaypointBackend{{Backend: "shop/api:80", Weight: 1, Endpoints: 1, Of: 2}},
 	})
 	want := `GET /x to api.shop.svc.cluster.local:80
-√ allowed: sent on
+√ allowed: sent to api:80
 
   waypoint   shop/l7 (shop/l7-1), HTTP1, judged as GET /x
   policies   allowed by shop/a
@@ -112,6 +112,22 @@ func TestACheckSaysWhatDecided(t *testing.T) {
 `
 	if out.String() != want {
 		t.Errorf("%s\nwant\n%s", out.String(), want)
+	}
+}
+
+// A rule that answers itself sends nothing on.
+func TestACheckSaysWhatARuleAnswersItself(t *testing.T) {
+	for want, r := range map[string]route.Explanation{
+		"√ answered: redirect 301 to http://web/": {Decision: "routed", Answer: "redirect 301 to http://web/", Status: 301},
+		"× answered: direct response 418":         {Decision: "routed", Answer: "direct response 418", Status: 418},
+		"× answered: fault of f: 503":             {Decision: "routed", Answer: "fault of f: 503", Status: 503, Faults: []string{"f ends all requests with 503"}},
+	} {
+		var out bytes.Buffer
+		p := explanation{w: &out, paint: func(_, text string) string { return text }}
+		p.check(&explain.WaypointAnswer{Service: "shop/api", Port: 80, Method: "GET", Path: "/", Allowed: true, Route: r})
+		if !strings.Contains(out.String(), want+"\n") || len(r.Faults) > 0 && !strings.Contains(out.String(), r.Faults[0]) {
+			t.Errorf("%s\nwant %s", out.String(), want)
+		}
 	}
 }
 

@@ -342,6 +342,9 @@ func (x *run) conclude(problem string) {
 	if x.target.Service != "" && e.Server.Waypoint == "" {
 		x.adviseWaypoint()
 	}
+	if x.http.given() && !slices.ContainsFunc(e.Ways, func(w Way) bool { return w.Waypoint != nil || w.Hop.Kind == "waypoint" }) {
+		x.advise("no waypoint is on the way, and node proxies do not see requests: --method, --path, --authority and --header changed nothing of this answer")
+	}
 }
 
 func firstReason(ways []Way, o Outcome) string {

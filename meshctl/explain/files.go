@@ -1,23 +1,20 @@
 package explain
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
-
-	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	api "github.com/tulle-mesh/tulle/api/waypoint"
 	"github.com/tulle-mesh/tulle/internal/authz/request"
-	"github.com/tulle-mesh/tulle/internal/workload"
 	"github.com/tulle-mesh/tulle/istiod-lite/source"
 	"github.com/tulle-mesh/tulle/istiod-lite/source/file"
 	"github.com/tulle-mesh/tulle/istiod-lite/translate"
+	"github.com/tulle-mesh/tulle/meshctl/local/manifest"
 	"github.com/tulle-mesh/tulle/waypoint/message"
 	"github.com/tulle-mesh/tulle/waypoint/route"
 )
@@ -44,8 +41,14 @@ spec: {nodeName: none, serviceAccountName: meshctl-check, containers: [{name: wa
 status: {podIP: 192.0.2.2, conditions: [{type: Ready, status: "True"}]}
 `
 
-// AskFiles answers as a waypoint would that had got the objects of the files, or of the
-// files in folders: by the translation of the control plane and the waypoint's own code.
+const (
+	// maxProblems and maxKnown bound what an error names.
+	maxProblems = 5
+	maxKnown    = 10
+)
+
+// AskFiles answers as a waypoint would that had got the objects of the files, which are
+// read as `meshctl local up -f` reads them: by the translation of the control plane and the waypoint's own code.
 // Endpoints are not looked at. service is NAME or NAMESPACE/NAME.
 func AskFiles(paths []string, service string, port uint16, from string, r HTTP) (*WaypointAnswer, error) {
 	objects, name, err := readFiles(paths, service)
@@ -78,7 +81,11 @@ func AskFiles(paths []string, service string, port uint16, from string, r HTTP) 
 	}
 	p := compiled.Port(port)
 	if p == nil {
-		return nil, fmt.Errorf("Service %s has no port %d", name, port)
+		var ports []string
+		for _, one := range compiled.Describe() {
+			ports = append(ports, strconv.Itoa(int(one.Port)))
+		}
+		return nil, fmt.Errorf("Service %s has no port %d; its ports are %s", name, port, strings.Join(ports, ", "))
 	}
 	a := &WaypointAnswer{
 		Gateway: "(files)", Service: key, Port: port, Protocol: p.Protocol.String(), Policies: compiled.Policies,
@@ -86,7 +93,7 @@ func AskFiles(paths []string, service string, port uint16, from string, r HTTP) 
 	}
 	client, err := identityOf(from)
 	if err != nil {
-		return nil, fmt.Errorf("--from: %w", err)
+		return nil, err
 	}
 	peer, err := request.NewPeer(client)
 	if err != nil && !client.IsZero() {
@@ -97,49 +104,60 @@ func AskFiles(paths []string, service string, port uint16, from string, r HTTP) 
 	}
 	var q *message.Request
 	if isHTTP(a.Protocol) {
-		if q, err = requestOf(r, svc.Name+"."+svc.Namespace+".svc.cluster.local"); err != nil {
+		if q, err = r.message(svc.Name + "." + svc.Namespace + ".svc.cluster.local"); err != nil {
 			return nil, err
 		}
 		a.Method, a.Path = q.Method, q.Target()
+	} else if r.given() {
+		a.Notes = append(a.Notes, noRequests(a.Protocol))
 	}
 	if err := a.judge(mesh, peer, q, port); err != nil {
 		return nil, err
 	}
+	var decision route.Decision
 	if q != nil {
-		a.Route = p.Explain(peer.Namespace(), q)
+		a.Route, decision = p.Explain(peer.Namespace(), q), p.Match(peer.Namespace(), q)
 	} else {
-		a.Route = p.ExplainConnect(peer.Namespace(), "")
+		a.Route, decision = p.ExplainConnect(peer.Namespace(), ""), p.Connect(peer.Namespace(), "")
+	}
+	switch {
+	case decision.Kind == route.Default:
+		a.Backends = []WaypointBackend{{Backend: fmt.Sprintf("%s:%d", key, port), Weight: 1, Unseen: true}}
+	case decision.Rule != nil:
+		for _, b := range decision.Rule.Backends {
+			a.Backends = append(a.Backends, WaypointBackend{Backend: fmt.Sprintf("%s:%d", b.Service, b.Port), Weight: b.Weight, Fault: b.Fault, Unseen: true})
+		}
 	}
 	return a, nil
 }
 
 // readFiles reads the objects and finds the service.
 func readFiles(paths []string, service string) (*source.Objects, source.Name, error) {
-	var texts []string
-	for _, path := range paths {
-		err := filepath.WalkDir(path, func(path string, d fs.DirEntry, err error) error {
-			if err != nil || d.IsDir() {
-				return err
-			}
-			if ext := filepath.Ext(path); len(paths) > 0 && !slices.Contains([]string{".yaml", ".yml", ".json"}, ext) && !slices.Contains(paths, path) {
-				return nil
-			}
-			text, err := os.ReadFile(path)
-			texts = append(texts, string(text))
-			return err
-		})
-		if err != nil {
-			return nil, source.Name{}, err
+	docs, err := readLayers(paths)
+	if err != nil {
+		return nil, source.Name{}, err
+	}
+	check := source.Checker{RootNamespace: rootNamespace}
+	var all []byte
+	var errs []error
+	for _, d := range docs {
+		_, problems := file.Decode("", d.JSON, check)
+		for _, p := range problems {
+			p.File, p.Line = fmt.Sprintf("%s: document %d", d.File, d.Index), 0
+			errs = append(errs, errors.New(p.Error()))
 		}
+		all = append(append(all, d.JSON...), "\n---\n"...)
+	}
+	if len(errs) > maxProblems {
+		errs = append(errs[:maxProblems], fmt.Errorf("and %d more problems", len(errs)-maxProblems))
+	}
+	if len(errs) > 0 {
+		return nil, source.Name{}, errors.Join(errs...)
 	}
 	decode := func(extra string) (*source.Objects, error) {
-		objects, problems := file.Decode(strings.Join(paths, ", "), []byte(strings.Join(append(slices.Clone(texts), extra), "\n---\n")), source.Checker{RootNamespace: rootNamespace})
+		objects, problems := file.Decode(strings.Join(paths, ", "), append(slices.Clip(all), extra...), check)
 		var errs []error
-		for i, p := range problems {
-			if i == 5 {
-				errs = append(errs, fmt.Errorf("and %d more problems", len(problems)-i))
-				break
-			}
+		for _, p := range problems {
 			errs = append(errs, errors.New(p.Error()))
 		}
 		return objects, errors.Join(errs...)
@@ -154,59 +172,95 @@ func readFiles(paths []string, service string) (*source.Objects, source.Name, er
 			found = append(found, name)
 		}
 	}
+	slices.SortFunc(found, func(a, b source.Name) int { return strings.Compare(a.String(), b.String()) })
 	switch len(found) {
 	case 0:
-		return nil, source.Name{}, fmt.Errorf("there is no Service %s in %s", service, strings.Join(paths, ", "))
+		return nil, source.Name{}, fmt.Errorf("there is no Service %s in %s: %s", service, strings.Join(paths, ", "), known(objects))
 	case 1:
 	default:
-		return nil, source.Name{}, fmt.Errorf("there are several Services %s; say NAMESPACE/NAME", service)
+		return nil, source.Name{}, fmt.Errorf("there are several Services %s, %s and %s: say NAMESPACE/NAME", service, found[0], found[1])
 	}
 	objects, err = decode(strings.ReplaceAll(checkedBy, "NS", found[0].Namespace))
 	return objects, found[0], err
 }
 
+// known names the Services that there are.
+func known(objects *source.Objects) string {
+	var names []string
+	for name := range objects.Services {
+		names = append(names, name.String())
+	}
+	slices.Sort(names)
+	switch {
+	case len(names) == 0:
+		return "it has none"
+	case len(names) > maxKnown:
+		return "they are " + strings.Join(names[:maxKnown], ", ") + fmt.Sprintf(" and %d more", len(names)-maxKnown)
+	case len(names) == 1:
+		return "there is " + names[0]
+	}
+	return "they are " + strings.Join(names, ", ")
+}
+
+// readLayers reads files as `meshctl local up` does: folders without their sub-folders,
+// and an object of a later argument in the place of the one of the same name in an earlier
+// one. Lists are taken apart, so that this holds for their items.
+func readLayers(paths []string) ([]manifest.Document, error) {
+	docs, err := manifest.Read(paths)
+	if err != nil {
+		return nil, err
+	}
+	var all []manifest.Document
+	for _, d := range docs {
+		var list struct {
+			APIVersion, Kind string
+			Items            []json.RawMessage
+		}
+		if json.Unmarshal(d.JSON, &list) != nil || list.Kind != "List" || list.APIVersion != "v1" {
+			all = append(all, d)
+			continue
+		}
+		for _, item := range list.Items {
+			one := d
+			one.JSON = item
+			all = append(all, one)
+		}
+	}
+	var (
+		out  []manifest.Document
+		at   = map[manifest.Key]int{}
+		errs []error
+	)
+	for _, d := range all {
+		var head struct {
+			Kind     string
+			Metadata struct{ Namespace, Name string }
+		}
+		if json.Unmarshal(d.JSON, &head) != nil || head.Kind == "" || head.Metadata.Name == "" {
+			out = append(out, d) // what is wrong with it is found when it is decoded
+			continue
+		}
+		key := manifest.Key{Kind: head.Kind, Namespace: head.Metadata.Namespace, Name: head.Metadata.Name}
+		if key.Namespace == "" && head.Kind != "Namespace" {
+			key.Namespace = "default"
+		}
+		i, twice := at[key]
+		switch {
+		case !twice:
+			at[key] = len(out)
+			out = append(out, d)
+		case out[i].Layer == d.Layer:
+			errs = append(errs, fmt.Errorf("%s: document %d: %v: already defined in %s: document %d; files to be applied one after another are given with an -f each", d.File, d.Index, key, out[i].File, out[i].Index))
+		default:
+			out[i] = d
+		}
+	}
+	return out, errors.Join(errs...)
+}
+
 func namesService(text string, name source.Name) bool {
 	host := name.Name + "." + name.Namespace
 	return slices.Contains([]string{name.Name, name.Namespace + "/" + name.Name, host, host + ".svc.cluster.local", name.Namespace + "/" + host + ".svc.cluster.local"}, text)
-}
-
-// identityOf reads NAMESPACE/ACCOUNT or a SPIFFE ID; empty is nobody.
-func identityOf(from string) (spiffeid.ID, error) {
-	if from == "" {
-		return spiffeid.ID{}, nil
-	}
-	if id, err := spiffeid.FromString(from); err == nil {
-		return id, nil
-	}
-	namespace, account, _ := strings.Cut(from, "/")
-	return workload.NewIdentity("", namespace, account)
-}
-
-func requestOf(r HTTP, host string) (*message.Request, error) {
-	out := &message.Request{Method: r.Method, Scheme: "http", Authority: r.Authority}
-	if out.Method == "" {
-		out.Method = "GET"
-	}
-	if out.Authority == "" {
-		out.Authority = host
-	}
-	target := r.Path
-	if target == "" {
-		target = "/"
-	}
-	var err error
-	if out.Path, out.Query, out.HasQuery, err = message.ParseTarget(target); err != nil {
-		return nil, fmt.Errorf("--path: %w", err)
-	}
-	for _, h := range r.Headers {
-		name, value, found := strings.Cut(h, ":")
-		name, value = strings.ToLower(strings.TrimSpace(name)), strings.TrimSpace(value)
-		if !found || !message.ValidName(name) || !message.ValidValue(value) {
-			return nil, fmt.Errorf("--header: %q is not NAME:VALUE", h)
-		}
-		out.Header.Add(name, value)
-	}
-	return out, nil
 }
 
 // judge asks the policies that apply.

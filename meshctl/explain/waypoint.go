@@ -1,6 +1,7 @@
 package explain
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -11,15 +12,9 @@ import (
 	"strings"
 
 	"github.com/tulle-mesh/tulle/meshctl/mesh"
+	"github.com/tulle-mesh/tulle/waypoint/message"
 	"github.com/tulle-mesh/tulle/waypoint/route"
 )
-
-// HTTP is a request that a connection is for; the zero value asks about GET /.
-type HTTP struct {
-	Method, Path, Authority string
-	// Headers are name:value.
-	Headers []string
-}
 
 // WaypointAnswer is what a waypoint says would become of a request, or of a connection,
 // by its state: its own code decides.
@@ -48,14 +43,17 @@ type WaypointAnswer struct {
 // WaypointBackend is one destination of the rule, with how many endpoints serve of those
 // that there are.
 type WaypointBackend struct {
-	Backend   string `json:"backend"`
-	Weight    uint32 `json:"weight"`
-	Fault     string `json:"fault,omitempty"`
-	Endpoints int    `json:"endpoints"`
-	Of        int    `json:"of"`
+	Backend string `json:"backend"`
+	Weight  uint32 `json:"weight"`
+	Fault   string `json:"fault,omitempty"`
+	// Unseen tells that endpoints were not looked at.
+	Unseen    bool `json:"unseen,omitempty"`
+	Endpoints int  `json:"endpoints"`
+	Of        int  `json:"of"`
 }
 
-// Serves says why requests would not be answered by a backend, "" when they would.
+// Serves says why requests would not be served: by a backend, or by an answer of the rule
+// itself that is no error. It is "" when they would be.
 func (a *WaypointAnswer) Serves() string {
 	switch {
 	case !a.Allowed && a.Reason != "":
@@ -66,24 +64,77 @@ func (a *WaypointAnswer) Serves() string {
 		return "no route takes the request: it is answered 404"
 	case a.Route.Fault != "":
 		return "the route cannot be followed, and answers 500: " + a.Route.Fault
+	case a.Route.Fails():
+		return a.Route.Answer
+	case a.Route.Answer != "":
+		return ""
 	}
-	endpoints := 0
+	fault, sound, serving := "", false, false
 	for _, b := range a.Backends {
-		if b.Weight > 0 && b.Fault == "" {
-			endpoints += b.Endpoints
+		switch {
+		case b.Weight == 0:
+		case b.Fault != "":
+			fault = cmp.Or(fault, b.Fault)
+		default:
+			sound, serving = true, serving || b.Unseen || b.Endpoints > 0
 		}
 	}
-	if len(a.Backends) > 0 && endpoints == 0 {
-		return "no backend of the route has an endpoint that serves"
+	switch {
+	case len(a.Backends) == 0 || serving:
+		return ""
+	case !sound && fault != "":
+		return "the backends of the route cannot be used, and requests get 500: " + fault
 	}
-	return ""
+	return "no backend of the route has an endpoint that serves"
+}
+
+// Does says what becomes of a request, or a connection, that is served.
+func (a *WaypointAnswer) Does() string {
+	switch {
+	case a.Route.Answer != "":
+		return a.Route.Answer
+	case a.Route.Decision == "default":
+		return "sent to the service itself"
+	}
+	var to, bad []string
+	total, used := 0, 0
+	for _, b := range a.Backends {
+		total += int(b.Weight)
+		if b.Weight > 0 {
+			used++
+		}
+	}
+	for _, b := range a.Backends {
+		share := ""
+		if used > 1 {
+			share = fmt.Sprintf(" (%.4g %%)", 100*float64(b.Weight)/float64(total))
+		}
+		_, host, _ := strings.Cut(b.Backend, "/")
+		switch {
+		case b.Weight == 0:
+		case b.Fault != "":
+			bad = append(bad, fmt.Sprintf("%.4g %% get 500: %s", 100*float64(b.Weight)/float64(total), b.Fault))
+		default:
+			to = append(to, host+share)
+		}
+	}
+	return strings.Join(append([]string{"sent to " + cmp.Or(strings.Join(to, ", "), "the backends of the route")}, bad...), "; ")
+}
+
+// noRequests says that a port has none to judge.
+func noRequests(protocol string) string {
+	return "the port speaks " + protocol + ": a connection is judged, and --method, --path, --authority and --header say nothing of one"
 }
 
 // AskWaypoint asks a waypoint about a request for service ("namespace/hostname") by the
 // client from: an identity, NAMESPACE/ACCOUNT, or empty.
 func AskWaypoint(ctx context.Context, c *mesh.Component, service string, port uint16, from string, source netip.Addr, r HTTP) (*WaypointAnswer, error) {
 	q := url.Values{"service": {service}, "port": {strconv.Itoa(int(port))}, "header": r.Headers}
-	for name, value := range map[string]string{"from": from, "method": r.Method, "path": r.Path, "authority": r.Authority} {
+	authority := r.Authority
+	if normal, err := message.NormalizeAuthority(authority); err == nil {
+		authority = normal // as the proxy puts it before it looks for a rule
+	}
+	for name, value := range map[string]string{"from": from, "method": r.Method, "path": r.Path, "authority": authority} {
 		if value != "" {
 			q.Set(name, value)
 		}
@@ -103,6 +154,23 @@ func AskWaypoint(ctx context.Context, c *mesh.Component, service string, port ui
 	return a, nil
 }
 
+// Ask has the waypoint judge the request, where the port of a, which it said of a
+// connection, has requests; else it notes that it has none.
+func (a *WaypointAnswer) Ask(ctx context.Context, c *mesh.Component, from string, source netip.Addr, r HTTP) error {
+	if !isHTTP(a.Protocol) {
+		if r.given() {
+			a.Notes = append(a.Notes, noRequests(a.Protocol))
+		}
+		return nil
+	}
+	r.Method, r.Path = cmp.Or(r.Method, "GET"), cmp.Or(r.Path, "/")
+	judged, err := AskWaypoint(ctx, c, a.Service, a.Port, from, source, r)
+	if err == nil {
+		*a = *judged
+	}
+	return err
+}
+
 // isHTTP reports whether a port of that protocol has requests.
 func isHTTP(protocol string) bool {
 	return slices.Contains([]string{"HTTP1", "HTTP2", "GRPC"}, protocol)
@@ -111,6 +179,12 @@ func isHTTP(protocol string) bool {
 // waypointWay asks the waypoint on a way what it decides.
 func (x *run) waypointWay(w *Way) {
 	w.Outcome = Unknown
+	if s := x.out.Server; len(s.Ports) > 0 && !slices.Contains(s.Ports, s.Port) {
+		// The node proxy leads every port there, and the waypoint serves those alone.
+		w.Outcome, w.Reason = Refused, fmt.Sprintf("service %s has no port %d", s.Service, s.Port)
+		x.advise("the service's ports are %s", list(s.Ports))
+		return
+	}
 	all, err := x.mesh.Components(x.ctx, mesh.Waypoint)
 	if err != nil {
 		w.Reason = err.Error()
@@ -140,15 +214,8 @@ func (x *run) waypointWay(w *Way) {
 	from := x.out.Client.Identity
 	// The port's protocol decides whether there are requests.
 	a, err := AskWaypoint(x.ctx, chosen, x.out.Server.Service, x.out.Server.Port, from, source, HTTP{})
-	if err == nil && isHTTP(a.Protocol) {
-		r := x.http
-		if r.Method == "" {
-			r.Method = "GET"
-		}
-		if r.Path == "" {
-			r.Path = "/"
-		}
-		a, err = AskWaypoint(x.ctx, chosen, x.out.Server.Service, x.out.Server.Port, from, source, r)
+	if err == nil {
+		err = a.Ask(x.ctx, chosen, from, source, x.http)
 	}
 	if err != nil {
 		w.Reason = "the waypoint decides further: " + err.Error()
@@ -190,6 +257,9 @@ func waypointSummary(ways []Way) string {
 		text := "through waypoint " + w.Waypoint.Gateway
 		if w.Waypoint.Route.Rule != "" {
 			text += ", by rule " + w.Waypoint.Route.Rule
+		}
+		if w.Waypoint.Route.Answer != "" {
+			text += ": " + w.Waypoint.Route.Answer
 		}
 		if w.Policy != "" {
 			return text + "; allowed by " + w.Policy

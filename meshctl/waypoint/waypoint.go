@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/validation"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/tulle-mesh/tulle/meshctl/kube"
@@ -74,6 +75,15 @@ func (o Options) Check() error {
 	}
 	if o.Name == "none" {
 		return errors.New(`--name none: as the value of ` + labelUseWaypoint + ` "none" asks for no waypoint`)
+	}
+	if o.Name != "" && len(validation.IsDNS1035Label(o.Name)) > 0 { // it is that of a Service, too
+		return fmt.Errorf("--name %q: must be lower-case letters, digits and dashes, at most 63, and begin with a letter", o.Name)
+	}
+	if o.Namespace != "" && len(validation.IsDNS1123Label(o.Namespace)) > 0 {
+		return fmt.Errorf("--namespace %q: must be the name of a namespace", o.Namespace)
+	}
+	if len(validation.IsValidLabelValue(o.Revision)) > 0 {
+		return fmt.Errorf("--revision %q: must be the value of a label", o.Revision)
 	}
 	if o.Overwrite && !o.Enroll {
 		return errors.New("--overwrite: has a meaning only with --enroll-namespace")
@@ -180,7 +190,7 @@ type Condition struct {
 }
 
 // List returns the waypoints of a namespace, or of all for an empty one, by namespace
-// and name.
+// and name. A namespace that is not there is an error.
 func List(ctx context.Context, client *kube.Client, namespace string) ([]Waypoint, error) {
 	list, err := client.Gateway.GatewayV1().Gateways(namespace).List(ctx, metav1.ListOptions{})
 	if err != nil {
@@ -190,6 +200,12 @@ func List(ctx context.Context, client *kube.Client, namespace string) ([]Waypoin
 	for i := range list.Items {
 		if gw := &list.Items[i]; gw.Spec.GatewayClassName == Class {
 			out = append(out, describe(gw))
+		}
+	}
+	if len(out) == 0 && namespace != "" {
+		// A misspelt namespace has none either.
+		if _, err := client.Kubernetes.CoreV1().Namespaces().Get(ctx, namespace, metav1.GetOptions{}); apierrors.IsNotFound(err) {
+			return nil, fmt.Errorf("there is no namespace %s", namespace)
 		}
 	}
 	slices.SortFunc(out, func(a, b Waypoint) int {

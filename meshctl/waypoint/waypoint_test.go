@@ -112,13 +112,16 @@ func TestStatusWaitsAndSaysWhatIsMissing(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Errorf("ready: %v", err)
 	}
+	if list, err := waypoint.List(t.Context(), client, "no-such-namespace"); err == nil || !strings.Contains(err.Error(), "no namespace no-such-namespace") {
+		t.Errorf("a namespace that is not there: %v, %v", list, err)
+	}
 	if _, err := waypoint.Status(t.Context(), client, namespace, []string{"nowhere"}, time.Minute); err == nil || !strings.Contains(err.Error(), "nowhere") {
 		t.Errorf("one that is not there: %v", err)
 	}
 }
 
 func TestMistakesAreRefusedBeforeAnythingIsAsked(t *testing.T) {
-	for _, o := range []waypoint.Options{{For: "services"}, {Name: "none"}, {Overwrite: true}} {
+	for _, o := range []waypoint.Options{{For: "services"}, {Name: "none"}, {Overwrite: true}, {Name: "A_b"}, {Name: "1st"}, {Namespace: "Shop"}, {Revision: "a b"}} {
 		if err := o.Check(); err == nil || !strings.HasPrefix(err.Error(), "--") {
 			t.Errorf("%+v: %v", o, err)
 		}
