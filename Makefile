@@ -43,11 +43,14 @@ images: build cluster ## Make OCI images, and load them into a running cluster
 cluster-up: images ## Start a Kubernetes cluster of three nodes (as root)
 	@$(CLUSTER) up out/images/*.tar
 
+# Tests that have been vetted are linked without what debuggers read.
+QUICK := -vet=off -ldflags='-s -w'
+
 .PHONY: e2e
 e2e: packages images ## Test on a Kubernetes cluster from nothing; logs of a failure in out/e2e
 	@if $(CLUSTER) status >/dev/null 2>&1; then echo 'e2e: a cluster is up; end it with `make cluster-down`' >&2; exit 1; fi
-	cd e2e/cluster && go vet ./... && go test $$(go list ./... | grep -v /suite)
-	cd e2e/cluster && go test ./suite -count=1 -timeout 40m -v -args $(E2E)
+	cd e2e/cluster && go vet ./... && go test $(QUICK) $$(go list ./... | grep -v /suite)
+	cd e2e/cluster && go test $(QUICK) ./suite -count=1 -timeout 40m -v -args $(E2E)
 
 REPORTS ?= e2e/conformance/reports
 .PHONY: conformance
@@ -55,9 +58,9 @@ conformance: packages build cluster ## Run the Gateway API's conformance suite o
 	@if [ "$$TULLE_E2E_RUNNING" != 1 ] && $(CLUSTER) status >/dev/null 2>&1; then \
 	  echo 'conformance: a cluster is up; end it with `make cluster-down`, or use it with TULLE_E2E_RUNNING=1' >&2; exit 1; fi
 	@$(CLUSTER) images --bin $(BIN) --version '$(VERSION)' --out out/conformance/images istiod-lite ztunnel tulle-agent waypoint echo
-	cd e2e/conformance && go vet ./... && go test ./echo
+	cd e2e/conformance && go vet ./... && go test $(QUICK) ./echo
 	@set -o pipefail; cd e2e/conformance && echo 'the suite runs; all it says is in out/conformance/log' && \
-	go test . -count=1 -timeout 30m -v -args -version='$(VERSION)' -reports='$(abspath $(REPORTS))' $(CONFORMANCE) 2>&1 | \
+	go test $(QUICK) . -count=1 -timeout 30m -v -args -version='$(VERSION)' -reports='$(abspath $(REPORTS))' $(CONFORMANCE) 2>&1 | \
 	tee ../../out/conformance/log | grep -E '^ *--- (PASS|FAIL)|^(PASS|FAIL|ok|conformance:|mesh installed|  +[0-9.]+ s)|tests of a mesh|report kept'
 
 .PHONY: cluster-down

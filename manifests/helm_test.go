@@ -16,21 +16,9 @@ import (
 	"github.com/tulle-mesh/tulle/manifests"
 )
 
-// helm builds Helm from the Go module proxy, some minutes the first time.
-func helm(t *testing.T) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "helm")
-	cmd := exec.Command(roottest.Program(t, "go"), "build", "-o", path, "helm.sh/helm/v3/cmd/helm")
-	cmd.Dir = "../e2e/tools/helm"
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("build helm: %v\n%s", err, out)
-	}
-	return path
-}
-
 // TestHelmRendersTheSame gives both the same values.
 func TestHelmRendersTheSame(t *testing.T) {
-	program := helm(t)
+	program := roottest.Tool(t, "../e2e/tools/helm", "helm")
 	for name, assignments := range map[string][]string{
 		"defaults": nil,
 		"much set": {

@@ -80,22 +80,6 @@ func TestForeignClientsThroughAWaypoint(t *testing.T) {
 	}
 }
 
-// tool builds a program of a module below e2e/tools, or finds it built.
-func tool(t *testing.T, module, name string) string {
-	t.Helper()
-	if testing.Short() {
-		t.Skip("builds a program")
-	}
-	// The go command keeps what it has linked; -n prints where.
-	cmd := exec.Command("go", "tool", "-n", name)
-	cmd.Dir, cmd.Env = filepath.Join("../tools", module), append(os.Environ(), "CGO_ENABLED=0")
-	out, err := cmd.Output()
-	if err != nil {
-		t.Fatalf("go tool -n %s in %s: %v", name, cmd.Dir, err)
-	}
-	return strings.TrimSpace(string(out))
-}
-
 // wants runs a command in the client's pod and looks for what its output has.
 func (m *mesh) wants(t *testing.T, what string, patterns []string, args ...string) string {
 	t.Helper()
@@ -202,7 +186,7 @@ func nghttpThroughAWaypoint(t *testing.T, m *mesh) {
 func h2specThroughAWaypoint(t *testing.T, m *mesh) {
 	report := filepath.Join(m.root, "h2spec.xml")
 	name, port, _ := strings.Cut(siteHTTP, ":")
-	out, err := m.exec(t.Context(), client, tool(t, ".", "h2spec"), "generic", "http2", "hpack", "-h", name, "-p", port, "-o", "5", "-j", report)
+	out, err := m.exec(t.Context(), client, roottest.Tool(t, "../tools", "h2spec"), "generic", "http2", "hpack", "-h", name, "-p", port, "-o", "5", "-j", report)
 	results, readErr := os.ReadFile(report)
 	if readErr != nil {
 		t.Fatalf("%v, %v\n%s", err, readErr, out)
@@ -240,7 +224,7 @@ func h2specThroughAWaypoint(t *testing.T, m *mesh) {
 }
 
 func grpcurlThroughAWaypoint(t *testing.T, m *mesh) {
-	grpcurl := tool(t, "clients", "grpcurl")
+	grpcurl := roottest.Tool(t, "../tools/clients", "grpcurl")
 	call := func(data, method string, args ...string) []string {
 		return append(append([]string{grpcurl, "-plaintext", "-v"}, args...), "-d", data, siteGRPC, "grpc.testing.TestService/"+method)
 	}
@@ -271,7 +255,7 @@ func grpcurlThroughAWaypoint(t *testing.T, m *mesh) {
 }
 
 func ghzThroughAWaypoint(t *testing.T, m *mesh) {
-	ghz := tool(t, "clients", "ghz")
+	ghz := roottest.Tool(t, "../tools/clients", "ghz")
 	for method, data := range map[string]string{
 		"UnaryCall":           `{"response_size": 1024, "payload": {"body": "AAAA"}}`,
 		"StreamingOutputCall": `{"response_parameters": [{"size": 10}, {"size": 10}]}`,
@@ -298,7 +282,7 @@ func ghzThroughAWaypoint(t *testing.T, m *mesh) {
 }
 
 func fortioThroughAWaypoint(t *testing.T, m *mesh) {
-	fortio := tool(t, "clients", "fortio")
+	fortio := roottest.Tool(t, "../tools/clients", "fortio")
 	for _, args := range [][]string{
 		{"-keepalive=false"}, {"-stdclient"}, {"-stdclient", "-h2"}, {"-payload-size", "1000"},
 	} {
@@ -346,7 +330,7 @@ export default function () {
 `
 
 func k6ThroughAWaypoint(t *testing.T, m *mesh) {
-	k6 := tool(t, "k6", "k6")
+	k6 := roottest.Tool(t, "../tools/k6", "k6")
 	script := filepath.Join(m.root, "k6.js")
 	if err := os.WriteFile(script, []byte(k6Script), 0o644); err != nil {
 		t.Fatal(err)

@@ -40,6 +40,18 @@ var shared struct {
 	err  error
 }
 
+// binaryDir is where binaries has built; TestMain removes it.
+var binaryDir string
+
+// binaries builds the programs, once for all meshes.
+var binaries = sync.OnceValues(func() (dir string, err error) {
+	if binaryDir, err = os.MkdirTemp("", "tulle-e2e-bin-"); err != nil {
+		return "", err
+	}
+	// The pods run under other users too.
+	return binaryDir, errors.Join(os.Chmod(binaryDir, 0o755), build(binaryDir))
+})
+
 func TestMain(m *testing.M) {
 	code := m.Run()
 	if s := shared.mesh; s != nil {
@@ -50,6 +62,9 @@ func TestMain(m *testing.M) {
 			fmt.Fprintln(os.Stderr, err)
 			code = 1
 		}
+	}
+	if binaryDir != "" {
+		_ = os.RemoveAll(binaryDir)
 	}
 	os.Exit(code)
 }
@@ -102,7 +117,7 @@ func requirePeers(t *testing.T) {
 	}
 }
 
-// begin builds the binaries and starts the mesh. After an error end must be called too.
+// begin starts the mesh. After an error end must be called too.
 func (m *mesh) begin() (err error) {
 	if m.root, err = os.MkdirTemp("", "tulle-e2e-"); err != nil {
 		return err
@@ -111,13 +126,11 @@ func (m *mesh) begin() (err error) {
 	if err := os.Chmod(m.root, 0o755); err != nil {
 		return err
 	}
-	m.bin, m.conf, m.state = filepath.Join(m.root, "bin"), filepath.Join(m.root, "objects"), filepath.Join(m.root, "state")
-	for _, dir := range []string{m.bin, m.conf} {
-		if err := os.Mkdir(dir, 0o755); err != nil {
-			return err
-		}
+	m.conf, m.state = filepath.Join(m.root, "objects"), filepath.Join(m.root, "state")
+	if err := os.Mkdir(m.conf, 0o755); err != nil {
+		return err
 	}
-	if err := build(m.bin); err != nil {
+	if m.bin, err = binaries(); err != nil {
 		return err
 	}
 	if err := m.writePods(); err != nil {
@@ -154,7 +167,7 @@ func build(dir string) error {
 		dir + "/":            {"./meshctl", "./istiod-lite", "./ztunnel", "./waypoint", "./e2e/peer", "./examples/samples"},
 		dir + "/tulle-agent": {"./ztunnel/agent"},
 	} {
-		cmd := exec.Command("go", append([]string{"build", "-o", out}, packages...)...)
+		cmd := exec.Command("go", append([]string{"build", "-ldflags=-s -w", "-o", out}, packages...)...)
 		cmd.Dir, cmd.Env = root, append(os.Environ(), "CGO_ENABLED=0")
 		if b, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("go build: %w\n%s", err, b)

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/tulle-mesh/tulle/internal/hbone"
+	"github.com/tulle-mesh/tulle/internal/roottest"
 )
 
 // h2specExpectedFailures names the cases, as "section/number", that may fail, each
@@ -66,25 +67,10 @@ func listen(t testing.TB, server *hbone.Server, wrap func(net.Conn) net.Conn) *n
 
 func plain(c net.Conn) net.Conn { return c }
 
-// buildTool builds one of the programs in e2e/tools.
-func buildTool(t testing.TB, pkg string) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), filepath.Base(pkg))
-	cmd := exec.Command("go", "build", "-o", path, pkg)
-	cmd.Dir = "../../e2e/tools"
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("build %s: %v\n%s", pkg, err, out)
-	}
-	return path
-}
-
 // TestH2spec runs the generic and http2 sections of h2spec against the server, over
 // a plain connection.
 func TestH2spec(t *testing.T) {
-	if testing.Short() {
-		t.Skip("builds a program")
-	}
-	h2spec := buildTool(t, "github.com/summerwind/h2spec/cmd/h2spec")
+	h2spec := roottest.Tool(t, "../../e2e/tools", "h2spec")
 	server := &hbone.Server{Handler: answerWithBody}
 	addr := listen(t, server, plain)
 	report := filepath.Join(t.TempDir(), "report.xml")

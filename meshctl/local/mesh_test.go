@@ -36,7 +36,7 @@ func build() (string, error) {
 		{dir + "/", "../../istiod-lite", "../../ztunnel"},
 		{dir + "/tulle-agent", "../../ztunnel/agent"},
 	} {
-		if out, err := exec.Command("go", append([]string{"build", "-o"}, build...)...).CombinedOutput(); err != nil {
+		if out, err := exec.Command("go", append([]string{"build", "-ldflags=-s -w", "-o"}, build...)...).CombinedOutput(); err != nil {
 			return "", fmt.Errorf("go build: %w\n%s", err, out)
 		}
 	}

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tulle-mesh/tulle/internal/roottest"
 	"github.com/tulle-mesh/tulle/waypoint/http2"
 	"github.com/tulle-mesh/tulle/waypoint/message"
 )
@@ -64,25 +65,10 @@ func listen(t testing.TB, server *http2.Server) *net.TCPAddr {
 	return l.Addr().(*net.TCPAddr)
 }
 
-// buildTool builds one of the programs in e2e/tools.
-func buildTool(t testing.TB, pkg string) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), filepath.Base(pkg))
-	cmd := exec.Command("go", "build", "-o", path, pkg)
-	cmd.Dir = "../../e2e/tools"
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("build %s: %v\n%s", pkg, err, out)
-	}
-	return path
-}
-
 // TestH2spec runs the generic, http2 and hpack sections of h2spec against the server, over
 // a plain connection.
 func TestH2spec(t *testing.T) {
-	if testing.Short() {
-		t.Skip("builds a program")
-	}
-	h2spec := buildTool(t, "github.com/summerwind/h2spec/cmd/h2spec")
+	h2spec := roottest.Tool(t, "../../e2e/tools", "h2spec")
 	addr := listen(t, handled(answerWithContent))
 	report := filepath.Join(t.TempDir(), "report.xml")
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
