@@ -115,16 +115,17 @@ func (c *Cluster) controlPlaneArgs(t topology.Topology) map[string][]string {
 	}
 }
 
-// startControlPlane starts everything that runs in the control plane's namespace.
-// Each process retries until the one it needs is there.
-func (c *Cluster) startControlPlane(r *record, front net.Listener) error {
+// startProcesses starts programs of Kubernetes in the control plane's namespace. The API
+// server tries until etcd is there. The controllers and the scheduler wait for the API
+// server for ten seconds only and then end, so they are started when it is ready.
+func (c *Cluster) startProcesses(r *record, names ...string) error {
 	ns, err := openNetns(topology.ControlPlaneNetns)
 	if err != nil {
 		return err
 	}
 	defer ns.Close()
 	args := c.controlPlaneArgs(r.Topology)
-	for _, name := range []string{etcd, apiServer, controllerManager, scheduler} {
+	for _, name := range names {
 		p, err := daemon.Start(daemon.Spec{
 			Netns: ns, Path: filepath.Join(r.Binaries, name), Args: args[name], Log: filepath.Join(c.Logs(), name+".log"),
 		})
@@ -133,6 +134,16 @@ func (c *Cluster) startControlPlane(r *record, front net.Listener) error {
 		}
 		r.Processes[name] = p
 	}
+	return nil
+}
+
+// startForwarder has the API server reached from the host.
+func (c *Cluster) startForwarder(r *record, front net.Listener) error {
+	ns, err := openNetns(topology.ControlPlaneNetns)
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
 	f, err := front.(*net.TCPListener).File()
 	if err != nil {
 		return err

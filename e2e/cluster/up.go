@@ -78,7 +78,7 @@ func (c *Cluster) up(ctx context.Context, t topology.Topology, images []string) 
 		return err
 	}
 	// Saved before each step that starts something, for whoever has to take it down.
-	err = c.startControlPlane(r, front)
+	err = errors.Join(c.startProcesses(r, etcd, apiServer), c.startForwarder(r, front))
 	if err := errors.Join(err, c.save(r)); err != nil {
 		return err
 	}
@@ -97,6 +97,10 @@ func (c *Cluster) up(ctx context.Context, t topology.Topology, images []string) 
 		return err
 	}
 	c.step("API server ready on https://%s", r.Endpoint)
+	err = c.startProcesses(r, controllerManager, scheduler)
+	if err := errors.Join(err, c.save(r)); err != nil {
+		return err
+	}
 	if err := c.awaitNodes(ctx, r); err != nil {
 		return err
 	}
