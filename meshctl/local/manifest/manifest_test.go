@@ -93,8 +93,25 @@ func TestALaterLayerReplacesAnEarlierOne(t *testing.T) {
 	if got := set.Find("Namespace", "", "shop").Meta.Labels["a"]; got != "b" {
 		t.Errorf("label %q, want the later layer's", got)
 	}
-	if n := len(set.OfKind("Namespace")); n != 2 { // and default
-		t.Errorf("%d namespaces, want 2", n)
+	if n := len(set.OfKind("Namespace")); n != 3 { // and those that every cluster with a mesh has
+		t.Errorf("%d namespaces, want 3", n)
+	}
+}
+
+// What is for the whole mesh needs no Namespace object, as none has to be made for it in a
+// cluster; one that is given counts.
+func TestTheMeshsOwnNamespaceIsThere(t *testing.T) {
+	const settings = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: istio, namespace: istio-system}\ndata: {mesh: ''}\n"
+	set, err := manifest.Load(write(t, settings))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if set.Find("Namespace", "", manifest.RootNamespace) == nil || set.Find("ConfigMap", manifest.RootNamespace, "istio") == nil {
+		t.Errorf("%v", set.Objects())
+	}
+	set, err = manifest.Load(write(t, settings, "apiVersion: v1\nkind: Namespace\nmetadata: {name: istio-system, labels: {a: b}}\n"))
+	if err != nil || set.Find("Namespace", "", "istio-system").Meta.Labels["a"] != "b" {
+		t.Errorf("with an object of its own: %v", err)
 	}
 }
 

@@ -63,7 +63,7 @@ func Parse(docs []Document) (*Set, error) {
 		s.byKey[o.Key] = o
 	}
 	if len(errs) == 0 {
-		s.addDefaultNamespace()
+		s.addNamespaces()
 		errs = append(s.addWaypoints(), s.checkReferences()...)
 	}
 	return s, errors.Join(errs...)
@@ -91,18 +91,24 @@ func (s *Set) OfKind(kind string) []*Object {
 	return list
 }
 
-// addDefaultNamespace declares the namespace that every cluster has.
-func (s *Set) addDefaultNamespace() {
-	key := Key{Kind: "Namespace", Name: metav1.NamespaceDefault}
-	if s.byKey[key] != nil {
-		return
+// RootNamespace holds the objects that are for the whole mesh, as in a cluster the
+// namespace in which a mesh is installed.
+const RootNamespace = "istio-system"
+
+// addNamespaces declares the namespaces that every cluster with a mesh has.
+func (s *Set) addNamespaces() {
+	for _, name := range []string{RootNamespace, metav1.NamespaceDefault} {
+		key := Key{Kind: "Namespace", Name: name}
+		if s.byKey[key] != nil {
+			continue
+		}
+		ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: key.Name}}
+		ns.APIVersion, ns.Kind = "v1", "Namespace"
+		o := &Object{Key: key, APIVersion: "v1", Meta: ns.ObjectMeta, Value: ns,
+			Place: Document{JSON: []byte(`{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"` + name + `"}}`)}}
+		s.objects = append([]*Object{o}, s.objects...)
+		s.byKey[key] = o
 	}
-	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: key.Name}}
-	ns.APIVersion, ns.Kind = "v1", "Namespace"
-	o := &Object{Key: key, APIVersion: "v1", Meta: ns.ObjectMeta, Value: ns,
-		Place: Document{JSON: []byte(`{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"default"}}`)}}
-	s.objects = append([]*Object{o}, s.objects...)
-	s.byKey[key] = o
 }
 
 // checkReferences refuses what an API server would: objects in namespaces that

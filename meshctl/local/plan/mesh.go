@@ -7,10 +7,7 @@ import (
 	"github.com/tulle-mesh/tulle/meshctl/local/manifest"
 )
 
-const (
-	dataplaneLabel = "istio.io/dataplane-mode"
-	rootNamespace  = "istio-system"
-)
+const dataplaneLabel = "istio.io/dataplane-mode"
 
 // enrolled tells whether a pod is in the mesh: its own label decides, else its
 // namespace's.
@@ -40,7 +37,7 @@ func strict(set *manifest.Set, pod *corev1.Pod) bool {
 			if matches(selector, pod.Labels) {
 				first(&selecting, p)
 			}
-		case o.Namespace == rootNamespace && len(selector) == 0:
+		case o.Namespace == manifest.RootNamespace && len(selector) == 0:
 			first(&mesh, p)
 		case o.Namespace == pod.Namespace && len(selector) == 0:
 			first(&namespace, p)
