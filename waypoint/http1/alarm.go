@@ -107,6 +107,15 @@ func (a *alarm) hasRung() bool {
 	return a.rung
 }
 
+// await waits until the alarm has rung, which must be set.
+func (a *alarm) await() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for !a.stopped && (!a.rung || a.ringing) {
+		a.done.Wait()
+	}
+}
+
 // stop ends the alarm, and waits for it if it rings.
 func (a *alarm) stop() {
 	a.mu.Lock()

@@ -45,7 +45,8 @@ const (
 
 	// maxDrain is how many octets of a content that the handler did not read are read
 	// to keep the connection, or to let the client read the response (RFC 9112, 9.6). A
-	// new connection costs about as much as reading 256 KiB.
+	// new connection costs about as much as reading 256 KiB. Who sends more waits, without
+	// being read, for the end of drainTime.
 	maxDrain = 256 << 10
 
 	// drainTime is the time for that, and the time in which a client reads the last

@@ -312,6 +312,19 @@ func TestCurl(t *testing.T) {
 	}
 }
 
+// TestCurlSeesTheAnswerToWhatItStillSends sends much to who wants none of it.
+func TestCurlSeesTheAnswerToWhatItStillSends(t *testing.T) {
+	curl := roottest.Program(t, "curl")
+	addr := listen(t, func(_ context.Context, x message.Exchange) { _ = respond(x, 301, "") })
+	large := write(t, filepath.Join(t.TempDir(), "large"), strings.Repeat("x", 50<<20))
+	for range 3 {
+		out, err := exec.Command(curl, "-sS", "--max-time", "20", "-H", "Expect:", "-T", large, "-w", "%{response_code}", "http://"+addr+"/").CombinedOutput()
+		if err != nil || string(out) != "301" {
+			t.Errorf("%v: %s", err, out)
+		}
+	}
+}
+
 func TestClientOfNginx(t *testing.T) {
 	addr := freePort(t)
 	back := listen(t, func(_ context.Context, x message.Exchange) {

@@ -316,4 +316,6 @@ func (c *serverConn) linger() {
 			return
 		}
 	}
+	// It still sends. Who is left waiting reads, who is cut off may not.
+	c.alarm.await()
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -337,6 +338,35 @@ func TestContentThatNobodyRead(t *testing.T) {
 				if strings.Count(got.String(), "HTTP/1.1 200 OK") != 1 {
 					t.Errorf("got %q", got.String())
 				}
+			}
+		})
+	}
+}
+
+// TestWhoStillSendsIsLeftTimeToRead: a connection that is closed while much comes is
+// reset, and the client may lose the response.
+func TestWhoStillSendsIsLeftTimeToRead(t *testing.T) {
+	for name, head := range map[string]string{
+		"declined":  "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000000\r\n\r\n",
+		"malformed": "POST / HTTP/1.1\r\nHost: a\r\nHost: b\r\nContent-Length: 1000000000\r\n\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			client, _ := serve(t, &http1.Server{Handler: func(_ context.Context, x message.Exchange) { _ = respond(x, 301, "") }})
+			_ = client.SetWriteDeadline(time.Now().Add(500 * time.Millisecond))
+			_, err := io.WriteString(client, head)
+			for chunk := make([]byte, 1<<20); err == nil; {
+				_, err = client.Write(chunk)
+			}
+			if !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("sending ends with %v", err)
+			}
+			_ = client.SetReadDeadline(time.Now().Add(bound))
+			if got := readHead(t, client); !strings.HasPrefix(got, "HTTP/1.1 301") && !strings.HasPrefix(got, "HTTP/1.1 400") {
+				t.Errorf("got %q", got)
+			}
+			if _, err := io.ReadAll(client); errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Error("the connection is never closed")
 			}
 		})
 	}

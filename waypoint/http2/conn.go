@@ -123,6 +123,7 @@ func (c *conn) run() *ConnError {
 	c.closing = true
 	if c.server != nil {
 		c.dismissAll()
+		c.stopDiscards()
 	}
 	end := c.err
 	c.mu.Unlock()
@@ -149,7 +150,11 @@ func (c *conn) readError(err error) *ConnError {
 	end := &ConnError{Remote: true, Cause: &ioError{"read", err}}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.streams) > 0 {
+	under := len(c.streams)
+	if c.server != nil {
+		under -= c.server.discards.open // they have their answers
+	}
+	if under > 0 {
 		end.Code = codeInternal
 	}
 	return end

@@ -183,10 +183,15 @@ func (r *reader) rstStream(h frameHeader, p []byte) error {
 	if s.q != nil && code == codeRefusedStream {
 		err = &message.UnsentError{Err: err} // RFC 9113, 8.7
 	}
+	answered := s.localEnd
 	s.end(err)
 	s.settle()
 	c.mu.Unlock()
 	s.abort()
+	if s.x != nil && answered {
+		// It was as much work as any request, and the client need not send the rest.
+		return nil
+	}
 	if s.x != nil && time.Since(s.x.begun) < resetSoon {
 		return r.countReset()
 	}
@@ -206,7 +211,9 @@ func (r *reader) ping(h frameHeader, p []byte) error {
 		return err
 	}
 	if h.has(flagAck) {
-		c.drainAcked()
+		if [8]byte(p) == drainMark {
+			c.drainAcked()
+		}
 		return nil
 	}
 	c.mu.Lock()

@@ -22,12 +22,14 @@ type serverExchange struct {
 
 	responded bool // the final head was put into out; guarded by c.mu
 	continued bool // 100 was sent, or is not wanted any more; guarded by c.mu
+	declined  bool // the final head's status is 300 or above; guarded by c.mu
 }
 
 // run calls the handler and breaks off what it left unfinished.
 func (x *serverExchange) run() {
 	c := x.c
 	c.server.srv.Handler(&x.ctx, x)
+	early := false
 	c.mu.Lock()
 	c.server.running--
 	switch {
@@ -35,6 +37,9 @@ func (x *serverExchange) run() {
 	case !x.localEnd:
 		c.queueReset(x.id, codeInternal)
 		x.end(errDone)
+	case x.declined:
+		early = true
+		c.discard(&x.stream)
 	default:
 		// The response is complete, and nobody wants the rest of the request (8.1).
 		c.queueReset(x.id, codeNo)
@@ -44,6 +49,9 @@ func (x *serverExchange) run() {
 	c.kick()
 	c.mu.Unlock()
 	x.abort()
+	if early {
+		x.concede()
+	}
 }
 
 // Request implements message.Exchange.
@@ -170,6 +178,7 @@ func (x *serverExchange) respond(r *message.Response, end bool) error {
 func (x *serverExchange) head(r *message.Response, octets int, end bool) {
 	c := x.c
 	length := r.Length
+	x.declined = r.Status >= 300
 	switch {
 	case x.tunnel && r.Status < 300:
 		length, x.sendLeft = -1, -1

@@ -92,3 +92,10 @@ func appendUint32Frame(b []byte, kind frameType, streamID, v uint32) []byte {
 func appendSetting(b []byte, id setting, v uint32) []byte {
 	return binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint16(b, uint16(id)), v)
 }
+
+// What PING frames of ours say, so that their acknowledgements are told apart.
+var (
+	aliveMark = [8]byte{'a', 'l', 'i', 'v', 'e', '?'}
+	drainMark = [8]byte{'d', 'r', 'a', 'i', 'n'}
+	overMark  = [8]byte{'o', 'v', 'e', 'r'}
+)

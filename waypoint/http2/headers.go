@@ -76,6 +76,8 @@ func (r *reader) head(id uint32, end, self bool, block []byte) error {
 	closed := s != nil && (s.remoteEnd || s.err != nil)
 	if s == nil {
 		err = r.noteStream(id)
+	} else {
+		r.late = s.late()
 	}
 	c.mu.Unlock()
 	switch {

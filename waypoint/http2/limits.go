@@ -75,6 +75,20 @@ const (
 	// what the peer sent before it knew is ignored in silence (RFC 9113, 5.4.2).
 	recentResets = 64
 
+	// discardTime is how long the rest of a request may still come, and is dropped, after
+	// its response was complete: as long as nginx waits for it (lingering_timeout), enough
+	// for clients to see the response first. Then the stream is reset (RFC 9113, 8.1).
+	discardTime = 5 * time.Second
+
+	// maxDiscard is how many octets of one such rest the client gets credit for, besides
+	// the window that it has: as many as http1 reads. Clients that look at a response only
+	// when all is sent so reach the end of most requests. Beyond, they wait for the reset.
+	maxDiscard = 256 << 10
+
+	// discardShare is which part of a connection's streams may be such ones: a fourth,
+	// so that they leave room for requests. Beyond, the oldest is reset.
+	discardShare = 4
+
 	// settingsTimeout is the time in which a client waits for the server's SETTINGS
 	// where it needs them; a server's own is ServerConfig.HeadTimeout.
 	settingsTimeout = 10 * time.Second

@@ -25,6 +25,8 @@ type reader struct {
 	padLen  int     // octets of padding at its end
 	needPad bool    // its first octet, the length of the padding, is still to come
 
+	late bool // the request of the current DATA or HEADERS was declined already
+
 	dropping bool // the current frame's octets are dropped
 
 	// gathered is what came so far of a frame that is not DATA and did not arrive whole.

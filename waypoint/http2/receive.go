@@ -104,6 +104,7 @@ func (s *stream) receive(p []byte) {
 	s.rmu.Lock()
 	defer s.rmu.Unlock()
 	if s.rerr != nil {
+		s.returned += int64(len(p))
 		return
 	}
 	if s.into != nil && s.queue.empty() {
@@ -186,6 +187,7 @@ func (s *stream) drop(err error) {
 	if s.rerr == nil && !(s.eof && s.queue.empty()) {
 		s.rerr, s.eof = err, false
 	}
+	s.returned += int64(s.queue.size)
 	s.queue.clear()
 	s.into = nil
 	s.giveBudgetBack()

@@ -53,8 +53,9 @@ type serverSide struct {
 	maxStreams uint32
 	// running counts requests whose handler has not returned; they count against
 	// maxStreams even after the client reset them. Guarded by the connection's mu.
-	running int
-	workers workers
+	running  int
+	workers  workers
+	discards discards
 }
 
 // Serve serves one connection with a server of its own.
@@ -131,7 +132,7 @@ func (c *conn) drain() {
 	}
 	c.drainPing = true
 	c.out.goAway(maxWindow, codeNo)
-	c.out.ping(0, [8]byte{'d', 'r', 'a', 'i', 'n'})
+	c.out.ping(0, drainMark)
 	c.kick()
 	c.mu.Unlock()
 	c.watch.later(drainNotice, c.drainAcked)
@@ -232,12 +233,11 @@ func (r *reader) refuse(x *serverExchange, status int) error {
 	before := len(c.out.b)
 	x.responded = true
 	x.head(&message.Response{Status: status}, 0, true)
-	if !x.remoteEnd {
-		c.queueReset(x.id, codeNo)
-		x.end(errDone)
-		x.settle()
-	}
 	c.out.control += max(len(c.out.b)-before, 0)
+	if !x.remoteEnd {
+		x.rerr, x.recvLen = errDone, -1 // nobody else has the stream yet
+		c.discard(&x.stream)
+	}
 	if c.out.control > maxControlQueue {
 		return fault(codeEnhanceCalm, "peer does not read its answers")
 	}

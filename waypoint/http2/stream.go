@@ -24,6 +24,7 @@ type stream struct {
 	localEnd   bool  // END_STREAM was put into out
 	remoteEnd  bool  // END_STREAM was received
 	gone       bool  // no longer in c.streams
+	discarding bool  // the response is complete, and what still comes is dropped
 	waiting    waitList
 	sendWindow int64
 	headAt     int64         // where in out its first frame begins
@@ -49,7 +50,8 @@ type stream struct {
 	readable  chan struct{}  // wakes the receiver; nil until it waited
 	recvLeft  int64          // what the peer may still send
 	window    int64          // what recvLeft is filled up to
-	returned  int64          // read, and not yet given back as credit
+	returned  int64          // read or dropped, and not yet given back as credit
+	conceded  int64          // given back as credit for what is dropped
 	grown     int64          // taken from the budget
 	delivered int64          // since growFrom
 	growFrom  time.Time
@@ -305,6 +307,9 @@ func (s *stream) settle() {
 		s.c.inOrder.Add(1)
 	}
 	s.gone = true
+	if s.discarding {
+		s.c.server.discards.open--
+	}
 	delete(s.c.streams, s.id)
 	s.c.endIfDrained()
 }

@@ -123,6 +123,8 @@ func TestRequestsOutsideTheNormalFormAreAnswered(t *testing.T) {
 					if got := p.statusOf(1); got != c.status {
 						t.Errorf("status %q, want %s", got, c.status)
 					}
+					time.Sleep(discardTime)
+					synctest.Wait()
 					if code, ok := p.reset(1); !ok || code != xhttp2.ErrCodeNo {
 						t.Errorf("reset %v %v, want NO_ERROR for the rest of the request", ok, code)
 					}

@@ -115,7 +115,7 @@ func (w *watch) beat(t timeouts) {
 		w.asked = true
 		c.mu.Lock()
 		if c.err == nil {
-			c.out.ping(0, [8]byte{'a', 'l', 'i', 'v', 'e', '?'})
+			c.out.ping(0, aliveMark)
 			c.kick()
 		}
 		c.mu.Unlock()
