@@ -1,7 +1,6 @@
 package translate
 
 import (
-	"cmp"
 	"maps"
 	"slices"
 	"strings"
@@ -166,11 +165,14 @@ func (t *Translator) requestWarnings() []Warning {
 		for waypoint := range t.requestUses[name] {
 			ready = ready || t.waypoints.Ready(waypoint)
 		}
-		if !ready {
-			out = append(out, Warning{Object: "RequestAuthentication " + name.String(), Message: "only waypoints check tokens, and none that is ready does by this: " +
+		object, targets := "RequestAuthentication "+name.String(), RequestTargets(t.objects.RequestAuthentications[name])
+		missing := Missing(t.objects, targets)
+		out = append(out, boundToNothing(object, missing)...)
+		if !ready && (len(targets) == 0 || len(missing) < len(targets)) {
+			out = append(out, Warning{Object: object, InStatus: len(targets) > 0, Message: "only waypoints check tokens, and none that is ready does by this: " +
 				"requests with any token pass, and nobody has a request principal"})
 		}
 	}
-	slices.SortFunc(out, func(a, b Warning) int { return cmp.Compare(a.Object, b.Object) })
+	sortWarnings(out)
 	return out
 }

@@ -54,6 +54,9 @@ type Warning struct {
 	Object string `json:"object"`
 	// Message says what has no effect and what happens instead.
 	Message string `json:"message"`
+	// InStatus says that a condition in the object's status tells of it, too, where
+	// somebody writes one.
+	InStatus bool `json:"-"`
 }
 
 func sortWarnings(w []Warning) {

@@ -179,7 +179,7 @@ func (t *Translator) build(name string, g, root group) *namespace {
 	ns := &namespace{name: name, object: g.object, byName: map[string]*service{}, byKey: map[source.Key][]*service{}, allowing: map[string]bool{}, bindings: t.bindings, waypoints: t.waypoints}
 	if g.object != nil {
 		asked, _ := t.waypoints.bind(nil, name, g.object, forService)
-		if carried, _ := t.waypoints.bind(nil, name, g.object, forWorkload); carried.Bound {
+		if carried, ok := t.waypoints.bind(nil, name, g.object, forWorkload); ok && (carried.Bound || asked.Reason == UnsupportedTrafficType) {
 			asked = carried // for its workloads alone
 		}
 		ns.warnWaypoint("Namespace "+name, g.object.Labels, asked)

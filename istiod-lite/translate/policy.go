@@ -26,14 +26,15 @@ func enforced(ap *securityv1.AuthorizationPolicy) bool {
 // enforces. trusted are the principals of waypoints that enforce it themselves:
 // what comes from them has been decided on, by who it first came from. covered
 // says that all that the policy is bound to is behind a waypoint which is ready, and
-// fault why the provider of a CUSTOM policy cannot be asked.
-func authorization(o Options, ap *securityv1.AuthorizationPolicy, trusted []string, covered bool, fault string) (*apisecurity.Authorization, []Warning) {
+// fault why the provider of a CUSTOM policy cannot be asked; adrift says that nothing of
+// it exists.
+func authorization(o Options, ap *securityv1.AuthorizationPolicy, trusted []string, covered, adrift bool, fault string) (*apisecurity.Authorization, []Warning) {
 	object := "AuthorizationPolicy " + ap.Namespace + "/" + ap.Name
 	if !enforced(ap) && covered {
 		return nil, nil
 	}
 	if !enforced(ap) {
-		return nil, []Warning{{Object: object, Message: "action AUDIT has no effect: nobody keeps the audit, and no connection is denied for it"}}
+		return nil, []Warning{{Object: object, InStatus: true, Message: "action AUDIT has no effect: nobody keeps the audit, and no connection is denied for it"}}
 	}
 	a := &apisecurity.Authorization{Name: ap.Name, Namespace: ap.Namespace, Scope: apisecurity.Scope_NAMESPACE}
 	switch {
@@ -54,16 +55,16 @@ func authorization(o Options, ap *securityv1.AuthorizationPolicy, trusted []stri
 	}
 	trust(a, trusted)
 	var warnings []Warning
-	if bound(ap) && !covered {
-		warnings = append(warnings, Warning{Object: object, Message: "it is bound by targetRefs to waypoints, which do not run yet: " +
+	if bound(ap) && !covered && !adrift {
+		warnings = append(warnings, Warning{Object: object, InStatus: true, Message: "it is bound by targetRefs to waypoints, which do not run yet: " +
 			"the node proxies enforce it for all connections to the pods behind its targets, and what only a waypoint can decide makes it stricter"})
 	}
 	switch {
 	case covered && fault != "":
-		warnings = append(warnings, Warning{Object: object, Message: fault + ": requests that it would be asked about are refused"})
+		warnings = append(warnings, Warning{Object: object, InStatus: true, Message: fault + ": requests that it would be asked about are refused"})
 	case covered: // what follows is for the waypoint to say
 	case ap.Spec.Action == security.AuthorizationPolicy_CUSTOM:
-		warnings = append(warnings, Warning{Object: object, Message: "only waypoints ask external authorizers: connections that its provider would be asked about are denied"})
+		warnings = append(warnings, Warning{Object: object, InStatus: true, Message: "only waypoints ask external authorizers: connections that its provider would be asked about are denied"})
 	case ap.Spec.Action == security.AuthorizationPolicy_DENY:
 		if len(ap.Spec.Rules) == 0 {
 			warnings = append(warnings, Warning{Object: object, Message: "DENY without rules denies nothing; rules: [{}] denies everything"})
@@ -82,7 +83,7 @@ func authorization(o Options, ap *securityv1.AuthorizationPolicy, trusted []stri
 	if r.deny {
 		consequence = "the DENY policy is enforced as if they matched, so that it denies more than it says"
 	}
-	return a, append(warnings, Warning{Object: object, Message: fmt.Sprintf("conditions on %s need a waypoint; %s", strings.Join(slices.Compact(r.unknown), ", "), consequence)})
+	return a, append(warnings, Warning{Object: object, InStatus: true, Message: fmt.Sprintf("conditions on %s need a waypoint; %s", strings.Join(slices.Compact(r.unknown), ", "), consequence)})
 }
 
 // ruleTranslation collects what a node proxy cannot decide on.

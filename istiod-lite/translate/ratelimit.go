@@ -1,7 +1,6 @@
 package translate
 
 import (
-	"cmp"
 	"maps"
 	"slices"
 	"strings"
@@ -364,16 +363,19 @@ func (t *Translator) limitWarnings() []Warning {
 		for waypoint := range t.limitUses[name] {
 			ready = ready || t.waypoints.Ready(waypoint)
 		}
-		if !ready {
-			out = append(out, Warning{Object: "RateLimitPolicy " + name.String(), Message: "only waypoints count requests, and none that is ready does by this: nothing is limited"})
+		object, targets := "RateLimitPolicy "+name.String(), RateLimitTargets(t.objects.RateLimitPolicies[name])
+		missing := Missing(t.objects, targets)
+		out = append(out, boundToNothing(object, missing)...)
+		if !ready && len(missing) < len(targets) {
+			out = append(out, Warning{Object: object, InStatus: true, Message: "only waypoints count requests, and none that is ready does by this: nothing is limited"})
 		}
 	}
-	slices.SortFunc(out, func(a, b Warning) int { return cmp.Compare(a.Object, b.Object) })
+	sortWarnings(out)
 	return out
 }
 
 // RateLimiters returns the waypoints that enforce a policy, those that are ready, and
-// the targets of which the traffic passes by no waypoint.
+// the targets, of those that exist, of which the traffic passes by no waypoint.
 func (x *Waypoints) RateLimiters(p *policyv1alpha1.RateLimitPolicy, routeParents func(source.Key) []source.Key) (ready []source.Name, without []source.Key) {
 	found := map[source.Name]bool{}
 	add := func(key source.Key) bool {
@@ -409,7 +411,7 @@ func (x *Waypoints) RateLimiters(p *policyv1alpha1.RateLimitPolicy, routeParents
 				any = add(parent) || any
 			}
 		}
-		if !any {
+		if !any && len(Missing(x.objects, []source.Key{target})) == 0 {
 			without = append(without, target)
 		}
 	}

@@ -183,7 +183,7 @@ func (t *Translator) trafficWarnings() []Warning {
 	var out []Warning
 	note := func(key source.Key, gaps []string) {
 		for _, gap := range gaps {
-			out = append(out, Warning{Object: key.String(), Message: gap})
+			out = append(out, Warning{Object: key.String(), InStatus: true, Message: gap})
 		}
 	}
 	for name, dr := range t.objects.DestinationRules {

@@ -50,6 +50,8 @@ type Translator struct {
 	traffic         *traffic // of the objects translated last
 	destinations    destinations
 
+	refused map[source.Name]string // pods that do not get their waypoint, and why
+
 	out       output
 	providers *Providers
 
@@ -86,6 +88,7 @@ func New(options Options) *Translator {
 		limits:      newLimitIndex(),
 		limitUses:   map[source.Name]map[source.Name]int{},
 		made:        map[source.Key]madeServices{},
+		refused:     map[source.Name]string{},
 		passed:      map[string]passed{},
 		pods:        newPodIndex(),
 		slices:      newSliceIndex(),
@@ -147,7 +150,8 @@ func (t *Translator) Translate(objects *source.Objects) *Mesh {
 	t.translateRequests(u)
 	t.translateLimits(u)
 	t.translateTelemetry(u)
-	t.out.warned = t.out.warned || u.all && len(t.requests)+len(objects.DestinationRules)+len(objects.VirtualServices) > 0 || len(u.dirtyRequests) > 0
+	t.out.warned = t.out.warned || u.all && len(t.requests)+len(objects.DestinationRules)+len(objects.VirtualServices) > 0 || len(u.dirtyRequests) > 0 ||
+		len(u.namespaces)+len(u.routes) > 0 && len(t.requests)+len(t.limits.all) > 0 // whose targets may have come or gone
 	strict := staticStrict(t.options)
 	if len(objects.PeerAuthentications) > 0 {
 		t.out.authorizations.set(strict.Name, strict)
@@ -279,12 +283,14 @@ func (t *Translator) translatePods(u *update) {
 		memo, uid := t.pods.memos[name], podUID(t.options.ClusterID, name)
 		if memo == nil {
 			delete(t.pods.retiring, name)
+			t.refuse(name, nil)
 			t.setAddress(uid, nil)
 			t.pass(u, uid, nil, nil)
 			continue
 		}
 		memo.namespace = t.namespace(name.Namespace)
 		memo.node = u.objects.Nodes[source.Name{Name: memo.pod.Spec.NodeName}]
+		t.refuse(name, memo)
 		if retiring(memo.pod) {
 			t.pods.retiring[name] = memo
 			t.ready.set(uid, nil)
@@ -363,7 +369,9 @@ func (t *Translator) translatePolicies(u *update) {
 			memo.auth, memo.fault = t.providers.externalAuth(policy.Spec.GetProvider().GetName())
 		}
 		t.out.policies.set(name.Namespace+"/"+name.Name, waypointPolicy(policy, memo.auth, t.uses[name].aliases()))
-		a, warnings := authorization(t.options, policy, t.trusted(name), t.waypoints.Covers(Targets(policy)), memo.fault)
+		missing := Missing(u.objects, Targets(policy))
+		a, warnings := authorization(t.options, policy, t.trusted(name), t.waypoints.Covers(Targets(policy)), len(missing) == len(Targets(policy)), memo.fault)
+		warnings = append(warnings, boundToNothing("AuthorizationPolicy "+name.String(), missing)...)
 		if memo.warnings = warnings; a != nil {
 			memo.resource = policyResource(a)
 			for _, r := range t.classPolicies(policy, a) {
@@ -397,6 +405,7 @@ func (t *Translator) warnings() []Warning {
 	all = append(all, t.limitWarnings()...)
 	all = append(all, t.telemetryWarned...)
 	all = append(all, t.trafficWarnings()...)
+	all = append(all, t.refusedWarnings()...)
 	sortWarnings(all)
 	return all
 }

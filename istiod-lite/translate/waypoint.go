@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 
 	networking "istio.io/api/networking/v1alpha3"
@@ -448,7 +449,11 @@ func (x *Waypoints) bind(own map[string]string, namespace string, object *corev1
 		if kind == forWorkload && !itself {
 			return WaypointBinding{}, false // the namespace's waypoint is for its services
 		}
-		return refuse(UnsupportedTrafficType, "Gateway %s is a waypoint for %s: see the label %s", name, traffic, source.LabelWaypointFor)
+		if !itself && traffic == "workload" {
+			return refuse(UnsupportedTrafficType, "The namespace's waypoint %s is for workloads alone (label %s): what is addressed to the service goes without one, "+
+				"and what is addressed to its pods through it", name, source.LabelWaypointFor)
+		}
+		return refuse(UnsupportedTrafficType, "Gateway %s is a waypoint for %s alone: see the label %s", name, trafficTypes(traffic), source.LabelWaypointFor)
 	}
 	w := x.byName[name]
 	switch {
@@ -531,6 +536,14 @@ func trafficType(objects *source.Objects, gw *gatewayv1.Gateway) string {
 	return "service"
 }
 
+func trafficTypes(trafficType string) string {
+	switch trafficType {
+	case "service", "workload":
+		return trafficType + "s"
+	}
+	return strconv.Quote(trafficType) // none, or a value that is not known
+}
+
 func takes(trafficType string, workload bool) bool {
 	return trafficType == "all" || (trafficType == "workload") == workload && trafficType != "none"
 }
@@ -542,9 +555,9 @@ func (ns *namespace) warnWaypoint(object string, labels map[string]string, asked
 	if !ok || !own || asked.Bound {
 		return
 	}
-	w := Warning{Object: object, Message: fmt.Sprintf("it asks for the waypoint %s, which is not ready: traffic goes on without, "+
+	w := Warning{Object: object, InStatus: !strings.HasPrefix(object, "Namespace "), Message: fmt.Sprintf("it asks for the waypoint %s, which is not ready: traffic goes on without, "+
 		"HTTPRoutes have no effect, and policies bound to the waypoint or its services are enforced, more strictly, by node proxies", waypoint)}
-	if asked.Reason != WaypointIsNotReady && asked.Reason != "" {
+	if asked.waypoint == nil && asked.Reason != "" { // more is missing than its readiness
 		w.Message = fmt.Sprintf("it asks for the waypoint %s and does not get it: %s", waypoint, asked.Message)
 	}
 	if !slices.Contains(ns.warnings, w) { // another host of the same ServiceEntry
