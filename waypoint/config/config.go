@@ -1,16 +1,12 @@
 package config
 
 import (
-	"errors"
-	"fmt"
 	"net"
-	"net/netip"
-	"os"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"github.com/tulle-mesh/tulle/internal/settings"
 )
 
 // Config is how one waypoint runs. Defaults gives the documented defaults.
@@ -91,15 +87,6 @@ func (c Config) Identity() (spiffeid.ID, error) {
 	return spiffeid.FromSegments(td, "ns", c.PodNamespace, "sa", c.ServiceAccount)
 }
 
-// SettingError says which setting is wrong.
-type SettingError struct {
-	// Setting is the flag, with its environment variable when it has one.
-	Setting string
-	Reason  string
-}
-
-func (e *SettingError) Error() string { return e.Setting + ": " + e.Reason }
-
 // finish fills the defaults that depend on other settings and validates.
 func (c *Config) finish() error {
 	if c.CAAddress == "" {
@@ -116,55 +103,28 @@ func (c *Config) finish() error {
 
 // validate reports every setting that cannot work, so that one start shows them all.
 func (c *Config) validate() error {
-	var errs []error
-	wrong := func(flag, format string, args ...any) {
-		errs = append(errs, &SettingError{Setting: describe(flag), Reason: fmt.Sprintf(format, args...)})
-	}
-	for flag, addr := range map[string]string{
+	checks := settings.NewChecks(environment)
+	checks.Addresses(map[string]string{
 		"xds-address": c.XDSAddress, "ca-address": c.CAAddress, "listen": c.ListenAddr, "admin": c.AdminAddr,
 		"metrics": c.MetricsAddr, "readiness": c.ReadinessAddr,
-	} {
-		if _, port, err := net.SplitHostPort(addr); err != nil || port == "" {
-			wrong(flag, "%q is not host:port", addr)
-		}
-	}
-	for flag, value := range map[string]string{
+	})
+	checks.Required(map[string]string{
 		"gateway": c.Gateway, "pod-namespace": c.PodNamespace, "service-account": c.ServiceAccount, "cluster-id": c.ClusterID,
-	} {
-		if value == "" {
-			wrong(flag, "is required")
+	})
+	checks.TrustDomain("trust-domain", c.TrustDomain)
+	if _, err := spiffeid.TrustDomainFromString(c.TrustDomain); err == nil && c.PodNamespace != "" && c.ServiceAccount != "" {
+		if _, err := c.Identity(); err != nil {
+			checks.Wrong("service-account", "%v", err)
 		}
 	}
-	if _, err := spiffeid.TrustDomainFromString(c.TrustDomain); err != nil || strings.Contains(c.TrustDomain, "/") {
-		wrong("trust-domain", "%q is not a trust domain", c.TrustDomain)
-	} else if _, err := c.Identity(); err != nil && c.PodNamespace != "" && c.ServiceAccount != "" {
-		wrong("service-account", "%v", err)
-	}
-	if c.InstanceIP != "" {
-		if _, err := netip.ParseAddr(c.InstanceIP); err != nil {
-			wrong("instance-ip", "%q is not an IP address", c.InstanceIP)
-		}
-	}
-	for flag, path := range map[string]string{"root-cert": c.RootCert, "token-file": c.TokenFile} {
-		if st, err := os.Stat(path); err != nil {
-			wrong(flag, "%v", err)
-		} else if st.IsDir() {
-			wrong(flag, "%s is a directory", path)
-		}
-	}
-	for flag, d := range map[string]time.Duration{
+	checks.IP("instance-ip", c.InstanceIP)
+	checks.Files(map[string]string{"root-cert": c.RootCert, "token-file": c.TokenFile})
+	checks.Durations(map[string]time.Duration{
 		"connect-timeout": c.ConnectTimeout, "handshake-timeout": c.HandshakeTimeout, "drain-deadline": c.DrainDeadline,
-	} {
-		if d < 0 || d == 0 && flag != "drain-deadline" {
-			wrong(flag, "%v is not a positive duration", d)
-		}
-	}
-	if c.LogFormat != "text" && c.LogFormat != "json" {
-		wrong("log-format", "%q is none of text, json", c.LogFormat)
-	}
+	}, "drain-deadline")
+	checks.LogFormat("log-format", c.LogFormat)
 	if c.MemoryLimit < 0 {
-		wrong("memory-limit", "%d is negative", c.MemoryLimit)
+		checks.Wrong("memory-limit", "%d is negative", c.MemoryLimit)
 	}
-	slices.SortFunc(errs, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
-	return errors.Join(errs...)
+	return checks.Err()
 }

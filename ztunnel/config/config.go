@@ -1,16 +1,11 @@
 package config
 
 import (
-	"errors"
-	"fmt"
 	"net"
-	"net/netip"
-	"os"
 	"slices"
-	"strings"
 	"time"
 
-	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"github.com/tulle-mesh/tulle/internal/settings"
 )
 
 // Carrier is what tunnels run on.
@@ -103,15 +98,6 @@ func Defaults() Config {
 	}
 }
 
-// SettingError says which setting is wrong.
-type SettingError struct {
-	// Setting is the flag, with its environment variable when it has one.
-	Setting string
-	Reason  string
-}
-
-func (e *SettingError) Error() string { return e.Setting + ": " + e.Reason }
-
 // finish fills the defaults that depend on other settings and validates.
 func (c *Config) finish() error {
 	if c.CAAddress == "" {
@@ -128,59 +114,28 @@ func (c *Config) finish() error {
 
 // validate reports every setting that cannot work, so that one start shows them all.
 func (c *Config) validate() error {
-	var errs []error
-	wrong := func(flag, format string, args ...any) {
-		errs = append(errs, &SettingError{Setting: describe(flag), Reason: fmt.Sprintf(format, args...)})
-	}
-	for flag, addr := range map[string]string{
+	checks := settings.NewChecks(environment)
+	checks.Addresses(map[string]string{
 		"xds-address": c.XDSAddress, "ca-address": c.CAAddress, "admin": c.AdminAddr,
 		"metrics": c.MetricsAddr, "readiness": c.ReadinessAddr,
-	} {
-		if _, port, err := net.SplitHostPort(addr); err != nil || port == "" {
-			wrong(flag, "%q is not host:port", addr)
-		}
-	}
+	})
 	if c.Node == "" {
-		wrong("node", "is required: the name of the node that this ztunnel serves")
+		checks.Wrong("node", "is required: the name of the node that this ztunnel serves")
 	}
-	if _, err := spiffeid.TrustDomainFromString(c.TrustDomain); err != nil || strings.Contains(c.TrustDomain, "/") {
-		wrong("trust-domain", "%q is not a trust domain", c.TrustDomain)
-	}
-	if c.ClusterID == "" {
-		wrong("cluster-id", "is empty")
-	}
-	if c.InstanceIP != "" {
-		if _, err := netip.ParseAddr(c.InstanceIP); err != nil {
-			wrong("instance-ip", "%q is not an IP address", c.InstanceIP)
-		}
-	}
-	if c.ZDSSocket == "" {
-		wrong("zds-socket", "is empty")
-	}
-	for flag, path := range map[string]string{"root-cert": c.RootCert, "token-file": c.TokenFile} {
-		if st, err := os.Stat(path); err != nil {
-			wrong(flag, "%v", err)
-		} else if st.IsDir() {
-			wrong(flag, "%s is a directory", path)
-		}
-	}
+	checks.Required(map[string]string{"cluster-id": c.ClusterID, "zds-socket": c.ZDSSocket})
+	checks.TrustDomain("trust-domain", c.TrustDomain)
+	checks.IP("instance-ip", c.InstanceIP)
+	checks.Files(map[string]string{"root-cert": c.RootCert, "token-file": c.TokenFile})
 	if !slices.Contains([]Carrier{CarrierAuto, CarrierH2, CarrierH3}, c.Carrier) {
-		wrong("carrier", "%q is none of auto, h2, h3", c.Carrier)
+		checks.Wrong("carrier", "%q is none of auto, h2, h3", c.Carrier)
 	}
-	for flag, d := range map[string]time.Duration{
+	checks.Durations(map[string]time.Duration{
 		"workload-wait": c.WorkloadWait, "connect-timeout": c.ConnectTimeout, "handshake-timeout": c.HandshakeTimeout,
 		"tunnel-idle": c.TunnelIdle, "drain-deadline": c.DrainDeadline,
-	} {
-		if d < 0 || d == 0 && flag != "workload-wait" && flag != "drain-deadline" {
-			wrong(flag, "%v is not a positive duration", d)
-		}
-	}
-	if c.LogFormat != "text" && c.LogFormat != "json" {
-		wrong("log-format", "%q is none of text, json", c.LogFormat)
-	}
+	}, "workload-wait", "drain-deadline")
+	checks.LogFormat("log-format", c.LogFormat)
 	if c.MemoryLimit < 0 {
-		wrong("memory-limit", "%d is negative", c.MemoryLimit)
+		checks.Wrong("memory-limit", "%d is negative", c.MemoryLimit)
 	}
-	slices.SortFunc(errs, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
-	return errors.Join(errs...)
+	return checks.Err()
 }

@@ -1,16 +1,15 @@
 package config
 
 import (
-	"errors"
 	"flag"
-	"fmt"
 	"io"
-	"strings"
 	"time"
+
+	"github.com/tulle-mesh/tulle/internal/settings"
 )
 
 // environment names the variable behind a flag, as Istio's ztunnel knows it.
-var environment = map[string]string{
+var environment = settings.Environment{
 	"xds-address":    "XDS_ADDRESS",
 	"ca-address":     "CA_ADDRESS",
 	"server-name":    "ALT_XDS_HOSTNAME",
@@ -26,14 +25,6 @@ var environment = map[string]string{
 	"zds-socket":     "INPOD_UDS",
 	"log-format":     "LOG_FORMAT",
 	"drain-deadline": "CONNECTION_TERMINATION_DEADLINE",
-}
-
-// describe names a flag for an error, with the variable that may have set it.
-func describe(name string) string {
-	if env := environment[name]; env != "" {
-		return "--" + name + " (" + env + ")"
-	}
-	return "--" + name
 }
 
 // flags binds every setting of c to its flag.
@@ -74,24 +65,8 @@ func (c *Config) flags(out io.Writer) *flag.FlagSet {
 // the usage written to out, when help was asked for.
 func Parse(args []string, getenv func(string) string, out io.Writer) (Config, error) {
 	c := Defaults()
-	fs := c.flags(out)
-	for name, env := range environment {
-		value := getenv(env)
-		if value == "" {
-			continue
-		}
-		if err := fs.Set(name, strings.TrimPrefix(value, "https://")); err != nil {
-			return Config{}, &SettingError{Setting: env, Reason: err.Error()}
-		}
-	}
-	if err := fs.Parse(args); err != nil {
-		if errors.Is(err, flag.ErrHelp) {
-			return Config{}, err
-		}
-		return Config{}, fmt.Errorf("flags: %w", err)
-	}
-	if fs.NArg() > 0 {
-		return Config{}, fmt.Errorf("flags: unexpected argument %q", fs.Arg(0))
+	if err := settings.Parse(c.flags(out), environment, args, getenv); err != nil {
+		return Config{}, err
 	}
 	if err := c.finish(); err != nil {
 		return Config{}, err
