@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Runs every test of the main module. Packages whose tests start whole meshes or
-# load real peers run one after the other, and those that start an API server of
-# Kubernetes after the rest, so that they do not starve each other.
+# Runs every test of the main module. Packages whose tests start an API server of
+# Kubernetes run after the rest, and those that start whole meshes or load real
+# peers after them, so that they do not starve each other.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -30,4 +30,4 @@ done
 quick=(-vet=off -ldflags='-s -w')
 go test "${race[@]}" "${quick[@]}" -timeout 10m "${unit[@]}"
 go test "${race[@]}" "${quick[@]}" -p 2 -timeout 15m "${kube[@]}"
-go test "${race[@]}" "${quick[@]}" -p 1 -timeout 15m "${system[@]}"
+go test "${race[@]}" "${quick[@]}" -p 2 -timeout 15m "${system[@]}"

@@ -25,11 +25,13 @@ func TestMesh(t *testing.T) {
 		t.Run("strict", func(t *testing.T) { t.Parallel(); testStrict(t) })
 		t.Run("optout", func(t *testing.T) { t.Parallel(); testOptOut(t) })
 	})
-	// Loads whose every request counts want the machine for themselves.
-	t.Run("membership", testMembership)
-	t.Run("rollout", testRollout)
-	t.Run("waypoint", testWaypoint)
-	t.Run("scale", testScaleToZero)
+	// Those of whose requests none may fail, after what eats the machine.
+	t.Run("changes", func(t *testing.T) {
+		t.Run("membership", func(t *testing.T) { t.Parallel(); testMembership(t) })
+		t.Run("rollout", func(t *testing.T) { t.Parallel(); testRollout(t) })
+		t.Run("waypoint", func(t *testing.T) { t.Parallel(); testWaypoint(t) })
+		t.Run("scale", func(t *testing.T) { t.Parallel(); testScaleToZero(t) })
+	})
 	t.Run("istiod", testIstiodDeleted)
 	t.Run("cni", testCNIConfigOverwritten)
 	t.Run("agent", testAgentDeleted)
