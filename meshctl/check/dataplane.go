@@ -161,7 +161,7 @@ func (r *runner) inSync(c control, p proxies) {
 		served := false
 		for _, s := range c.syncz {
 			for _, client := range s.Clients {
-				if client.Machine != x.Node || r.cluster != nil && !strings.Contains(client.Node, "~"+x.Name+".") {
+				if client.Machine != x.Node || !client.OfZtunnel() || r.cluster != nil && !strings.Contains(client.Node, "~"+x.Name+".") {
 					continue
 				}
 				served = true

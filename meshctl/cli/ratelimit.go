@@ -257,7 +257,7 @@ func sumLimits(answers []waypointLimits, now time.Time) []listedLimit {
 			i := slices.IndexFunc(out, func(l listedLimit) bool { return l.Policy == r.Policy && l.Rule == r.Rule })
 			if i < 0 {
 				i = len(out)
-				l := listedLimit{Policy: r.Policy, Rule: r.Rule, Backend: r.Backend, Key: r.Parts, Shadow: r.Shadow, Limits: []string{}, State: limitOK, FailureMode: r.FailureMode}
+				l := listedLimit{Policy: r.Policy, Rule: r.Rule, Backend: r.Backend, Key: append([]string{}, r.Parts...), Shadow: r.Shadow, Limits: []string{}, State: limitOK, FailureMode: r.FailureMode}
 				for _, x := range r.Limits {
 					l.Limits = append(l.Limits, limitText(x.Requests, x.Per, x.Burst))
 				}

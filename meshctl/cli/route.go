@@ -63,6 +63,8 @@ func waypointsOf(ctx context.Context, t *targetFlags, gateway string) ([]*mesh.C
 	switch {
 	case len(all) == 0 && some:
 		return nil, fmt.Errorf("%s runs no waypoint %s", m, gateway)
+	case len(all) == 0 && m.Local():
+		return nil, fmt.Errorf("%s runs no waypoints: a Gateway of the class istio-waypoint in a file of `meshctl local up -f` starts one", m)
 	case len(all) == 0:
 		return nil, fmt.Errorf("%s runs no waypoints: `meshctl waypoint apply` makes one, and `meshctl waypoint list` shows them", m)
 	}
@@ -457,7 +459,11 @@ func (p *explanation) waypoint(a *explain.WaypointAnswer) {
 		if i == 0 {
 			name = "backends"
 		}
-		text := fmt.Sprintf("%s, weight %d, %d of %s serve", b.Backend, b.Weight, b.Endpoints, count(b.Of, "endpoint"))
+		verb := "serve"
+		if b.Of == 1 {
+			verb = "serves"
+		}
+		text := fmt.Sprintf("%s, weight %d, %d of %s %s", b.Backend, b.Weight, b.Endpoints, count(b.Of, "endpoint"), verb)
 		if b.Unseen {
 			text = fmt.Sprintf("%s, weight %d", b.Backend, b.Weight)
 		}

@@ -219,3 +219,47 @@ func TestServicesAreFoundByEveryNameThatClientsUse(t *testing.T) {
 		}
 	}
 }
+
+// Every port leads through the waypoint, and it serves those of the service alone.
+func TestAPortThatAServiceBehindAWaypointDoesNotHaveIsRefused(t *testing.T) {
+	f := &fake{pods: []mesh.Pod{clientPod}}
+	f.proxy("n1", with(ztunnel.Way{Kind: "waypoint", Share: 1}), nil)
+	e, err := explain.Explain(t.Context(), f, explain.Request{Client: "client", Server: "web:99"})
+	if err != nil || e.Outcome != explain.Refused || !strings.Contains(e.Summary, "has no port 99") || !strings.Contains(strings.Join(e.Advice, "\n"), "ports are 80") {
+		t.Errorf("%+v, %v", e, err)
+	}
+}
+
+func TestARequestChangesNothingWhereNobodySeesIt(t *testing.T) {
+	f := &fake{pods: []mesh.Pod{clientPod}}
+	f.proxy("n1", with(to("a", "n1", "10.0.1.2", 1)), map[string]ztunnel.InboundAnswer{"shop/a": pass})
+	for _, r := range []explain.HTTP{{}, {Path: "/x"}} {
+		e, err := explain.Explain(t.Context(), f, explain.Request{Client: "client", Server: "web", HTTP: r})
+		if told := err == nil && strings.Contains(strings.Join(e.Advice, "\n"), "--path"); err != nil || told != (r.Path != "") {
+			t.Errorf("%+v: %+v, %v", r, e, err)
+		}
+	}
+}
+
+// A waypoint on the node says nothing of the node's ztunnel.
+func TestOnlyTheZtunnelsOwnConnectionShowsThatItIsInSync(t *testing.T) {
+	f := &fake{pods: []mesh.Pod{clientPod}}
+	f.proxy("n1", with(to("a", "n1", "10.0.1.2", 1)), map[string]ztunnel.InboundAnswer{"shop/a": pass})
+	var clients []mesh.Client
+	f.control = []*mesh.Component{mesh.NewComponent(mesh.Component{Kind: mesh.Istiod, Name: "istiod"}, func(context.Context, string, string) ([]byte, error) {
+		return json.Marshal(mesh.Syncz{Clients: clients})
+	})}
+	waypoint := mesh.Client{Node: "waypoint~10.0.1.9~w.shop~shop.svc.cluster.local", Machine: "n1", Types: map[string]mesh.Watch{"a/tulle.waypoint.Service": {State: "SYNCED"}}}
+	ztunnel := mesh.Client{Node: "ztunnel~10.0.1.8~z.istio-system~istio-system.svc.cluster.local", Machine: "n1", Types: map[string]mesh.Watch{"a/istio.workload.Address": {State: "SYNCED"}}}
+	for want, all := range map[string][]mesh.Client{"": {waypoint}, "Address": {ztunnel, waypoint}} {
+		clients = all
+		e, err := explain.Explain(t.Context(), f, explain.Request{Client: "client", Server: "web"})
+		if err != nil || len(e.Proxies) != 1 {
+			t.Fatalf("%+v, %v", e, err)
+		}
+		p := e.Proxies[0]
+		if _, there := p.Types[want]; p.InSync != (want != "") || there != p.InSync || len(p.Types) > 1 {
+			t.Errorf("%q: %+v", want, p)
+		}
+	}
+}

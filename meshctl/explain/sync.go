@@ -28,7 +28,7 @@ func (x *run) sync() []Proxy {
 				continue
 			}
 			for _, c := range a.Clients {
-				if c.Machine == p.Node && (x.mesh.Local() || strings.HasPrefix(c.Node, "ztunnel~") && strings.Contains(c.Node, "~"+p.Name+".")) {
+				if c.Machine == p.Node && c.OfZtunnel() && (x.mesh.Local() || strings.Contains(c.Node, "~"+p.Name+".")) {
 					proxy.fill(control[i], a, c)
 				}
 			}

@@ -201,7 +201,11 @@ func (x *run) waypointWay(w *Way) {
 	}
 	if chosen == nil {
 		w.Reason = "the waypoint decides further, and this command does not see its proxy"
-		x.advise("`meshctl waypoint status` says how waypoint %s is", x.out.Server.Waypoint)
+		if x.mesh.Local() {
+			x.advise("`meshctl local status` says how the pods of waypoint %s are", x.out.Server.Waypoint)
+		} else {
+			x.advise("`meshctl waypoint status` says how waypoint %s is", x.out.Server.Waypoint)
+		}
 		return
 	}
 	if !chosen.Ready {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -23,6 +24,10 @@ type Client struct {
 	Connected time.Time        `json:"connected"`
 	Types     map[string]Watch `json:"types"`
 }
+
+// OfZtunnel reports whether it is a node proxy, not a waypoint, which may run on the same
+// node: Istio's node ids begin with the role.
+func (c *Client) OfZtunnel() bool { return strings.HasPrefix(c.Node, "ztunnel~") }
 
 // Watch is the state of one subscription.
 type Watch struct {
