@@ -2,6 +2,7 @@ package deploy
 
 import (
 	"fmt"
+	"maps"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -73,9 +74,7 @@ func build(settings Settings, options translate.Options, gw *gatewayv1.Gateway, 
 	if deployment.Spec.Template.Labels == nil { // which an overlay may have taken out
 		deployment.Spec.Template.Labels = map[string]string{}
 	}
-	for key, value := range t.labels() {
-		deployment.Spec.Template.Labels[key] = value
-	}
+	maps.Copy(deployment.Spec.Template.Labels, t.labels())
 	limitHeap(deployment)
 	objects := []struct {
 		made
@@ -101,7 +100,15 @@ func build(settings Settings, options translate.Options, gw *gatewayv1.Gateway, 
 			return nil, err
 		}
 		delete(fields, "status")
-		out = append(out, wanted{o.made, clean(&unstructured.Unstructured{Object: fields})})
+		object := &unstructured.Unstructured{Object: fields}
+		// By these the watch and an uninstallation find it, whatever an overlay says.
+		labels := object.GetLabels()
+		if labels == nil {
+			labels = map[string]string{}
+		}
+		maps.Copy(labels, t.labels())
+		object.SetLabels(labels)
+		out = append(out, wanted{o.made, clean(object)})
 	}
 	return out, nil
 }

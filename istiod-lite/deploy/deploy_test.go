@@ -19,6 +19,7 @@ import (
 
 	"github.com/tulle-mesh/tulle/internal/kubetest"
 	"github.com/tulle-mesh/tulle/istiod-lite/deploy"
+	"github.com/tulle-mesh/tulle/istiod-lite/source"
 	"github.com/tulle-mesh/tulle/istiod-lite/source/kube"
 	"github.com/tulle-mesh/tulle/istiod-lite/translate"
 )
@@ -203,6 +204,25 @@ func TestAGatewayHasAWaypointAsLongAsItIs(t *testing.T) {
 	}
 	w.must(w.gateways.GatewayV1().Gateways(w.namespace).Delete(t.Context(), "waypoint", metav1.DeleteOptions{}))
 	w.await("its end", func() bool { return w.there("waypoint") == "" })
+}
+
+func TestNothingIsMadeForAGatewayThatIsNoMore(t *testing.T) {
+	w := newWorld(t)
+	gw := w.gateway("waypoint", nil)
+	w.done(gw)
+	before := w.controller.Newest()
+	w.must(w.gateways.GatewayV1().Gateways(w.namespace).Delete(t.Context(), "waypoint", metav1.DeleteOptions{}))
+	w.await("its end", func() bool { return w.there("waypoint") == "" })
+	client, err := dynamic.NewForConfig(w.api.Config)
+	w.must(err)
+	meta, err := metadata.NewForConfig(w.api.Config)
+	w.must(err)
+	late, err := deploy.New(deploy.Config{Dynamic: client, Metadata: meta, Settings: settings, Options: options})
+	w.must(err)
+	w.must(late.ReconcileOnce(t.Context(), before, source.Name{Namespace: w.namespace, Name: "waypoint"}))
+	if got := w.there("waypoint"); got != "" {
+		t.Errorf("made for a Gateway that is no more: %s", got)
+	}
 }
 
 func TestNobodyElsesObjectsAreTaken(t *testing.T) {

@@ -63,6 +63,9 @@ func (r *run) reconcile(ctx context.Context, name source.Name) error {
 	if r.unchanged(name, objectsWanted) {
 		return nil
 	}
+	if there, err := r.there(ctx, gw); err != nil || !there {
+		return err
+	}
 	if newer, err := r.newer(ctx, gw, objectsWanted); err != nil || newer {
 		return err
 	}
@@ -80,6 +83,20 @@ func (r *run) reconcile(ctx context.Context, name source.Name) error {
 	}
 	r.tell(name, Outcome{Managed: true, Done: true, uid: gw.UID})
 	return nil
+}
+
+// there asks whether the Gateway is still there. When it is removed, the garbage
+// collector takes what was made for it, perhaps before the watch tells of the Gateway's
+// end: what then is missing must not be made once more.
+func (r *run) there(ctx context.Context, gw *gatewayv1.Gateway) (bool, error) {
+	live, err := r.cfg.Dynamic.Resource(gatewayv1.SchemeGroupVersion.WithResource("gateways")).Namespace(gw.Namespace).Get(ctx, gw.Name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("read Gateway %s/%s: %w", gw.Namespace, gw.Name, err)
+	}
+	return live.GetUID() == gw.UID && live.GetDeletionTimestamp() == nil, nil
 }
 
 // forget drops what is known of a Gateway that is no more or no waypoint of ours.
