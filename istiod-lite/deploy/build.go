@@ -69,12 +69,14 @@ func build(settings Settings, options translate.Options, gw *gatewayv1.Gateway, 
 		}
 	}
 	// Who the pods are, and which pods are the Gateway's, is no matter of taste: both
-	// are what the waypoint's rights hang on.
+	// are what the waypoint's rights hang on. Nor is that they stay out of the mesh: they
+	// listen where their node's proxy would, which then could not start for them.
 	deployment.Spec.Selector, deployment.Spec.Template.Spec.ServiceAccountName = selector, t.names.account
 	if deployment.Spec.Template.Labels == nil { // which an overlay may have taken out
 		deployment.Spec.Template.Labels = map[string]string{}
 	}
 	maps.Copy(deployment.Spec.Template.Labels, t.labels())
+	deployment.Spec.Template.Labels[source.LabelDataplaneMode] = source.ModeNone
 	limitHeap(deployment)
 	objects := []struct {
 		made
