@@ -62,7 +62,7 @@ func TestRightsAreThoseThatTheBinariesUse(t *testing.T) {
 			expand("patch", "services/status", "gateway.networking.k8s.io/gateways/status", "gateway.networking.k8s.io/gatewayclasses/status",
 				"gateway.networking.k8s.io/httproutes/status", "gateway.networking.k8s.io/grpcroutes/status",
 				"gateway.networking.k8s.io/tcproutes/status", "gateway.networking.k8s.io/tlsroutes/status",
-				"security.istio.io/authorizationpolicies/status", "security.istio.io/requestauthentications/status",
+				"security.istio.io/authorizationpolicies/status", "security.istio.io/requestauthentications/status", "telemetry.istio.io/telemetries/status",
 				"networking.istio.io/serviceentries/status", "networking.istio.io/workloadentries/status",
 				"gateway.networking.k8s.io/backendtlspolicies/status", "gateway.networking.x-k8s.io/xbackendtrafficpolicies/status", "policy.tulle.dev/ratelimitpolicies/status",
 				"policy.tulle.dev/faultpolicies/status", "policy.tulle.dev/backendpolicies/status", "networking.istio.io/destinationrules/status",
@@ -70,7 +70,7 @@ func TestRightsAreThoseThatTheBinariesUse(t *testing.T) {
 			// Lists in a status that the API does not merge are read anew before they are written.
 			expand("get", "gateway.networking.k8s.io/httproutes", "gateway.networking.k8s.io/grpcroutes", "gateway.networking.k8s.io/tcproutes",
 				"gateway.networking.k8s.io/tlsroutes", "security.istio.io/authorizationpolicies",
-				"security.istio.io/requestauthentications", "networking.istio.io/serviceentries", "networking.istio.io/workloadentries",
+				"security.istio.io/requestauthentications", "telemetry.istio.io/telemetries", "networking.istio.io/serviceentries", "networking.istio.io/workloadentries",
 				"gateway.networking.k8s.io/backendtlspolicies", "gateway.networking.x-k8s.io/xbackendtrafficpolicies", "networking.istio.io/destinationrules",
 				"networking.istio.io/virtualservices"),
 			// What waypoints run as.

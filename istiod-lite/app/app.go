@@ -124,6 +124,7 @@ func (a *App) buildPipeline() (err error) {
 		log:        a.log.Named("pipeline"),
 		metrics:    m,
 		observe:    a.backend.observe,
+		complete:   a.backend.warnings,
 		published: func() {
 			close(a.first)
 			published()

@@ -42,6 +42,9 @@ type backend struct {
 	leading func() bool
 	// observe is told of every state that is served; nil when nobody cares.
 	observe func(*source.Objects)
+	// warnings adds to what translation warns of what conditions would tell; nil where
+	// conditions are written.
+	warnings func([]translate.Warning, *source.Objects) []translate.Warning
 	// close releases what was opened.
 	close func()
 	// describe tells of the backend in the log.

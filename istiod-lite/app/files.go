@@ -16,6 +16,7 @@ import (
 	"github.com/tulle-mesh/tulle/istiod-lite/ca"
 	"github.com/tulle-mesh/tulle/istiod-lite/config"
 	"github.com/tulle-mesh/tulle/istiod-lite/source/file"
+	"github.com/tulle-mesh/tulle/istiod-lite/status"
 	"github.com/tulle-mesh/tulle/istiod-lite/translate"
 )
 
@@ -59,6 +60,7 @@ func newFiles(cfg config.Config, log *zap.Logger, registry prometheus.Registerer
 		authenticator: ca.TokenAuthenticator{Verifier: nodetoken.Verifier{Keys: keys}},
 		placement:     placement{src},
 		open:          func(context.Context) (*certs.Authority, error) { return authority, nil },
+		warnings:      (&status.Warner{Decider: status.Decider{Options: translateOptions(cfg)}}).With,
 		close:         closeAuthority,
 		describe:      []zap.Field{zap.String("config", cfg.ConfigDir), zap.String("root", cfg.RootFile())},
 	}, nil

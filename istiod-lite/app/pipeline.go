@@ -42,6 +42,8 @@ type pipeline struct {
 	published  func() // called after the first publication
 	// observe is told of every state that is served; it may be nil.
 	observe func(*source.Objects)
+	// complete adds to the warnings of a translation; it may be nil.
+	complete func([]translate.Warning, *source.Objects) []translate.Warning
 
 	mu       sync.Mutex
 	warnings []translate.Warning
@@ -130,15 +132,19 @@ func (p *pipeline) publish(objects *source.Objects, since time.Time) {
 		// Only a string that is not UTF-8 can do this, which no source lets in.
 		p.log.Error("resources cannot be packed and stay as they were", zap.Error(err))
 	}
+	warnings := mesh.Warnings
+	if p.complete != nil {
+		warnings = p.complete(warnings, objects)
+	}
 	took := time.Since(started)
 	p.metrics.translate.Observe(took.Seconds())
-	p.count(next, mesh)
+	p.count(next, warnings)
 	p.mu.Lock()
 	before := p.warnings
-	p.current, p.warnings = next, mesh.Warnings
+	p.current, p.warnings = next, warnings
 	p.mu.Unlock()
-	if !slices.Equal(before, mesh.Warnings) {
-		p.tell(before, mesh.Warnings)
+	if !slices.Equal(before, warnings) {
+		p.tell(before, warnings)
 	}
 	defer p.serve(objects)
 	if prev != nil && change.Empty() {
@@ -195,12 +201,12 @@ func (p *pipeline) behind() bool {
 	return p.served != p.source.Objects()
 }
 
-func (p *pipeline) count(next *snapshot.Snapshot, mesh *translate.Mesh) {
+func (p *pipeline) count(next *snapshot.Snapshot, warnings []translate.Warning) {
 	addresses := next.Sets[snapshot.AddressType]
 	p.metrics.workloads.Set(float64(addresses.Workloads))
 	p.metrics.services.Set(float64(len(addresses.Entries) - addresses.Workloads))
 	p.metrics.policies.Set(float64(len(next.Sets[snapshot.AuthorizationType].Entries)))
-	p.metrics.warnings.Set(float64(len(mesh.Warnings)))
+	p.metrics.warnings.Set(float64(len(warnings)))
 }
 
 // state returns what was published last; nil before the first.

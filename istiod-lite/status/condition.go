@@ -7,6 +7,7 @@ import (
 	istiometa "istio.io/api/meta/v1alpha1"
 	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
+	telemetryv1 "istio.io/client-go/pkg/apis/telemetry/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
@@ -33,6 +34,9 @@ const (
 type Condition struct {
 	Type, Reason, Message string
 	Status                metav1.ConditionStatus
+	// partly says that the condition is True and its message tells of something that is
+	// not as its author wants it.
+	partly bool
 }
 
 func yes(kind, reason, message string) Condition {
@@ -77,6 +81,7 @@ var kinds = map[string][]string{
 	"WorkloadEntry":         {WaypointBound},
 	"AuthorizationPolicy":   {ZtunnelAccepted, WaypointAccepted},
 	"RequestAuthentication": {WaypointAccepted},
+	"Telemetry":             {WaypointAccepted},
 	"GatewayClass":          nil,
 	"Gateway":               nil,
 	"HTTPRoute":             nil,
@@ -110,6 +115,8 @@ func present(obj metav1.Object) []metav1.Condition {
 	case *securityv1.AuthorizationPolicy:
 		return fromIstio(o.Status.GetConditions())
 	case *securityv1.RequestAuthentication:
+		return fromIstio(o.Status.GetConditions())
+	case *telemetryv1.Telemetry:
 		return fromIstio(o.Status.GetConditions())
 	case *networkingv1.DestinationRule:
 		return fromIstio(o.Status.GetConditions())

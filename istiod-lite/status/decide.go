@@ -9,6 +9,7 @@ import (
 	security "istio.io/api/security/v1beta1"
 	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
+	telemetryv1 "istio.io/client-go/pkg/apis/telemetry/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
@@ -38,11 +39,15 @@ type view struct {
 	waypoints *translate.Waypoints
 	backends  *translate.Backends
 	providers func() *translate.Providers
+	// telemetry is what of each Telemetry waypoints do not act on.
+	telemetry func() map[source.Name][]string
 }
 
 func (d Decider) view(objects *source.Objects) *view {
-	return &view{objects: objects, waypoints: translate.WaypointsOf(objects, d.Options), backends: translate.NewBackends(objects, d.Options),
+	v := &view{objects: objects, waypoints: translate.WaypointsOf(objects, d.Options), backends: translate.NewBackends(objects, d.Options),
 		providers: sync.OnceValue(func() *translate.Providers { return translate.ProvidersOf(objects, d.Options) })}
+	v.telemetry = sync.OnceValue(func() map[source.Name][]string { return v.waypoints.TelemetryGaps(v.providers()) })
+	return v
 }
 
 // Decide returns what should stand in the status of obj, one of objects, and
@@ -61,6 +66,8 @@ func (d Decider) decide(v *view, obj metav1.Object) (Wanted, bool) {
 		return Wanted{Conditions: []Condition{d.policy(v, o)}}, true
 	case *securityv1.RequestAuthentication:
 		return Wanted{Conditions: []Condition{d.request(v, o)}}, true
+	case *telemetryv1.Telemetry:
+		return Wanted{Conditions: []Condition{d.telemetry(v, o)}}, true
 	case *gatewayv1.GatewayClass:
 		return v.gatewayClass(o)
 	case *gatewayv1.Gateway:
@@ -156,13 +163,11 @@ func (d Decider) policy(v *view, ap *securityv1.AuthorizationPolicy) Condition {
 
 // missing tells of targets that do not exist.
 func (v *view) missing(targets []source.Key) (Condition, bool) {
-	var missing []string
-	for _, key := range targets {
-		if v.objects.Object(key) == nil {
-			missing = append(missing, key.String())
-		}
+	missing := translate.Missing(v.objects, targets)
+	if len(missing) == 0 {
+		return Condition{}, false
 	}
-	return no(WaypointAccepted, "TargetNotFound", fmt.Sprintf("It does not exist: %s.", strings.Join(missing, ", "))), len(missing) > 0
+	return no(WaypointAccepted, "TargetNotFound", translate.NotThere(missing)+"."), true
 }
 
 // request says whether anybody checks the tokens that a RequestAuthentication is

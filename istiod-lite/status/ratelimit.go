@@ -15,7 +15,7 @@ import (
 // rateLimit says whether a policy is understood, and which waypoints keep its limits.
 func (v *view) rateLimit(p *policyv1alpha1.RateLimitPolicy) []Condition {
 	reject := func(reason gatewayv1.PolicyConditionReason, said []string) []Condition {
-		return []Condition{no(policyAccepted, string(reason), strings.Join(said, ". ")+"."), no(Enforced, "NotAccepted", "It is not accepted.")}
+		return []Condition{no(policyAccepted, string(reason), strings.Join(said, ". ")+"."), no(Enforced, notAcceptedReason, "It is not accepted.")}
 	}
 	if faults := source.RateLimitFaults(p); len(faults) > 0 {
 		var said []string
@@ -49,6 +49,7 @@ func (v *view) rateLimit(p *policyv1alpha1.RateLimitPolicy) []Condition {
 	}
 	accepted := yes(policyAccepted, string(gatewayv1.PolicyReasonAccepted), "It is understood.")
 	if len(missing) > 0 {
+		accepted.partly = true
 		accepted.Message = "It holds for its other targets. " + strings.Join(missing, ". ") + "."
 	}
 	ready, without := v.waypoints.RateLimiters(p, func(route source.Key) []source.Key { return translate.ParentsOf(v.objects, route) })

@@ -23,6 +23,9 @@ const (
 	Enforced       = "Enforced"
 )
 
+// notAcceptedReason is that of Enforced where the other condition says why.
+const notAcceptedReason = "NotAccepted"
+
 // partly is a verdict with what of the object is not done as it is written.
 func (d Decider) partly(verdict translate.Verdict, key source.Key, gaps []string) Condition {
 	if d.Problems != nil {
@@ -49,9 +52,7 @@ func (d Decider) destinationRule(v *view, dr *networkingv1.DestinationRule) Cond
 
 func (d Decider) virtualService(v *view, vs *networkingv1.VirtualService) Condition {
 	gaps := translate.VirtualGaps(vs)
-	for _, fault := range v.backends.VirtualFaults(vs) {
-		gaps = append(gaps, fault+": its share gets 500")
-	}
+	gaps = append(gaps, v.backends.VirtualFaults(v.waypoints, vs)...)
 	return d.partly(v.backends.JudgeVirtual(v.waypoints, vs), source.KeyOf(vs), gaps)
 }
 
@@ -154,7 +155,7 @@ func (v *view) faultPolicy(p *policyv1alpha1.FaultPolicy) []Condition {
 // own speaks of a policy of Tulle's; refused says why its namespace does not have it.
 func (v *view) own(p metav1.Object, refs []policyv1alpha1.TargetRef, faults field.ErrorList, refused string) []Condition {
 	reject := func(reason gatewayv1.PolicyConditionReason, message string) []Condition {
-		return []Condition{no(policyAccepted, string(reason), message), no(Enforced, "NotAccepted", "It is not accepted.")}
+		return []Condition{no(policyAccepted, string(reason), message), no(Enforced, notAcceptedReason, "It is not accepted.")}
 	}
 	if len(faults) > 0 {
 		var said []string
@@ -198,6 +199,7 @@ func (v *view) own(p metav1.Object, refs []policyv1alpha1.TargetRef, faults fiel
 	accepted := yes(policyAccepted, string(gatewayv1.PolicyReasonAccepted), "It is understood.")
 	if len(wrong) > 0 {
 		accepted = yes(policyAccepted, string(gatewayv1.PolicyReasonAccepted), "It holds for its other targets. "+strings.Join(wrong, ". ")+".")
+		accepted.partly = true
 	}
 	if len(idle) > 0 {
 		return []Condition{accepted, no(Enforced, AncestorNotBound, strings.Join(idle, ". ")+".")}

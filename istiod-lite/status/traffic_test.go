@@ -108,6 +108,36 @@ kind: BackendPolicy
 metadata: {name: idle, namespace: shop}
 spec: {targetRefs: [{group: "", kind: Service, name: bare}], loadBalancer: {type: PeakEWMA}}
 ---
+apiVersion: telemetry.istio.io/v1
+kind: Telemetry
+metadata: {name: good, namespace: shop}
+spec: {accessLogging: [{filter: {expression: response.code >= 400}}]}
+---
+apiVersion: telemetry.istio.io/v1
+kind: Telemetry
+metadata: {name: later, namespace: shop}
+spec: {tracing: [{randomSamplingPercentage: 1}]}
+---
+apiVersion: telemetry.istio.io/v1
+kind: Telemetry
+metadata: {name: partly, namespace: shop}
+spec: {targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: wp}], tracing: [{providers: [{name: gone}]}]}
+---
+apiVersion: telemetry.istio.io/v1
+kind: Telemetry
+metadata: {name: lost, namespace: shop}
+spec: {targetRefs: [{group: "", kind: Service, name: gone}], accessLogging: [{}]}
+---
+apiVersion: telemetry.istio.io/v1
+kind: Telemetry
+metadata: {name: idle, namespace: shop}
+spec: {targetRefs: [{group: "", kind: Service, name: bare}], accessLogging: [{}]}
+---
+apiVersion: telemetry.istio.io/v1
+kind: Telemetry
+metadata: {name: pods, namespace: shop}
+spec: {selector: {matchLabels: {app: web}}, accessLogging: [{}]}
+---
 apiVersion: policy.tulle.dev/v1alpha1
 kind: FaultPolicy
 metadata: {name: refused, namespace: shop}
@@ -137,6 +167,12 @@ spec: {targetRefs: [{group: "", kind: Service, name: web}], delay: {duration: 1s
 		{"XBackendTrafficPolicy", "good", []string{"Accepted True Accepted", "Accepted False TargetNotFound"}},
 		{"BackendPolicy", "good", []string{"Accepted True Accepted", "Enforced True Enforced"}},
 		{"BackendPolicy", "idle", []string{"Accepted True Accepted", "Enforced False AncestorNotBound"}},
+		{"Telemetry", "good", []string{"WaypointAccepted True Accepted"}},
+		{"Telemetry", "later", []string{"WaypointAccepted False Overridden"}},
+		{"Telemetry", "partly", []string{"WaypointAccepted False PartiallyInvalid"}},
+		{"Telemetry", "lost", []string{"WaypointAccepted False TargetNotFound"}},
+		{"Telemetry", "idle", []string{"WaypointAccepted False AncestorNotBound"}},
+		{"Telemetry", "pods", []string{"WaypointAccepted False AncestorNotBound"}},
 		{"FaultPolicy", "refused", []string{"Accepted False FaultsNotAllowed", "Enforced False NotAccepted"}},
 	} {
 		key := source.Key{Kind: c.kind, Name: source.Name{Namespace: "shop", Name: c.name}}
@@ -171,6 +207,8 @@ connectionPool: {tcp: {maxConnectionDuration: 1h, tcpKeepalive: {probes: 3}}}}}}
 	}
 	w.put(`{apiVersion: networking.istio.io/v1, kind: VirtualService, metadata: {name: v}, spec: {hosts: [nowhere], http: [{timeout: 50ms, route: [{destination: {host: web}}]}]}}`)
 	w.await("VirtualService", "v", "WaypointAccepted", "TargetNotFound")
+	w.put(`{apiVersion: telemetry.istio.io/v1, kind: Telemetry, metadata: {name: l}, spec: {targetRefs: [{group: "", kind: Service, name: nowhere}], accessLogging: [{}]}}`)
+	w.await("Telemetry", "l", "WaypointAccepted", "TargetNotFound")
 	w.put(`{apiVersion: policy.tulle.dev/v1alpha1, kind: BackendPolicy, metadata: {name: b}, spec: {targetRefs: [{group: "", kind: Service, name: web}], loadBalancer: {type: PeakEWMA}}}`)
 	w.await("BackendPolicy", "b", "Enforced", "AncestorNotBound")
 	if c := w.await("BackendPolicy", "b", "Accepted", "Accepted"); c.Status != "True" {

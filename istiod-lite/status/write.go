@@ -47,6 +47,7 @@ var endpoints = map[string]endpoint{
 	"WorkloadEntry":         {schema.GroupVersion{Group: "networking.istio.io", Version: "v1"}, "workloadentries", true},
 	"AuthorizationPolicy":   {schema.GroupVersion{Group: "security.istio.io", Version: "v1"}, "authorizationpolicies", true},
 	"RequestAuthentication": {schema.GroupVersion{Group: "security.istio.io", Version: "v1"}, "requestauthentications", true},
+	"Telemetry":             {schema.GroupVersion{Group: "telemetry.istio.io", Version: "v1"}, "telemetries", true},
 	"GatewayClass":          {gatewayv1.SchemeGroupVersion, "gatewayclasses", false},
 	"Gateway":               {gatewayv1.SchemeGroupVersion, "gateways", false},
 	"HTTPRoute":             {gatewayv1.SchemeGroupVersion, "httproutes", true},

@@ -89,6 +89,7 @@ var resources = map[string]schema.GroupVersionResource{
 	"ConfigMap":           {Version: "v1", Resource: "configmaps"},
 	"DestinationRule":     {Group: "networking.istio.io", Version: "v1", Resource: "destinationrules"},
 	"VirtualService":      {Group: "networking.istio.io", Version: "v1", Resource: "virtualservices"},
+	"Telemetry":           {Group: "telemetry.istio.io", Version: "v1", Resource: "telemetries"},
 	"BackendTLSPolicy":    {Group: "gateway.networking.k8s.io", Version: "v1", Resource: "backendtlspolicies"},
 	"FaultPolicy":         {Group: "policy.tulle.dev", Version: "v1alpha1", Resource: "faultpolicies"},
 	"BackendPolicy":       {Group: "policy.tulle.dev", Version: "v1alpha1", Resource: "backendpolicies"},

@@ -2,9 +2,11 @@ package translate
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
+	telemetryv1 "istio.io/client-go/pkg/apis/telemetry/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/tulle-mesh/tulle/istiod-lite/source"
@@ -69,7 +71,7 @@ func (b *Backends) JudgeRule(x *Waypoints, dr *networkingv1.DestinationRule) Ver
 // JudgeVirtual says whether waypoints act on a VirtualService.
 func (b *Backends) JudgeVirtual(x *Waypoints, vs *networkingv1.VirtualService) Verdict {
 	if !inMesh(vs.Spec.GetGateways()) {
-		return Verdict{AncestorNotBound, "It is for gateways and not for the mesh."}
+		return Verdict{AncestorNotBound, fmt.Sprintf("It is for the gateways %s and not for the mesh: without the gateway %q, or with no spec.gateways, waypoints do not act on it.", strings.Join(vs.Spec.GetGateways(), ", "), "mesh")}
 	}
 	verdict := Verdict{TargetNotFound, "It names no host."}
 	for _, host := range vs.Spec.GetHosts() {
@@ -105,6 +107,76 @@ func (b *Backends) judgeHost(x *Waypoints, vs *networkingv1.VirtualService, host
 		return Verdict{Overridden, fmt.Sprintf("VirtualService %s/%s, which is older or more exact, decides on what comes to %s.", list[0].Namespace, list[0].Name, key)}
 	}
 	return Verdict{AncestorNotBound, fmt.Sprintf("The waypoint %s of %s takes VirtualServices of its own namespace and the service's, as far as exportTo lets it.", waypoint, key)}
+}
+
+// JudgeTelemetry says whether a waypoint reports by a Telemetry, all of whose targets
+// exist.
+func (x *Waypoints) JudgeTelemetry(t *telemetryv1.Telemetry) Verdict {
+	if t.Spec.GetSelector() != nil {
+		return Verdict{AncestorNotBound, "Its selector takes proxies beside workloads, and there are none: bind it to a Gateway or a service by targetRefs."}
+	}
+	at := func(o *telemetryv1.Telemetry) []source.Key {
+		if targets := TelemetryTargets(o); len(targets) > 0 {
+			return targets
+		}
+		return []source.Key{{Kind: "Namespace", Name: source.Name{Name: o.Namespace}}}
+	}
+	places := at(t)
+	won := slices.Clone(places)
+	var winner *telemetryv1.Telemetry
+	for name, other := range x.objects.Telemetries {
+		if name.Namespace != t.Namespace || other == t || other.Spec.GetSelector() != nil || !older(other, t) {
+			continue
+		}
+		for _, place := range at(other) {
+			if i := slices.Index(won, place); i >= 0 && place.Kind != "Service" && place.Kind != "ServiceEntry" {
+				won = slices.Delete(won, i, i+1)
+				if winner == nil || older(other, winner) {
+					winner = other
+				}
+			}
+		}
+	}
+	if len(won) == 0 {
+		return Verdict{Overridden, fmt.Sprintf("Telemetry %s of the same place is older, and counts.", winner.Name)}
+	}
+	var without []string
+	for _, place := range won {
+		ready := false
+		switch place.Kind {
+		case "Namespace":
+			for name, w := range x.byName {
+				ready = ready || w.ready && (name.Namespace == place.Name.Name || place.Name.Name == x.options.RootNamespace)
+			}
+		case "GatewayClass":
+			ready = t.Namespace == x.options.RootNamespace && x.ClassReady(place.Name.Name)
+		default:
+			ready = x.Covers([]source.Key{place})
+		}
+		if !ready {
+			without = append(without, place.String())
+		}
+	}
+	if len(without) > 0 {
+		return Verdict{AncestorNotBound, fmt.Sprintf("Only waypoints report by it, and none that is ready does for %s.", strings.Join(without, ", "))}
+	}
+	return Verdict{Accepted, "Waypoints report by it."}
+}
+
+// TelemetryGaps returns clauses on what of each Telemetry waypoints do not act on.
+func (x *Waypoints) TelemetryGaps(providers *Providers) map[source.Name][]string {
+	t := &Translator{options: x.options, providers: providers, waypoints: x}
+	for _, w := range x.byName {
+		t.telemetryOf(x.objects, w)
+	}
+	sortWarnings(t.telemetryWarned)
+	out := map[source.Name][]string{}
+	for _, w := range slices.Compact(t.telemetryWarned) {
+		if name, ok := strings.CutPrefix(w.Object, "Telemetry "); ok {
+			out[policyName(name)] = append(out[policyName(name)], w.Message)
+		}
+	}
+	return out
 }
 
 // waypointOf returns the waypoint that a service is bound to.

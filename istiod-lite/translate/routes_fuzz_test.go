@@ -131,7 +131,7 @@ func FuzzTraffic(f *testing.F) {
 		}
 		b, x := translate.NewBackends(objects, translate.Options{}), translate.WaypointsOf(objects, translate.Options{})
 		b.JudgeVirtual(x, vs)
-		b.VirtualFaults(vs)
+		b.VirtualFaults(x, vs)
 		b.JudgeRule(x, dr)
 		translate.RuleGaps(dr)
 		translate.VirtualGaps(vs)

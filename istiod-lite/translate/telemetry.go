@@ -141,7 +141,7 @@ type merger struct {
 }
 
 func (m *merger) warn(x *telemetryv1.Telemetry, format string, args ...any) {
-	m.t.telemetryWarned = append(m.t.telemetryWarned, Warning{Object: "Telemetry " + x.Namespace + "/" + x.Name, Message: fmt.Sprintf(format, args...)})
+	m.t.telemetryWarned = append(m.t.telemetryWarned, Warning{Object: "Telemetry " + x.Namespace + "/" + x.Name, InStatus: true, Message: fmt.Sprintf(format, args...)})
 }
 
 func (m *merger) merge(levels []*telemetryv1.Telemetry) {

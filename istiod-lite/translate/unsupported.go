@@ -7,6 +7,8 @@ import (
 	typev1beta1 "istio.io/api/type/v1beta1"
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
 
+	telemetryv1 "istio.io/client-go/pkg/apis/telemetry/v1"
+
 	"github.com/tulle-mesh/tulle/istiod-lite/source"
 )
 
@@ -30,6 +32,11 @@ func Targets(ap *securityv1.AuthorizationPolicy) []source.Key {
 // RequestTargets returns what a RequestAuthentication is bound to.
 func RequestTargets(ra *securityv1.RequestAuthentication) []source.Key {
 	return targetKeys(ra.Namespace, requestTargets(&ra.Spec))
+}
+
+// TelemetryTargets returns what a Telemetry is bound to.
+func TelemetryTargets(t *telemetryv1.Telemetry) []source.Key {
+	return targetKeys(t.Namespace, telemetryTargets(t))
 }
 
 func targetKeys(namespace string, refs []*typev1beta1.PolicyTargetReference) []source.Key {

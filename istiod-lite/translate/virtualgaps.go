@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 
+	networking "istio.io/api/networking/v1alpha3"
 	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
 	corev1 "k8s.io/api/core/v1"
 
@@ -69,13 +70,62 @@ func VirtualGaps(vs *networkingv1.VirtualService) []string {
 	return gaps
 }
 
-// VirtualFaults returns why routes of a VirtualService cannot do what they say at a
-// service that it is for, by the names of its rules.
-func (b *Backends) VirtualFaults(vs *networkingv1.VirtualService) []string {
+// VirtualFaults returns clauses on why routes of a VirtualService cannot do what they say
+// at a service that it is for, by the names of its rules, and on hosts of it that no
+// service has while another one is there.
+func (b *Backends) VirtualFaults(x *Waypoints, vs *networkingv1.VirtualService) []string {
 	var said []string
 	note := func(rule, fault string) {
-		if text := fmt.Sprintf("route %s: %s", rule, fault); fault != "" && !slices.Contains(said, text) {
+		if fault == "" {
+			return
+		}
+		if text := fmt.Sprintf("route %s: %s: its share gets 500", rule, fault); !slices.Contains(said, text) {
 			said = append(said, text)
+		}
+	}
+	waypoint := vs.Namespace
+	var lost []string
+	for i, host := range vs.Spec.GetHosts() {
+		host = b.options.fqdn(host, vs.Namespace)
+		key, _, ok := b.hostOf(host, vs.Namespace)
+		if !ok && !strings.HasPrefix(host, "*") {
+			lost = append(lost, fmt.Sprintf("spec.hosts[%d]: no service has the host %s", i, host))
+		} else if at, bound := b.waypointOf(x, key); ok && bound {
+			waypoint = at.Namespace
+		}
+	}
+	if len(lost) < len(vs.Spec.GetHosts()) {
+		said = lost // of none, the verdict tells
+	}
+	subset := func(path string, d *networking.Destination) {
+		if d.GetSubset() == "" {
+			return
+		}
+		host := b.options.fqdn(d.GetHost(), vs.Namespace)
+		key, _, ok := b.hostOf(host, vs.Namespace)
+		if !ok {
+			return // told as a fault of the route
+		}
+		for _, dr := range b.traffic().destinationRules(waypoint, key.Namespace, host) {
+			if slices.ContainsFunc(dr.Spec.GetSubsets(), func(s *networking.Subset) bool { return s.GetName() == d.GetSubset() }) {
+				return
+			}
+		}
+		said = append(said, fmt.Sprintf("%s.subset: no DestinationRule of %s has a subset %s: its share gets 503", path, host, d.GetSubset()))
+	}
+	for i, r := range vs.Spec.GetHttp() {
+		for j, d := range r.GetRoute() {
+			subset(fmt.Sprintf("spec.http[%d].route[%d].destination", i, j), d.GetDestination())
+		}
+	}
+	for i, r := range vs.Spec.GetTls() {
+		for j, d := range r.GetRoute() {
+			subset(fmt.Sprintf("spec.tls[%d].route[%d].destination", i, j), d.GetDestination())
+		}
+	}
+	for i, r := range vs.Spec.GetTcp() {
+		for j, d := range r.GetRoute() {
+			subset(fmt.Sprintf("spec.tcp[%d].route[%d].destination", i, j), d.GetDestination())
 		}
 	}
 	for _, speaks := range []apiwaypoint.Protocol{apiwaypoint.Protocol_HTTP1, apiwaypoint.Protocol_TLS, apiwaypoint.Protocol_TCP} {
@@ -85,7 +135,14 @@ func (b *Backends) VirtualFaults(vs *networkingv1.VirtualService) []string {
 				continue
 			}
 			for _, port := range b.portsOf(key) {
-				if spoken := protocol(port); spoken != speaks && !(speaks == apiwaypoint.Protocol_HTTP1 && (spoken == apiwaypoint.Protocol_HTTP2 || spoken == apiwaypoint.Protocol_GRPC)) {
+				spoken := protocol(port)
+				switch spoken {
+				case apiwaypoint.Protocol_HTTP2, apiwaypoint.Protocol_GRPC:
+					spoken = apiwaypoint.Protocol_HTTP1
+				case apiwaypoint.Protocol_UNKNOWN:
+					spoken = apiwaypoint.Protocol_TCP
+				}
+				if spoken != speaks {
 					continue
 				}
 				for _, table := range virtualTables(vs, port, speaks, b) {
