@@ -4,6 +4,8 @@ import (
 	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/tulle-mesh/tulle/waypoint/extauthz"
 )
 
 // statistics are Tulle's own metrics of a waypoint, read when they are scraped.
@@ -13,6 +15,8 @@ var (
 	descActive = prometheus.NewDesc("tulle_waypoint_requests_active", "Requests that are under way.", nil, nil)
 	descRetry  = prometheus.NewDesc("tulle_waypoint_retries_total", "Attempts beyond the first.", []string{"destination_service"}, nil)
 	descDenied = prometheus.NewDesc("tulle_waypoint_denied_total", "Requests that policies refused.", []string{"destination_service"}, nil)
+	descAsked  = prometheus.NewDesc("tulle_waypoint_authorizer_requests_total", "Questions to external authorizers, by how they ended.", []string{"provider", "result"}, nil)
+	descAsking = prometheus.NewDesc("tulle_waypoint_authorizer_duration_seconds", "Time that questions to external authorizers took.", []string{"provider"}, nil)
 	descEnded  = prometheus.NewDesc("tulle_waypoint_limited_total", "Requests that rate limits refused.", []string{"destination_service"}, nil)
 
 	descEndpoints = prometheus.NewDesc("tulle_waypoint_endpoints", "Endpoints of backends that are in use, by state.", []string{"backend", "state"}, nil)
@@ -23,7 +27,7 @@ var (
 
 // Describe implements prometheus.Collector.
 func (s *statistics) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descActive, descRetry, descDenied, descEnded, descEndpoints, descUnder, descOverflow, descEjections} {
+	for _, d := range []*prometheus.Desc{descActive, descRetry, descDenied, descEnded, descAsked, descAsking, descEndpoints, descUnder, descOverflow, descEjections} {
 		ch <- d
 	}
 }
@@ -54,6 +58,7 @@ func (s *statistics) Collect(ch chan<- prometheus.Metric) {
 		counter(descDenied, n.denied, host)
 		counter(descEnded, n.limited, host)
 	}
+	collectAuthorizers(ch, s.w.forward.Authorizers())
 	seen := map[string]bool{}
 	for _, b := range s.w.mesh.Backends() {
 		if seen[b.Name] {
@@ -84,5 +89,19 @@ func (s *statistics) Collect(ch chan<- prometheus.Metric) {
 		for cause, n := range b.Ejections {
 			counter(descEjections, n, b.Name, strings.ReplaceAll(cause, " ", "_"))
 		}
+	}
+}
+
+// collectAuthorizers tells how questions to external authorizers ended.
+func collectAuthorizers(ch chan<- prometheus.Metric, list []extauthz.Summary) {
+	for _, a := range list {
+		for result, n := range a.Results {
+			ch <- prometheus.MustNewConstMetric(descAsked, prometheus.CounterValue, float64(n), a.Provider, result.String())
+		}
+		within := make(map[float64]uint64, len(a.Within))
+		for d, n := range a.Within {
+			within[d.Seconds()] = n
+		}
+		ch <- prometheus.MustNewConstHistogram(descAsking, a.Asked, a.Took.Seconds(), within, a.Provider)
 	}
 }

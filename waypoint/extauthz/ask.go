@@ -34,18 +34,40 @@ func Failed(auth *api.ExternalAuth, err error) *Answer {
 	return a
 }
 
+// ErrLate is what Err is of an Answer that did not come in time.
+var ErrLate = errors.New("no answer in time")
+
+// late is ErrLate, and says what that time was.
+type late struct{ limit time.Duration }
+
+func (e late) Error() string        { return fmt.Sprintf("no answer within %v", e.limit) }
+func (e late) Is(target error) bool { return target == ErrLate }
+
+// InTime returns a context that ends after Timeout, because of ErrLate.
+func InTime(ctx context.Context, auth *api.ExternalAuth) (context.Context, context.CancelFunc) {
+	timeout := Timeout(auth)
+	return context.WithTimeoutCause(ctx, timeout, late{timeout})
+}
+
+// Copies is how many copies of a Question's Body asking makes, which live until then.
+func Copies(auth *api.ExternalAuth) int {
+	if auth.GetGrpc() {
+		return 2 // in the message's fields, and on the wire
+	}
+	return 0
+}
+
 // Ask asks the authorizer at one of the backend's endpoints, in at most Timeout. It
 // speaks HTTP/2 to one that speaks gRPC, else protocol. It never returns nil.
 func Ask(ctx context.Context, auth *api.ExternalAuth, backend *upstream.Backend, protocol upstream.Protocol, q *Question) *Answer {
-	timeout := Timeout(auth)
-	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("no answer within %v", timeout))
+	ctx, cancel := InTime(ctx, auth)
 	defer cancel()
 	var r *message.Request
 	var content []byte
 	var err error
 	if auth.GetGrpc() {
 		protocol = upstream.HTTP2
-		r, content, err = callOf(auth, q, timeout)
+		r, content, err = callOf(auth, q, Timeout(auth))
 	} else {
 		r, content, err = requestOf(auth, q)
 	}

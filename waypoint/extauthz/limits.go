@@ -17,6 +17,9 @@ const (
 	MaxBodyBytes = 4 << 20
 	// maxAnswerBytes bounds the message or content of an answer: a page with a reason.
 	maxAnswerBytes = 256 << 10
+	// maxProviders bounds the providers that are counted apart: a mesh has a few, but names
+	// come and go with its configuration.
+	maxProviders = 200
 	// maxChanges bounds the fields and parameters that one answer may change.
 	maxChanges = 256
 )

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"time"
 
 	"go.uber.org/zap"
@@ -118,16 +117,17 @@ func (e *exchange) ask(ctx context.Context, name string, auth *api.ExternalAuth)
 	if !e.f.cfg.Identity.IsZero() {
 		q.Own = e.f.cfg.Identity.String()
 	}
-	if max := extauthz.Content(auth); max > 0 {
-		var err error
-		if q.Body, q.Whole, err = e.body.peek(e.r, e.x, max); err != nil {
-			return brokenContent{err}
-		}
-		if !q.Whole && !auth.GetPartialBody() {
-			return longContent{max}
-		}
+	var answer *extauthz.Answer
+	release, err := e.quote(q, auth)
+	switch {
+	case errors.Is(err, errPeeksFull):
+		answer = e.f.authorizers.Unasked(name, auth, err)
+	case err != nil:
+		return err
+	default:
+		answer = e.f.ask(ctx, name, auth, q)
+		release()
 	}
-	answer := e.f.ask(ctx, auth, q)
 	switch {
 	case !answer.Allowed():
 		return &authorizerRefusal{name, answer}
@@ -150,7 +150,16 @@ func identity(c *Client) string {
 }
 
 // ask asks an authorizer of the mesh.
-func (f *Forwarder) ask(ctx context.Context, auth *api.ExternalAuth, q *extauthz.Question) *extauthz.Answer {
+func (f *Forwarder) ask(ctx context.Context, name string, auth *api.ExternalAuth, q *extauthz.Question) *extauthz.Answer {
+	begun := time.Now()
+	a := f.askUncounted(ctx, auth, q)
+	if ctx.Err() == nil { // else nobody knows what it would have said
+		f.authorizers.Asked(name, a, time.Since(begun))
+	}
+	return a
+}
+
+func (f *Forwarder) askUncounted(ctx context.Context, auth *api.ExternalAuth, q *extauthz.Question) *extauthz.Answer {
 	backend := auth.GetBackend()
 	if backend.GetFault() != "" {
 		return extauthz.Failed(auth, errors.New(backend.GetFault()))
@@ -159,13 +168,16 @@ func (f *Forwarder) ask(ctx context.Context, auth *api.ExternalAuth, q *extauthz
 	if !ok || backend.GetPort() == 0 || backend.GetPort() > 65535 {
 		return extauthz.Failed(auth, fmt.Errorf("%q, port %d, is no service", backend.GetService(), backend.GetPort()))
 	}
-	within, cancel := context.WithTimeout(ctx, extauthz.Timeout(auth))
+	within, cancel := extauthz.InTime(ctx, auth)
 	defer cancel()
 	d, err := f.cfg.Mesh.Destination(within, key, uint16(backend.GetPort()), "")
 	if err == nil && d.Fault() != "" {
 		err = fmt.Errorf("%s: %s", d.Name(), d.Fault())
 	}
 	if err != nil {
+		if cause := context.Cause(within); cause != nil {
+			err = cause
+		}
 		return extauthz.Failed(auth, err)
 	}
 	q.Secure = d.Secure
@@ -220,82 +232,6 @@ func (e *exchange) refuse(a *extauthz.Answer) {
 	e.rec.fail(flagDownstream, err)
 }
 
-// peek reads up to max bytes of the content, and leaves it all to be sent.
-func (c *content) peek(r *message.Request, x message.Exchange, max int) (first []byte, whole bool, err error) {
-	if switches(r) || r.Length == 0 {
-		return nil, true, nil
-	}
-	p, ok := c.body.(*peeked)
-	if !ok {
-		p = &peeked{rest: x.Body()}
-		c.body = p
-	}
-	if err := p.fill(max + 1); err != nil {
-		return nil, false, err
-	}
-	if len(p.first) > max {
-		return p.first[:max:max], false, nil
-	}
-	return p.first, p.ended, nil
-}
-
-// peeked is content of which the beginning has been read.
-type peeked struct {
-	first []byte
-	rest  message.Body
-	// ended tells that first is all.
-	ended bool
-}
-
-// fill reads until n bytes are there, or all.
-func (p *peeked) fill(n int) error {
-	for len(p.first) < n && !p.ended {
-		if len(p.first) == cap(p.first) {
-			grown := make([]byte, len(p.first), min(max(2*cap(p.first), 4<<10), n))
-			copy(grown, p.first)
-			p.first = grown
-		}
-		got, err := p.rest.Read(p.first[len(p.first):cap(p.first)])
-		p.first = p.first[:len(p.first)+got]
-		if errors.Is(err, io.EOF) {
-			p.ended = true
-		} else if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// Read implements message.Body.
-func (p *peeked) Read(b []byte) (int, error) {
-	if len(p.first) > 0 {
-		n := copy(b, p.first)
-		if p.first = p.first[n:]; len(p.first) == 0 && p.ended {
-			return n, io.EOF
-		}
-		return n, nil
-	}
-	if p.ended {
-		return 0, io.EOF
-	}
-	return p.rest.Read(b)
-}
-
-// Trailer implements message.Body.
-func (p *peeked) Trailer() message.Header { return p.rest.Trailer() }
-
-// Buffered implements message.BufferedBody.
-func (p *peeked) Buffered() (int, bool) {
-	if p.ended {
-		return len(p.first), true
-	}
-	if rest, ok := p.rest.(message.BufferedBody); ok {
-		n, whole := rest.Buffered()
-		return len(p.first) + n, whole
-	}
-	return len(p.first), false
-}
-
 // askBytes asks about a connection that carries bytes, which only gRPC can.
 func (f *Forwarder) askBytes(ctx context.Context, c *Client, consent *request.Consent) error {
 	for i, ask := range consent.Asks() {
@@ -306,7 +242,7 @@ func (f *Forwarder) askBytes(ctx context.Context, c *Client, consent *request.Co
 		if !f.cfg.Identity.IsZero() {
 			q.Own = f.cfg.Identity.String()
 		}
-		answer := f.ask(ctx, ask.Auth, q)
+		answer := f.ask(ctx, ask.Provider, ask.Auth, q)
 		if !answer.Allowed() {
 			return &authorizerRefusal{ask.Provider, answer}
 		}

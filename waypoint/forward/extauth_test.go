@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -16,6 +17,7 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	"github.com/google/go-cmp/cmp"
 	rpcstatus "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -24,6 +26,7 @@ import (
 	apiworkload "github.com/tulle-mesh/tulle/api/workload"
 	"github.com/tulle-mesh/tulle/internal/authz/request"
 	"github.com/tulle-mesh/tulle/internal/xdsclient"
+	"github.com/tulle-mesh/tulle/waypoint/extauthz"
 	"github.com/tulle-mesh/tulle/waypoint/forward"
 	"github.com/tulle-mesh/tulle/waypoint/upstream"
 )
@@ -241,6 +244,132 @@ func TestAnAuthorizerThatCannotBeAskedRefusesUnlessItsProviderSaysOtherwise(t *t
 		if took := time.Since(start); took > patience/2 {
 			t.Errorf("%s took %v", name, took)
 		}
+	}
+}
+
+// TestContentHeldForAuthorizersIsBounded has as many large requests wait for an authorizer
+// as there is room for.
+func TestContentHeldForAuthorizersIsBounded(t *testing.T) {
+	w := newWorld(t)
+	w.service("web", apiworkload.AppProtocol_HTTP11, userEcho(t))
+	asked, hold := make(chan bool, 100), make(chan struct{})
+	release := sync.OnceFunc(func() { close(hold) })
+	defer release()
+	w.service("authz", apiworkload.AppProtocol_HTTP11, app(t, func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		asked <- true
+		<-hold
+	}))
+	auth := func(open bool) *api.ExternalAuth {
+		return &api.ExternalAuth{Backend: backend("authz", 1), MaxBodyBytes: extauthz.MaxBodyBytes, FailOpen: open, StatusOnError: 503, Timeout: durationpb.New(time.Minute)}
+	}
+	w.policy(custom(auth(false)))
+	const room = 64 << 20 / extauthz.MaxBodyBytes
+	large := strings.Repeat("x", extauthz.MaxBodyBytes-1)
+	want := fmt.Sprintf("user= key= %d xxxxxxxxxx", len(large))
+	c := httpClient(t, false)
+	var wg sync.WaitGroup
+	for range room {
+		wg.Go(func() {
+			if res, body := do(t, c, "POST", w.url+"/private", large); res.StatusCode != 200 || body != want {
+				t.Errorf("%d %q", res.StatusCode, body)
+			}
+		})
+	}
+	for range room {
+		<-asked
+	}
+	if res, body := do(t, c, "POST", w.url+"/private", large); res.StatusCode != 503 {
+		t.Errorf("without room: %d %q", res.StatusCode, body)
+	}
+	w.policy(custom(auth(true)))
+	if res, body := do(t, c, "POST", w.url+"/private", large); res.StatusCode != 200 || body != want {
+		t.Errorf("without room, failing open: %d %q", res.StatusCode, body)
+	}
+	release()
+	wg.Wait()
+	w.policy(custom(auth(false)))
+	for range room + 1 {
+		if res, body := do(t, c, "POST", w.url+"/private", large); res.StatusCode != 200 || body != want {
+			t.Fatalf("with room again: %d %q", res.StatusCode, body)
+		}
+	}
+	for _, a := range w.forward.Authorizers() {
+		if got := a.Results; a.Provider != "authz" || got[extauthz.Allowed] != 2*room+1 || got[extauthz.Error] != 2 || a.Asked != 2*room+1 {
+			t.Errorf("%+v", a)
+		}
+	}
+}
+
+// TestCopiesOfQuestionsAreCounted has questions over gRPC, which hold content three times.
+func TestCopiesOfQuestionsAreCounted(t *testing.T) {
+	w := newWorld(t)
+	w.service("web", apiworkload.AppProtocol_HTTP11, userEcho(t))
+	asked, hold := make(chan bool, 100), make(chan struct{})
+	release := sync.OnceFunc(func() { close(hold) })
+	defer release()
+	w.service("authz", apiworkload.AppProtocol_GRPC, app(t, func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		asked <- true
+		<-hold
+	}))
+	w.policy(custom(&api.ExternalAuth{Backend: backend("authz", 1), Grpc: true, MaxBodyBytes: extauthz.MaxBodyBytes, StatusOnError: 503, Timeout: durationpb.New(time.Minute)}))
+	const room = 64 << 20 / extauthz.MaxBodyBytes / 3
+	large := strings.Repeat("x", extauthz.MaxBodyBytes-1)
+	c := httpClient(t, false)
+	var wg sync.WaitGroup
+	for range room {
+		wg.Go(func() { do(t, c, "POST", w.url+"/private", large) })
+	}
+	for range room {
+		<-asked
+	}
+	if res, _ := do(t, c, "POST", w.url+"/private", large); res.StatusCode != 503 {
+		t.Errorf("without room: %d", res.StatusCode)
+	}
+	if n := len(asked); n != 0 {
+		t.Errorf("%d more were asked", n)
+	}
+	release()
+	wg.Wait()
+}
+
+func TestQuestionsAreCountedByProviderAndResult(t *testing.T) {
+	w := newWorld(t)
+	w.service("web", apiworkload.AppProtocol_HTTP11, userEcho(t))
+	_, at := startAuthorizer(t)
+	w.service("authz", apiworkload.AppProtocol_GRPC, at)
+	w.service("gone", apiworkload.AppProtocol_GRPC, nowhere(t))
+	release := make(chan struct{})
+	w.service("slow", apiworkload.AppProtocol_HTTP11, app(t, func(http.ResponseWriter, *http.Request) { <-release }))
+	defer close(release)
+	c := httpClient(t, false)
+	ask := func(provider string, auth *api.ExternalAuth, header ...string) {
+		auth.Backend = backend(provider, 1)
+		p := custom(auth)
+		p.Provider = provider
+		w.policy(p)
+		do(t, c, "GET", w.url+"/private", "", header...)
+	}
+	ask("authz", &api.ExternalAuth{Grpc: true}, "x-key", "1")
+	ask("authz", &api.ExternalAuth{Grpc: true}, "x-key", "1")
+	ask("authz", &api.ExternalAuth{Grpc: true})
+	ask("gone", &api.ExternalAuth{Grpc: true, FailOpen: true}) // passes, and is an error still
+	ask("slow", &api.ExternalAuth{Timeout: durationpb.New(20 * time.Millisecond)})
+	want := map[string]map[extauthz.Result]uint64{
+		"authz": {extauthz.Allowed: 2, extauthz.Denied: 1, extauthz.Error: 0, extauthz.TimedOut: 0},
+		"gone":  {extauthz.Allowed: 0, extauthz.Denied: 0, extauthz.Error: 1, extauthz.TimedOut: 0},
+		"slow":  {extauthz.Allowed: 0, extauthz.Denied: 0, extauthz.Error: 0, extauthz.TimedOut: 1},
+	}
+	got := map[string]map[extauthz.Result]uint64{}
+	for _, a := range w.forward.Authorizers() {
+		got[a.Provider] = a.Results
+		if a.Provider == "slow" && (a.Took < 20*time.Millisecond || a.Within[10*time.Millisecond] != 0 || a.Within[5*time.Second] != 1) {
+			t.Errorf("%+v", a)
+		}
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
 	}
 }
 

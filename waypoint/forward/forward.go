@@ -72,7 +72,12 @@ type Forwarder struct {
 	backends, mirrors route.Spread
 	shadows           shadows
 	active            atomic.Int64
+	peeks             peeks
+	authorizers       extauthz.Stats
 }
+
+// Authorizers is how the questions to external authorizers ended.
+func (f *Forwarder) Authorizers() []extauthz.Summary { return f.authorizers.Summaries() }
 
 // Active is how many requests are under way.
 func (f *Forwarder) Active() int64 { return f.active.Load() }
@@ -115,6 +120,7 @@ func (f *Forwarder) Serve(ctx context.Context, x message.Exchange) {
 	e.guarded(ctx)
 	e.spent()
 	f.active.Add(-1)
+	e.body.release()
 	e.rec.Received, e.rec.RequestMessages = e.body.total()
 	e.rec.ResponseMessages = e.messages.seen
 	e.rec.Duration = time.Since(e.rec.Start)

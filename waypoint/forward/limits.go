@@ -11,6 +11,10 @@ const (
 	maxReplayBytes = 64 << 10
 	// connectAttempts is how many endpoints are tried for a connection of bytes.
 	connectAttempts = 3
+	// maxPeekedBytes of content are held for external authorizers at a time, over all
+	// requests, with the copies that questions make: five contents of the largest size
+	// that a provider may ask for over gRPC, or thousands of usual ones.
+	maxPeekedBytes = 64 << 20
 	// maxMessageBytes of an authorizer's page go into a grpc-message, where each may take
 	// three: clients take 8 KiB of trailers.
 	maxMessageBytes = 1 << 10

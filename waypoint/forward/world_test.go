@@ -160,6 +160,9 @@ func (c *started) Read(p []byte) (int, error) {
 	return c.Conn.Read(p)
 }
 
+// CloseWrite passes half-closes on.
+func (c *started) CloseWrite() error { return c.Conn.(*net.TCPConn).CloseWrite() }
+
 // SetLinger passes on that a connection is to be reset.
 func (c *started) SetLinger(sec int) error { return c.Conn.(*net.TCPConn).SetLinger(sec) }
 
