@@ -45,17 +45,18 @@ func (e *Explanation) tell(d Decision, r *message.Request, port uint16) {
 		if f == nil || !f.Hits(r) {
 			continue
 		}
+		name := strings.TrimSuffix(f.Name, "/") // a FaultPolicy has no rules
 		if f.Delay != nil && f.Delay.share.numerator > 0 {
-			e.Faults = append(e.Faults, fmt.Sprintf("%s delays %s by %v", f.Name, f.Delay.share, f.Delay.Duration))
+			e.Faults = append(e.Faults, fmt.Sprintf("%s delays %s by %v", name, f.Delay.share, f.Delay.Duration))
 		}
 		if f.Abort == nil || f.Abort.share.numerator == 0 {
 			continue
 		}
-		e.Faults = append(e.Faults, fmt.Sprintf("%s %s %s", f.Name, f.Abort.verb(), f.Abort.share)+f.Abort.with())
+		e.Faults = append(e.Faults, fmt.Sprintf("%s %s %s", name, f.Abort.verb(), f.Abort.share)+f.Abort.with())
 		if f.Abort.share.whole() && e.Answer == "" {
-			e.Status, e.Answer = f.Abort.Status, "fault of "+f.Name+": "+strings.TrimPrefix(f.Abort.with(), " with ")
+			e.Status, e.Answer = f.Abort.Status, "fault of "+name+": "+strings.TrimPrefix(f.Abort.with(), " with ")
 			if f.Abort.Reset {
-				e.Answer = "fault of " + f.Name + ": the connection is reset"
+				e.Answer = "fault of " + name + ": the connection is reset"
 			}
 		}
 	}

@@ -21,7 +21,7 @@ func TestExplanationsTellWhatARuleAnswersItself(t *testing.T) {
 		case *api.Cors:
 			return []*api.Filter{{Kind: &api.Filter_Cors{Cors: k}}}
 		case *api.Fault:
-			k.Ref = &api.RouteRef{Kind: "FaultPolicy", Namespace: "shop", Name: "f", Rule: "0"}
+			k.Ref = &api.RouteRef{Kind: "FaultPolicy", Namespace: "shop", Name: "f"}
 			return []*api.Filter{{Kind: &api.Filter_Fault{Fault: k}}}
 		}
 		return nil
@@ -42,14 +42,14 @@ func TestExplanationsTellWhatARuleAnswersItself(t *testing.T) {
 		{name: "redirect", kind: &api.Redirect{Hostname: "example.org", Status: 301}, answer: "redirect 301 to http://example.org/x?q=1", status: 301, filters: []string{"redirect"}},
 		{name: "direct", kind: &api.DirectResponse{Status: 204}, answer: "direct response 204", status: 204, filters: []string{"direct response"}},
 		{name: "direct error", kind: &api.DirectResponse{Status: 418}, answer: "direct response 418", status: 418, fails: true, filters: []string{"direct response"}},
-		{name: "abort", kind: &api.Fault{Abort: &api.FaultAbort{Status: 503}}, answer: "fault of FaultPolicy/shop/f/0: 503", status: 503, fails: true,
-			filters: []string{"fault"}, faults: []string{"FaultPolicy/shop/f/0 ends all requests with 503"}},
-		{name: "abort by gRPC status", kind: &api.Fault{Abort: &api.FaultAbort{HasGrpcStatus: true, GrpcStatus: 14}}, answer: "fault of FaultPolicy/shop/f/0: gRPC status 14", fails: true,
-			filters: []string{"fault"}, faults: []string{"FaultPolicy/shop/f/0 ends all requests with gRPC status 14"}},
-		{name: "reset", kind: &api.Fault{Abort: &api.FaultAbort{Reset_: true}}, answer: "fault of FaultPolicy/shop/f/0: the connection is reset", fails: true,
-			filters: []string{"fault"}, faults: []string{"FaultPolicy/shop/f/0 resets all requests"}},
+		{name: "abort", kind: &api.Fault{Abort: &api.FaultAbort{Status: 503}}, answer: "fault of FaultPolicy/shop/f: 503", status: 503, fails: true,
+			filters: []string{"fault"}, faults: []string{"FaultPolicy/shop/f ends all requests with 503"}},
+		{name: "abort by gRPC status", kind: &api.Fault{Abort: &api.FaultAbort{HasGrpcStatus: true, GrpcStatus: 14}}, answer: "fault of FaultPolicy/shop/f: gRPC status 14", fails: true,
+			filters: []string{"fault"}, faults: []string{"FaultPolicy/shop/f ends all requests with gRPC status 14"}},
+		{name: "reset", kind: &api.Fault{Abort: &api.FaultAbort{Reset_: true}}, answer: "fault of FaultPolicy/shop/f: the connection is reset", fails: true,
+			filters: []string{"fault"}, faults: []string{"FaultPolicy/shop/f resets all requests"}},
 		{name: "some faults", kind: &api.Fault{Abort: &api.FaultAbort{Status: 500, Numerator: 1, Denominator: 8}, Delay: &api.FaultDelay{Duration: durationpb.New(2 * time.Second), Numerator: 1, Denominator: 10}},
-			filters: []string{"fault"}, faults: []string{"FaultPolicy/shop/f/0 delays 10 % of requests by 2s", "FaultPolicy/shop/f/0 ends 12.5 % of requests with 500"}},
+			filters: []string{"fault"}, faults: []string{"FaultPolicy/shop/f delays 10 % of requests by 2s", "FaultPolicy/shop/f ends 12.5 % of requests with 500"}},
 		{name: "faults of others", kind: &api.Fault{Abort: &api.FaultAbort{Status: 500}, Headers: onlyTests}, filters: []string{"fault"}},
 		{name: "no faults", kind: &api.Fault{Abort: &api.FaultAbort{Status: 500, Numerator: 0, Denominator: 100}}, filters: []string{"fault"}},
 		{name: "preflight", kind: &api.Cors{AllowOrigins: []string{"https://a.example"}}, method: "OPTIONS", headers: []string{"origin: https://a.example", "access-control-request-method: PUT"},
