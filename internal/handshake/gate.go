@@ -3,6 +3,7 @@ package handshake
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"net"
 	"net/netip"
@@ -19,12 +20,18 @@ type Peer struct {
 	ID spiffeid.ID
 	// Expires is when its certificate does.
 	Expires time.Time
+	// Certificate is that certificate; nobody may change it.
+	Certificate *x509.Certificate
 }
 
 // Identify reads the peer of a finished handshake.
 func Identify(cs tls.ConnectionState) (Peer, error) {
 	id, err := mtls.Peer(cs)
-	return Peer{ID: id, Expires: mtls.NotAfter(cs)}, err
+	p := Peer{ID: id, Expires: mtls.NotAfter(cs)}
+	if len(cs.PeerCertificates) > 0 {
+		p.Certificate = cs.PeerCertificates[0]
+	}
+	return p, err
 }
 
 // Certificate tells whether the proxy can prove who it is.

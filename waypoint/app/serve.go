@@ -51,7 +51,10 @@ func (w *waypoint) serve(ctx context.Context, c *listener.Connection) {
 		destination = netip.AddrPortFrom(netip.Addr{}, port)
 	}
 	told, _ := baggage.Parse(c.Request.Baggage) // without it the name is unknown
-	client := &forward.Client{Identity: c.Peer, Peer: peer, Source: c.Source, Workload: told.WorkloadName, Destination: destination, Service: svc.Key, Port: port}
+	client := &forward.Client{
+		Identity: c.Peer, Certificate: c.Certificate, Peer: peer, Source: c.Source, Workload: told.WorkloadName, Destination: destination,
+		Service: svc.Key, Port: port,
+	}
 	client.Memo = w.report.Remember(client, told)
 	switch target.Protocol {
 	case api.Protocol_HTTP1, api.Protocol_HTTP2, api.Protocol_GRPC:

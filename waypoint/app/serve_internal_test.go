@@ -3,6 +3,7 @@ package app
 import (
 	"bufio"
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -18,6 +19,7 @@ import (
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 	"go.uber.org/goleak"
 	"go.uber.org/zap/zaptest"
 	"google.golang.org/protobuf/proto"
@@ -62,6 +64,7 @@ type field struct {
 	t         *testing.T
 	host      netip.Addr
 	dial      *tunnel.Dialer
+	own       *x509svid.SVID // the client's
 	addresses xdsclient.Handler
 }
 
@@ -101,7 +104,8 @@ func newField(t *testing.T) *field {
 		_ = w.mesh.Run(ctx)
 		served <- struct{}{}
 	}()
-	f.dial = tunnel.NewDialer(tunnel.Config{SVID: ca.Leaf(t, clientID), Bundles: ca.Bundle()})
+	f.own = ca.Leaf(t, clientID)
+	f.dial = tunnel.NewDialer(tunnel.Config{SVID: f.own, Bundles: ca.Bundle()})
 	t.Cleanup(func() {
 		now, end := context.WithCancel(context.Background())
 		end()
@@ -178,6 +182,7 @@ func TestRequestsComeThroughTunnels(t *testing.T) {
 	}))
 	defer app.Close()
 	f.service("web", strings.TrimPrefix(app.URL, "http://"), nil, map[uint32]api.Protocol{80: api.Protocol_HTTP1})
+	cert := fmt.Sprintf(`By=%s;Hash=%x;Subject="%s";URI=%s`, waypointID, sha256.Sum256(f.own.Certificates[0].Raw), f.own.Certificates[0].Subject, clientID)
 	for _, two := range []bool{false, true} {
 		c := f.client(two)
 		for _, content := range []string{"", "short", strings.Repeat("long", 100_000)} {
@@ -187,7 +192,7 @@ func TestRequestsComeThroughTunnels(t *testing.T) {
 			}
 			got, err := io.ReadAll(r.Body)
 			r.Body.Close()
-			if r.StatusCode != 200 || string(got) != content || err != nil || !strings.HasSuffix(r.Header.Get("x-client"), "URI="+clientID) {
+			if r.StatusCode != 200 || string(got) != content || err != nil || r.Header.Get("x-client") != cert {
 				t.Errorf("HTTP/2 %v: %d, %d bytes of %d, %q, %v", two, r.StatusCode, len(got), len(content), r.Header.Get("x-client"), err)
 			}
 		}

@@ -2,6 +2,7 @@ package forward
 
 import (
 	"context"
+	"crypto/x509"
 	"fmt"
 	"net/netip"
 	"sync"
@@ -24,6 +25,8 @@ import (
 // Client is who sends the requests of one connection.
 type Client struct {
 	Identity spiffeid.ID
+	// Certificate is what proved it; nil without one. Nobody may change it.
+	Certificate *x509.Certificate
 	// Peer is Identity as policies judge it.
 	Peer   request.Peer
 	Source netip.AddrPort

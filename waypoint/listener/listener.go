@@ -2,6 +2,7 @@ package listener
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -28,6 +29,8 @@ type Connection struct {
 	Tunnel netip.AddrPort
 	// Target is the original destination, IP and port or name and port.
 	Target string
+	// Certificate is what Peer proved itself with; nobody may change it.
+	Certificate *x509.Certificate
 	// Request is what the CONNECT said besides.
 	Request hbone.Request
 	// Received is when it came.
@@ -149,7 +152,7 @@ func (l *Listener) handle(ctx context.Context, r *hbone.ServerRequest) {
 		return
 	}
 	c := &Connection{
-		Peer: peer.ID, Source: r.Conn.Remote, Tunnel: r.Conn.Local, Target: r.Authority,
+		Peer: peer.ID, Certificate: peer.Certificate, Source: r.Conn.Remote, Tunnel: r.Conn.Local, Target: r.Authority,
 		Request: r.Request, Received: time.Now(), responder: r.Responder,
 	}
 	l.cfg.Handler(ctx, c)
