@@ -191,7 +191,7 @@ func (s *Supervisor) converge(set *manifest.Set, next *plan.Plan, progress func(
 }
 
 // settle waits until everything runs as planned, and tells what it waits for
-// when that changes.
+// when that changes. At the end it tells of objects that do not do all they say.
 func (s *Supervisor) settle(ctx context.Context, progress func(string)) error {
 	tick := time.NewTicker(settlePeriod)
 	defer tick.Stop()
@@ -206,10 +206,12 @@ func (s *Supervisor) settle(ctx context.Context, progress func(string)) error {
 			return errDown // not "everything runs" because nothing is left
 		}
 		before := waits
+		var warnings []string
 		waits = s.waits()
 		if len(waits) == 0 && s.controlPlane != nil {
-			wait, err := s.inForce(ctx)
-			if err != nil {
+			var wait string
+			var err error
+			if wait, warnings, err = s.inForce(ctx); err != nil {
 				return err
 			}
 			if wait != "" {
@@ -220,6 +222,9 @@ func (s *Supervisor) settle(ctx context.Context, progress func(string)) error {
 			}
 		}
 		if len(waits) == 0 {
+			for _, w := range warnings {
+				progress("warning: " + w)
+			}
 			return nil
 		}
 		// What is over within a second is not worth a line.
@@ -240,27 +245,28 @@ func (s *Supervisor) settle(ctx context.Context, progress func(string)) error {
 }
 
 // inForce says what the objects still wait for until every proxy acts on them;
-// empty when nothing. The error is about objects that the control plane refuses.
-func (s *Supervisor) inForce(ctx context.Context) (string, error) {
+// empty when nothing, and then with what the control plane warns of. The error is
+// about objects that it refuses.
+func (s *Supervisor) inForce(ctx context.Context) (wait string, warnings []string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	written := time.Unix(0, s.configWritten.Load())
 	state, err := s.askControlPlane(ctx)
 	switch {
 	case err != nil:
-		return "istiod-lite: " + err.Error(), nil
+		return "istiod-lite: " + err.Error(), nil, nil
 	case state.read.Before(written) && len(state.problems) > 0 && time.Since(written) > refusalPatience:
-		return "", fmt.Errorf("the control plane refuses the new objects; what was in force before stays:\n  %s", strings.Join(state.problems, "\n  "))
+		return "", nil, fmt.Errorf("the control plane refuses the new objects; what was in force before stays:\n  %s", strings.Join(state.problems, "\n  "))
 	case state.read.Before(written):
-		return "istiod-lite: to read the objects", nil
+		return "istiod-lite: to read the objects", nil, nil
 	case state.behind:
-		return "istiod-lite: to serve the objects", nil
+		return "istiod-lite: to serve the objects", nil, nil
 	case state.proxies < len(s.nodes):
-		return fmt.Sprintf("istiod-lite: %d of %d ztunnels are connected", state.proxies, len(s.nodes)), nil
+		return fmt.Sprintf("istiod-lite: %d of %d ztunnels are connected", state.proxies, len(s.nodes)), nil, nil
 	case state.unsynced != "":
-		return state.unsynced + "/ztunnel: to acknowledge the change", nil
+		return state.unsynced + "/ztunnel: to acknowledge the change", nil, nil
 	}
-	return "", nil
+	return "", state.warnings, nil
 }
 
 // waits lists what does not run as planned.
