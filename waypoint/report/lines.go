@@ -2,6 +2,7 @@ package report
 
 import (
 	"encoding/hex"
+	"strings"
 
 	"go.uber.org/zap/zapcore"
 
@@ -54,7 +55,7 @@ func (r *Reporter) ownLine(buf []byte, m *memory, q *forward.Record, json bool) 
 		} else {
 			l.Text("dst.endpoint", e.String())
 		}
-		l.Text("dst.workload", e.UID)
+		l.Text("dst.workload", nameOf(e.UID))
 		l.Identity("dst.identity", e.Identity)
 	}
 	if q.Method != "" {
@@ -90,6 +91,22 @@ func (r *Reporter) ownLine(buf []byte, m *memory, q *forward.Record, json bool) 
 	}
 	l.End()
 	return l.Buf
+}
+
+// nameOf is the workload's name in a UID of Istio's form, "cluster/group/kind/namespace/
+// name", of which endpoints of a ServiceEntry have more; any other UID as it is.
+func nameOf(uid string) string {
+	rest, found := uid, true
+	for range 4 {
+		if _, rest, found = strings.Cut(rest, "/"); !found {
+			return uid
+		}
+	}
+	name, _, _ := strings.Cut(rest, "/")
+	if name == "" {
+		return uid
+	}
+	return name
 }
 
 // clip bounds what may quote a peer.

@@ -321,7 +321,7 @@ func TestLinesNameWhatDecided(t *testing.T) {
 	w.report.Report(q)
 	want := "2026-11-22T08:00:00.012Z\tinfo\taccess\trequest complete\t" +
 		`src.addr=10.0.0.1:40000 src.workload="web" src.namespace="shop" src.identity="spiffe://cluster.local/ns/shop/sa/web" src.cluster="Kubernetes" ` +
-		`dst.addr=10.96.0.1:80 dst.service="api.shop.svc.cluster.local" dst.endpoint=10.0.0.2:8080 dst.workload="Kubernetes//Pod/shop/api-1" dst.identity="spiffe://cluster.local/ns/shop/sa/api" ` +
+		`dst.addr=10.96.0.1:80 dst.service="api.shop.svc.cluster.local" dst.endpoint=10.0.0.2:8080 dst.workload="api-1" dst.identity="spiffe://cluster.local/ns/shop/sa/api" ` +
 		`method="GET" authority="api" path="/items?q=1" status=429 request_id="id-1" flags="RL" route="shop/items/rule-0" policy="shop/allow-web" ` +
 		`limit="shop/per-client/rule-0" backend="shop/api.shop.svc.cluster.local:80" bytes_sent=700 bytes_recv=3 duration="12ms"` + "\n"
 	if got := w.lines(); got != want {
