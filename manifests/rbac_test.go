@@ -76,7 +76,7 @@ func TestRightsAreThoseThatTheBinariesUse(t *testing.T) {
 			// What waypoints run as.
 			expand("get,list,watch,create,patch,delete", "apps/deployments", "autoscaling/horizontalpodautoscalers", "policy/poddisruptionbudgets", "serviceaccounts"),
 			expand("get,list,watch,create,patch,delete", "services"),
-			expand("get", "configmaps"), expand("create", "gateway.networking.k8s.io/gatewayclasses"),
+			expand("get", "configmaps", "gateway.networking.k8s.io/gateways"), expand("create", "gateway.networking.k8s.io/gatewayclasses"),
 			expand("create", "authentication.k8s.io/tokenreviews"),
 			expand("create,list,patch,watch", "configmaps istio-ca-root-cert"))},
 		{"Role", "istiod", slices.Concat(

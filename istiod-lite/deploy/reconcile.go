@@ -50,7 +50,7 @@ func (r *run) reconcile(ctx context.Context, name source.Name) error {
 	if err != nil {
 		var api apierrors.APIStatus
 		if errors.As(err, &api) && !apierrors.IsNotFound(err) {
-			return err
+			return r.failed(gw, err)
 		}
 		r.tell(name, Outcome{Managed: true, Refused: true, Reason: string(gatewayv1.GatewayReasonInvalidParameters), Message: err.Error() + ".", uid: gw.UID})
 		return nil
@@ -63,23 +63,21 @@ func (r *run) reconcile(ctx context.Context, name source.Name) error {
 	if r.unchanged(name, objectsWanted) {
 		return nil
 	}
-	if there, err := r.there(ctx, gw); err != nil || !there {
-		return err
+	if there, err := r.there(ctx, gw); err != nil {
+		return r.failed(gw, err)
+	} else if !there {
+		return nil // the watch tells of it soon
 	}
-	if newer, err := r.newer(ctx, gw, objectsWanted); err != nil || newer {
-		return err
+	if newer, err := r.newer(ctx, gw, objectsWanted); err != nil {
+		return r.failed(gw, err)
+	} else if newer {
+		return nil
 	}
 	if err := r.applyAll(ctx, gw, objectsWanted); err != nil {
-		reason := string(gatewayv1.GatewayReasonNoResources)
-		var foreign *foreignError
-		if errors.As(err, &foreign) {
-			reason = string(gatewayv1.GatewayReasonInvalid)
-		}
 		if apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
 			return nil
 		}
-		r.tell(name, Outcome{Managed: true, Reason: reason, Message: "The waypoint cannot be deployed: " + err.Error() + ".", uid: gw.UID})
-		return err
+		return r.failed(gw, err)
 	}
 	r.tell(name, Outcome{Managed: true, Done: true, uid: gw.UID})
 	return nil
@@ -97,6 +95,18 @@ func (r *run) there(ctx context.Context, gw *gatewayv1.Gateway) (bool, error) {
 		return false, fmt.Errorf("read Gateway %s/%s: %w", gw.Namespace, gw.Name, err)
 	}
 	return live.GetUID() == gw.UID && live.GetDeletionTimestamp() == nil, nil
+}
+
+// failed tells why a Gateway has no waypoint yet, and returns err, with which it is
+// tried again.
+func (r *run) failed(gw *gatewayv1.Gateway, err error) error {
+	reason := string(gatewayv1.GatewayReasonNoResources)
+	var foreign *foreignError
+	if errors.As(err, &foreign) {
+		reason = string(gatewayv1.GatewayReasonInvalid)
+	}
+	r.tell(source.Name{Namespace: gw.Namespace, Name: gw.Name}, Outcome{Managed: true, Reason: reason, Message: "The waypoint cannot be deployed: " + err.Error() + ".", uid: gw.UID})
+	return err
 }
 
 // forget drops what is known of a Gateway that is no more or no waypoint of ours.
