@@ -194,6 +194,10 @@ func labelledWrong(t *testing.T, c *cluster) {
 	c.namespace("typo", map[string]string{mesh.ModeLabel: "enabled"})
 	c.namespace("both", map[string]string{mesh.ModeLabel: mesh.ModeAmbient, "istio-injection": "enabled"})
 	c.namespace("routed", map[string]string{mesh.ModeLabel: mesh.ModeAmbient, "istio.io/use-waypoint": "gone"})
+	c.namespace("tried", map[string]string{"istio.io/use-waypoint-canary": "next"})
+	_, err := c.client.Kubernetes.CoreV1().Services("shop").Create(t.Context(), &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: "web", Labels: map[string]string{
+		"istio.io/use-waypoint-canary": "second", "istio.io/use-waypoint-canary-namespace": "infra"}}, Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Port: 80}}}}, metav1.CreateOptions{})
+	c.must(err)
 	c.pod("shop", "member", true)
 	c.pod("shop", "late", false)
 	c.pod("shop", "host", false, func(p *corev1.Pod) { p.Spec.HostNetwork = true })
@@ -204,7 +208,7 @@ func labelledWrong(t *testing.T, c *cluster) {
 	})
 	tcp := corev1.ProtocolTCP
 	port := intstr.FromInt32(8080)
-	_, err := c.client.Kubernetes.NetworkingV1().NetworkPolicies("shop").Create(t.Context(), &networkingv1.NetworkPolicy{
+	_, err = c.client.Kubernetes.NetworkingV1().NetworkPolicies("shop").Create(t.Context(), &networkingv1.NetworkPolicy{
 		ObjectMeta: metav1.ObjectMeta{Name: "only-8080"},
 		Spec: networkingv1.NetworkPolicySpec{PolicyTypes: []networkingv1.PolicyType{networkingv1.PolicyTypeIngress},
 			Ingress: []networkingv1.NetworkPolicyIngressRule{{Ports: []networkingv1.NetworkPolicyPort{{Protocol: &tcp, Port: &port}}}}},
@@ -242,6 +246,7 @@ func labelledWrong(t *testing.T, c *cluster) {
 	expect(t, results, "labelled pods are in the mesh", check.Failed, "shop/odd: it is labelled")
 	expect(t, results, "no pod has a sidecar besides", check.Warned, "namespace both", "pod both/sidecar has the sidecar istio-proxy")
 	expect(t, results, "waypoints that labels name are there", check.Failed, "namespace routed: there is no Gateway routed/gone")
+	expect(t, results, "second waypoints that labels name are there", check.Warned, "namespace tried: there is no Gateway tried/next", "service shop/web: there is no Gateway infra/second")
 	expect(t, results, "what the API server calls takes plaintext", check.Failed, "webhook orders.shop.example calls shop/hook", "PeerAuthentication shop/strict")
 	expect(t, results, "NetworkPolicies let the tunnel through", check.Failed, "shop/only-8080 blocks it for pod member (Ingress)")
 	for _, r := range report.Results {

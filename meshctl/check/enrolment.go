@@ -213,38 +213,43 @@ func (r *runner) sidecars(w world) {
 	r.unless(both, Warned, name, "remove the injection label and restart the pods: connections would go through both proxies")
 }
 
-const useWaypoint = "istio.io/use-waypoint"
+const (
+	useWaypoint       = "istio.io/use-waypoint"
+	useWaypointCanary = "istio.io/use-waypoint-canary"
+)
 
 // waypoints finds labels that name a Gateway which is not there or not ready.
 func (r *runner) waypoints(w world) {
 	const name = "waypoints that labels name are there"
 	type label struct{ what, namespace, gateway string }
-	var labels []label
-	look := func(what, namespace string, l map[string]string) {
-		if g := l[useWaypoint]; g != "" && g != "none" {
-			if ns := l[useWaypoint+"-namespace"]; ns != "" {
+	named := map[string][]label{}
+	look := func(key, what, namespace string, l map[string]string) {
+		if g := l[key]; g != "" && g != "none" {
+			if ns := l[key+"-namespace"]; ns != "" {
 				namespace = ns
 			}
-			labels = append(labels, label{what, namespace, g})
+			named[key] = append(named[key], label{what, namespace, g})
 		}
-	}
-	for _, ns := range w.namespaces {
-		look("namespace "+ns.Name, ns.Name, ns.Labels)
 	}
 	for i := range w.pods {
 		if p := &w.pods[i]; alive(p) {
-			look("pod "+p.Namespace+"/"+p.Name, p.Namespace, p.Labels)
+			look(useWaypoint, "pod "+p.Namespace+"/"+p.Name, p.Namespace, p.Labels)
 		}
 	}
-	services, err := r.cluster.Client.Kubernetes.CoreV1().Services("").List(r.ctx, metav1.ListOptions{LabelSelector: useWaypoint})
-	if err != nil {
-		r.broken(name, r.cluster.Client.Explain(err))
-		return
+	for _, key := range []string{useWaypoint, useWaypointCanary} {
+		for _, ns := range w.namespaces {
+			look(key, "namespace "+ns.Name, ns.Name, ns.Labels)
+		}
+		services, err := r.cluster.Client.Kubernetes.CoreV1().Services("").List(r.ctx, metav1.ListOptions{LabelSelector: key})
+		if err != nil {
+			r.broken(name, r.cluster.Client.Explain(err))
+			return
+		}
+		for _, s := range services.Items {
+			look(key, "service "+s.Namespace+"/"+s.Name, s.Namespace, s.Labels)
+		}
 	}
-	for _, s := range services.Items {
-		look("service "+s.Namespace+"/"+s.Name, s.Namespace, s.Labels)
-	}
-	if len(labels) == 0 {
+	if len(named) == 0 {
 		r.pass(name + " (none)")
 		return
 	}
@@ -253,15 +258,21 @@ func (r *runner) waypoints(w world) {
 		r.broken(name, r.cluster.Client.Explain(err))
 		return
 	}
-	var wrong []string
-	for _, l := range labels {
-		i := slices.IndexFunc(gateways.Items, func(g gatewayv1.Gateway) bool { return g.Namespace == l.namespace && g.Name == l.gateway })
-		switch {
-		case i < 0:
-			wrong = append(wrong, fmt.Sprintf("%s: there is no Gateway %s/%s", l.what, l.namespace, l.gateway))
-		case len(gateways.Items[i].Status.Addresses) == 0:
-			wrong = append(wrong, fmt.Sprintf("%s: Gateway %s/%s has no address yet", l.what, l.namespace, l.gateway))
+	wrong := func(labels []label) []string {
+		var out []string
+		for _, l := range labels {
+			i := slices.IndexFunc(gateways.Items, func(g gatewayv1.Gateway) bool { return g.Namespace == l.namespace && g.Name == l.gateway })
+			switch {
+			case i < 0:
+				out = append(out, fmt.Sprintf("%s: there is no Gateway %s/%s", l.what, l.namespace, l.gateway))
+			case len(gateways.Items[i].Status.Addresses) == 0:
+				out = append(out, fmt.Sprintf("%s: Gateway %s/%s has no address yet", l.what, l.namespace, l.gateway))
+			}
 		}
+		return out
 	}
-	r.unless(wrong, Failed, name, "make the Gateway, or remove the label: until then connections go past what the waypoint should enforce")
+	r.unless(wrong(named[useWaypoint]), Failed, name, "make the Gateway, or remove the label: until then connections go past what the waypoint should enforce")
+	if second := named[useWaypointCanary]; len(second) > 0 {
+		r.unless(wrong(second), Warned, "second waypoints that labels name are there", "make the Gateway that "+useWaypointCanary+" names, or remove the label: until then all connections go through the first waypoint")
+	}
 }
