@@ -14,6 +14,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/tulle-mesh/tulle/internal/kubetest"
 	"github.com/tulle-mesh/tulle/manifests"
@@ -365,6 +366,10 @@ func TestUninstallTakesEverythingAndNothingElse(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	if _, err := f.Client.Gateway.GatewayV1().Gateways(other).Create(ctx, &gatewayv1.Gateway{ObjectMeta: metav1.ObjectMeta{Name: "waypoint"},
+		Spec: gatewayv1.GatewaySpec{GatewayClassName: "istio-waypoint", Listeners: []gatewayv1.Listener{{Name: "mesh", Port: 15008, Protocol: "HBONE"}}}}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
 	// No kubelet ends them.
 	if err := core.Pods(f.Namespace).DeleteCollection(ctx, metav1.DeleteOptions{GracePeriodSeconds: new(int64)}, metav1.ListOptions{}); err != nil {
 		t.Fatal(err)
@@ -381,12 +386,18 @@ func TestUninstallTakesEverythingAndNothingElse(t *testing.T) {
 		t.Fatal(err)
 	}
 	removed := changes(report, install.Removed)
+	if plan := changes(planned, install.Removed); plan != removed {
+		t.Errorf("planned:\n%s\nremoved:\n%s", plan, removed)
+	}
 	agent, ztunnel, istiod, role := strings.Index(removed, "DaemonSet "+f.Namespace+"/tulle-agent"), strings.Index(removed, "DaemonSet "+f.Namespace+"/ztunnel"),
 		strings.Index(removed, "Deployment "+f.Namespace+"/istiod"), strings.Index(removed, "ClusterRole ")
 	if agent != 0 || ztunnel < agent || istiod < ztunnel || role < istiod {
 		t.Errorf("order: %s", removed)
 	}
 	if kept := changes(report, install.Kept); !strings.Contains(kept, "Secret "+f.Namespace+"/istio-ca-secret") || !strings.Contains(kept, fmt.Sprintf("CustomResourceDefinition (%d)", len(manifests.CRDs()))) {
+		t.Errorf("kept: %s", kept)
+	}
+	if kept := changes(report, install.Kept); !strings.Contains(kept, "Gateway */*") {
 		t.Errorf("kept: %s", kept)
 	}
 	if _, err := core.ConfigMaps(f.Namespace).Get(ctx, "istio-ca-root-cert", metav1.GetOptions{}); !apierrors.IsNotFound(err) {

@@ -200,6 +200,9 @@ func keptDefinitions(inv *Inventory, opt UninstallOptions) []Change {
 // take removes one object and notes it.
 func (u *uninstall) take(ctx context.Context, r Ref, how metav1.DeletionPropagation) error {
 	if u.opt.DryRun {
+		if slices.ContainsFunc(u.report.Changes, func(c Change) bool { return c.Ref == r && c.Action == Removed }) {
+			return nil // a component, which goes before the rest of the objects
+		}
 		live, err := u.live(ctx, r)
 		if err == nil && live != nil {
 			u.report.Changes = append(u.report.Changes, Change{Ref: r, Action: Removed})

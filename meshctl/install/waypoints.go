@@ -51,9 +51,34 @@ func (u *uninstall) removeWaypoints(ctx context.Context) error {
 			}
 		}
 	}
+	if err := u.keepGateways(ctx); err != nil {
+		return err
+	}
 	class, err := u.live(ctx, waypointClass)
 	if err != nil || class == nil || class.GetLabels()[partOfLabel] != partOf {
 		return err
 	}
 	return u.take(ctx, waypointClass, metav1.DeletePropagationBackground)
+}
+
+// keepGateways tells that the Gateways of waypoints stay, with what was said of them last.
+func (u *uninstall) keepGateways(ctx context.Context) error {
+	list, err := u.Client.Gateway.GatewayV1().Gateways("").List(ctx, metav1.ListOptions{})
+	if apierrors.IsNotFound(err) { // the kind is not there
+		return nil
+	}
+	if err != nil {
+		return u.Client.Explain(err)
+	}
+	n := 0
+	for i := range list.Items {
+		if string(list.Items[i].Spec.GatewayClassName) == waypointClass.Name {
+			n++
+		}
+	}
+	if n > 0 {
+		u.report.Changes = append(u.report.Changes, Change{Ref: Ref{waypointClass.APIVersion, "Gateway", "*", "*"}, Action: Kept,
+			Note: fmt.Sprintf("%d of waypoints: they are their authors', and their conditions tell of what was", n)})
+	}
+	return nil
 }
