@@ -29,11 +29,11 @@ type Warner struct {
 // Warnings returns those of a state, in order and each once. For successive states it
 // looks again only when something has changed that conditions depend on.
 func (w *Warner) Warnings(objects *source.Objects) []translate.Warning {
-	v := w.Decider.view(objects)
-	if w.seen != nil && !changed(v, w.seen) {
+	if w.seen != nil && !mayMatter(objects, w.seen) {
 		w.seen = objects
 		return w.told
 	}
+	v := w.Decider.view(objects)
 	w.seen, w.told = objects, nil
 	for _, kind := range slices.Sorted(maps.Keys(kinds)) {
 		for _, key := range objects.Keys(kind) {
@@ -45,6 +45,18 @@ func (w *Warner) Warnings(objects *source.Objects) []translate.Warning {
 	slices.SortFunc(w.told, compareWarnings)
 	w.told = slices.Compact(w.told)
 	return w.told
+}
+
+// mayMatter reports whether anything has changed that conditions could depend on; it
+// looks at no pods but those that changed.
+func mayMatter(objects, since *source.Objects) bool {
+	gateways := map[string]bool{}
+	for name := range objects.Gateways {
+		gateways[name.Namespace] = true
+	}
+	return slices.ContainsFunc(objects.Changes(since), func(key source.Key) bool {
+		return relevant(key.Kind) || key.Kind == "Pod" && gateways[key.Namespace]
+	})
 }
 
 func compareWarnings(a, b translate.Warning) int {

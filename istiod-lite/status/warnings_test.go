@@ -154,3 +154,17 @@ func TestFilesAreWarnedOfWhatConditionsTell(t *testing.T) {
 		}
 	}
 }
+
+// TestWarningsGoWhenTheWaypointIsReady has nothing change but a waypoint's pod.
+func TestWarningsGoWhenTheWaypointIsReady(t *testing.T) {
+	text := whole + "---\n" + route("HTTPRoute", "a", `{parentRefs: [{group: "", kind: Service, name: web}], rules: [{backendRefs: [{name: web, port: 80}]}]}`)
+	warner := &status.Warner{}
+	for _, c := range []struct {
+		ready string
+		want  int
+	}{{"False", 1}, {"False", 1}, {"True", 0}, {"False", 1}} {
+		if got := warner.Warnings(files(t, strings.Replace(text, `status: "True"`, `status: "`+c.ready+`"`, 1))); len(got) != c.want {
+			t.Errorf("ready %s: %v", c.ready, got)
+		}
+	}
+}
