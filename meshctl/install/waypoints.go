@@ -51,8 +51,10 @@ func (u *uninstall) removeWaypoints(ctx context.Context) error {
 			}
 		}
 	}
-	if err := u.keepGateways(ctx); err != nil {
-		return err
+	if !u.opt.Definitions { // with which they go
+		if err := u.keepGateways(ctx); err != nil {
+			return err
+		}
 	}
 	class, err := u.live(ctx, waypointClass)
 	if err != nil || class == nil || class.GetLabels()[partOfLabel] != partOf {
