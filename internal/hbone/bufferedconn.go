@@ -5,6 +5,8 @@ import (
 	"net"
 	"sync"
 	"syscall"
+
+	"github.com/tulle-mesh/tulle/internal/rawio"
 )
 
 const (
@@ -187,25 +189,17 @@ func (c *BufferedConn) fill() error {
 // fillReady is fill's step on the descriptor; it reports false to wait for readability.
 func (c *BufferedConn) fillReady(fd uintptr) bool {
 	c.makeRoom()
-	for {
-		n, err := syscall.Read(int(fd), c.in.b[c.w:])
-		switch {
-		case err == syscall.EINTR:
-			continue
-		case err == syscall.EAGAIN:
-			c.took(0)
-			return false
-		case err != nil:
-			c.took(0)
-			c.inErr = err
-		case n == 0:
-			c.took(0)
-			c.inErr = io.EOF
-		default:
-			c.took(n)
-		}
-		return true
+	n, err := rawio.Read(int(fd), c.in.b[c.w:])
+	c.took(n)
+	switch {
+	case err == syscall.EAGAIN:
+		return false
+	case err != nil:
+		c.inErr = err
+	case n == 0:
+		c.inErr = io.EOF
 	}
+	return true
 }
 
 // makeRoom provides a buffer with room for at least the rest of one record.
@@ -359,22 +353,28 @@ func (c *BufferedConn) takeOut() []byte {
 
 // send writes p and returns what is left of it, which is nothing when wait is set.
 func (c *BufferedConn) send(p []byte, wait bool) ([]byte, error) {
-	if wait {
-		_, err := c.Conn.Write(p)
-		return nil, err
+	if c.sys != nil {
+		c.flushing, c.flushN, c.flushErr = p, 0, nil
+		err := c.sys.Write(c.flushFunc)
+		if err == nil {
+			err = c.flushErr
+		}
+		c.flushing = nil
+		if p = p[c.flushN:]; len(p) == 0 || err != nil || !wait {
+			return p, err
+		}
 	}
-	c.flushing, c.flushN, c.flushErr = p, 0, nil
-	err := c.sys.Write(c.flushFunc)
-	if err == nil {
-		err = c.flushErr
-	}
-	c.flushing = nil
-	return p[c.flushN:], err
+	_, err := c.Conn.Write(p)
+	return nil, err
 }
 
-// flushReady writes once without waiting.
+// flushReady writes once without waiting. A short write means a full socket; asking again
+// would only cost a call.
 func (c *BufferedConn) flushReady(fd uintptr) bool {
-	c.flushN, c.flushErr = writeNow(int(fd), c.flushing)
+	n, err := rawio.Write(int(fd), c.flushing)
+	if c.flushN = n; err != syscall.EAGAIN {
+		c.flushErr = err
+	}
 	return true
 }
 

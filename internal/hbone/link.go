@@ -8,6 +8,8 @@ import (
 	"net"
 	"syscall"
 	"time"
+
+	"github.com/tulle-mesh/tulle/internal/rawio"
 )
 
 // maxPlaintext is the most that one TLS record carries (RFC 8446 section 5.1).
@@ -105,23 +107,19 @@ func (l *link) readSocket() (*buffer, int, error) {
 func (l *link) take(fd uintptr) bool {
 	l.got = borrow(l.class)
 	l.gotErr = nil
-	for {
-		n, err := syscall.Read(int(fd), l.got.b)
-		switch {
-		case err == syscall.EINTR:
-			continue
-		case err == syscall.EAGAIN:
-			l.got.release()
-			l.got = nil
-			return false
-		case err != nil:
-			n, l.gotErr = 0, err
-		case n == 0:
-			l.gotErr = io.EOF
-		}
-		l.gotN = n
-		return true
+	n, err := rawio.Read(int(fd), l.got.b)
+	switch {
+	case err == syscall.EAGAIN:
+		l.got.release()
+		l.got = nil
+		return false
+	case err != nil:
+		l.gotErr = err
+	case n == 0:
+		l.gotErr = io.EOF
 	}
+	l.gotN = n
+	return true
 }
 
 // write gathers p for the next flush; it does not block on the socket.

@@ -21,7 +21,7 @@ var layers = []struct {
 }{
 	{0, []string{
 		"api/...", "internal/backoff", "internal/baggage", "internal/cel", "internal/istiojson", "internal/jsonfault", "internal/lifecycle", "internal/logformat", "internal/logging", "internal/netns",
-		"internal/nodetoken", "internal/readiness", "internal/relay", "internal/roottest", "internal/settings", "internal/sockopt", "internal/telemetry",
+		"internal/nodetoken", "internal/rawio", "internal/readiness", "internal/relay", "internal/roottest", "internal/settings", "internal/sockopt", "internal/telemetry",
 	}},
 	{1, []string{"internal/authz/...", "internal/workload"}},
 	{2, []string{

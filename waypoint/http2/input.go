@@ -4,6 +4,8 @@ import (
 	"io"
 	"net"
 	"syscall"
+
+	"github.com/tulle-mesh/tulle/internal/rawio"
 )
 
 // idleRead is how many octets a connection that is no socket waits for data with: it
@@ -97,20 +99,16 @@ func (in *input) adapt() {
 func (in *input) readReady(fd uintptr) bool {
 	in.buf = borrow(in.class)
 	in.err = nil
-	for {
-		n, err := syscall.Read(int(fd), in.buf.b)
-		switch {
-		case err == syscall.EINTR:
-			continue
-		case err == syscall.EAGAIN:
-			in.release()
-			return false
-		case err != nil:
-			n, in.err = 0, err
-		case n == 0:
-			in.err = io.EOF
-		}
-		in.n = n
-		return true
+	n, err := rawio.Read(int(fd), in.buf.b)
+	switch {
+	case err == syscall.EAGAIN:
+		in.release()
+		return false
+	case err != nil:
+		in.err = err
+	case n == 0:
+		in.err = io.EOF
 	}
+	in.n = n
+	return true
 }

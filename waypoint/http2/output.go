@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"runtime"
 	"syscall"
+
+	"github.com/tulle-mesh/tulle/internal/rawio"
 )
 
 // output is where the frames of all streams gather until somebody writes them. The
@@ -99,20 +101,12 @@ func (o *output) writeNow(p []byte) (int, error) {
 }
 
 func (o *output) writeReady(fd uintptr) bool {
-	for {
-		n, err := syscall.Write(int(fd), o.now)
-		switch {
-		case err == syscall.EINTR:
-			continue
-		case err == syscall.EAGAIN:
-		case err != nil:
-			o.writeErr = err
-		default:
-			// Less than all means a full socket; asking again would only cost a call.
-			o.wrote = n
-		}
-		return true
+	// Less than all means a full socket; asking again would only cost a call.
+	n, err := rawio.Write(int(fd), o.now)
+	if o.wrote = n; err != syscall.EAGAIN {
+		o.writeErr = err
 	}
+	return true
 }
 
 // kick sees to it that what gathered leaves, without ever waiting for the socket. mu
@@ -183,7 +177,7 @@ func (c *conn) write(b []byte, buf *buffer, gather bool) {
 	}
 	for {
 		if len(b) > 0 {
-			_, err := c.nc.Write(b)
+			err := c.writeAll(b)
 			buf.release()
 			if err != nil {
 				c.mu.Lock()
@@ -207,6 +201,18 @@ func (c *conn) write(b []byte, buf *buffer, gather bool) {
 		b, buf = c.out.take()
 		c.mu.Unlock()
 	}
+}
+
+// writeAll writes b, and waits for the socket only for what that does not take at once.
+func (c *conn) writeAll(b []byte) (err error) {
+	n := 0
+	if c.out.sys != nil {
+		n, err = c.out.writeNow(b)
+	}
+	if err == nil && n < len(b) {
+		_, err = c.nc.Write(b[n:])
+	}
+	return err
 }
 
 // brokenWrite ends the connection because of a write that failed; mu is held, but
