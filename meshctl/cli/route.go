@@ -300,8 +300,11 @@ redirect, a direct response), 1 refused or answered with an error, 2 nobody can 
 			if err := output.print(s.out, a, func() { p.check(a) }); err != nil {
 				return exitWith(2, "%w", err)
 			}
-			if a.Serves() != "" {
+			switch {
+			case a.Serves() != "":
 				return exitError(1)
+			case a.Unknown() != "":
+				return exitError(2)
 			}
 			return nil
 		},
@@ -373,6 +376,8 @@ func (p *explanation) check(a *explain.WaypointAnswer) {
 	o, text := outcomes[explain.Allowed], a.Does()
 	if why := a.Serves(); why != "" {
 		o, text = outcomes[explain.Refused], why
+	} else if why := a.Unknown(); why != "" {
+		o, text = outcomes[explain.Unknown], why
 	}
 	if a.Allowed && a.Route.Answer != "" {
 		o.word = "answered" // by the waypoint itself
@@ -403,6 +408,8 @@ func (p *explanation) waypoint(a *explain.WaypointAnswer) {
 		p.indented("policies", "allowed by "+a.Policy)
 	case a.Allowed:
 		p.indented("policies", "none of "+strings.Join(a.Policies, ", ")+" stands against it")
+	case a.Undecided:
+		p.indented("policies", "cannot tell: "+a.Reason)
 	default:
 		p.indented("policies", "refused: "+a.Reason)
 	}

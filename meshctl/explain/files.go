@@ -295,7 +295,9 @@ func (a *WaypointAnswer) judge(mesh *translate.Mesh, peer request.Peer, q *messa
 			Query: q.Query, HasQuery: q.HasQuery, Fields: &q.Header,
 		}
 	}
-	permit, _, err := set.Authorize(&attributes, set.Consult(&attributes))
+	consent := set.Consult(&attributes)
+	asks := consent.AgreeAll()
+	permit, _, err := set.Authorize(&attributes, consent)
 	a.Allowed, a.Policy = err == nil, permit.Policy()
 	if err != nil {
 		a.Reason = err.Error()
@@ -303,6 +305,9 @@ func (a *WaypointAnswer) judge(mesh *translate.Mesh, peer request.Peer, q *messa
 	var denial *request.Denial
 	if errors.As(err, &denial) {
 		a.Policy = denial.Policy
+	}
+	if err == nil && len(asks) > 0 {
+		a.Allowed, a.Undecided, a.Policy, a.Reason = false, true, asks[0].Policy, request.Undecided(asks)
 	}
 	return nil
 }

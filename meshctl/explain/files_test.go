@@ -1,6 +1,7 @@
 package explain_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -230,6 +231,45 @@ func TestRequestsThatNobodyCouldSendAreRefusedByTheirFlag(t *testing.T) {
 	for _, service := range []string{"", "a/b/c", "shop/", "/web", "a b", "web:80"} {
 		if err := explain.CheckService(service); err == nil || !strings.Contains(err.Error(), "--service") {
 			t.Errorf("--service %s: %v", service, err)
+		}
+	}
+}
+
+// Nobody asks an authorizer, so that nobody knows what it would say.
+func TestWhatAnExternalAuthorizerDecidesIsNotKnown(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "shop.yaml")
+	custom := func(provider, path string) string {
+		return fmt.Sprintf("---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: %s, namespace: shop}\n"+
+			"spec: {targetRefs: [{group: \"\", kind: Service, name: api}], action: CUSTOM, provider: {name: %[1]s}, rules: [{to: [{operation: {paths: [%s]}}]}]}\n", provider, path)
+	}
+	text := shopFiles + custom("sessions", `"/items/*", /else`) + custom("gone", `/items/gone`) + `---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: istio, namespace: istio-system}
+data:
+  mesh: |
+    extensionProviders:
+    - {name: sessions, envoyExtAuthzHttp: {service: api.shop.svc.cluster.local, port: 80}}
+`
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		from, path      string
+		serves, unknown string
+	}{
+		{"shop/web", "/items", "", ""},
+		{"shop/web", "/items/1", "", "provider sessions, which policy shop/sessions asks, decides, and is not asked here"},
+		{"shop/other", "/items/1", "none matched", ""}, // refused, whatever it says
+		{"shop/web", "/else", "404", ""},
+		{"shop/web", "/items/gone", "provider gone, which is not known", ""},
+	} {
+		a, err := explain.AskFiles([]string{file}, "api", 80, c.from, explain.HTTP{Path: c.path})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := a.Serves(); !strings.Contains(got, c.serves) || c.serves == "" && got != "" || a.Unknown() != c.unknown || a.Allowed && a.Undecided {
+			t.Errorf("%s by %s: %q, %q, %+v", c.path, c.from, got, a.Unknown(), a)
 		}
 	}
 }

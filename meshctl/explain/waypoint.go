@@ -27,9 +27,12 @@ type WaypointAnswer struct {
 	Protocol string `json:"protocol"`
 	From     string `json:"from,omitempty"`
 	// Method and Path are what was asked about; empty for a connection.
-	Method          string            `json:"method,omitempty"`
-	Path            string            `json:"path,omitempty"`
-	Allowed         bool              `json:"allowed"`
+	Method  string `json:"method,omitempty"`
+	Path    string `json:"path,omitempty"`
+	Allowed bool   `json:"allowed"`
+	// Undecided tells that external authorizers decide, which nobody asked: Reason names
+	// them, and Allowed is false.
+	Undecided       bool              `json:"undecided,omitempty"`
 	Policy          string            `json:"policy,omitempty"`
 	Reason          string            `json:"reason,omitempty"`
 	Policies        []string          `json:"policies,omitempty"`
@@ -56,9 +59,9 @@ type WaypointBackend struct {
 // itself that is no error. It is "" when they would be.
 func (a *WaypointAnswer) Serves() string {
 	switch {
-	case !a.Allowed && a.Reason != "":
+	case !a.Allowed && !a.Undecided && a.Reason != "":
 		return a.Reason
-	case !a.Allowed:
+	case !a.Allowed && !a.Undecided:
 		return "refused by the waypoint's policies"
 	case a.Route.Decision == "not found":
 		return "no route takes the request: it is answered 404"
@@ -86,6 +89,14 @@ func (a *WaypointAnswer) Serves() string {
 		return "the backends of the route cannot be used, and requests get 500: " + fault
 	}
 	return "no backend of the route has an endpoint that serves"
+}
+
+// Unknown says why nobody can tell whether requests are served; "" when Serves does.
+func (a *WaypointAnswer) Unknown() string {
+	if a.Undecided && a.Serves() == "" {
+		return a.Reason
+	}
+	return ""
 }
 
 // Does says what becomes of a request, or a connection, that is served.
@@ -230,6 +241,8 @@ func (x *run) waypointWay(w *Way) {
 	case why != "":
 		w.Outcome, w.Reason = Refused, why
 		x.adviseWaypointAnswer(a)
+	case a.Undecided:
+		w.Reason = a.Reason
 	default:
 		w.Outcome = Allowed
 	}

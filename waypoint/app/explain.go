@@ -28,6 +28,9 @@ type answer struct {
 	Protocol string `json:"protocol"`
 	From     string `json:"from,omitempty"`
 	Allowed  bool   `json:"allowed"`
+	// Undecided tells that policies let it pass, but for external authorizers, which
+	// are not asked here; it is not Allowed then, and Reason names them.
+	Undecided bool `json:"undecided,omitempty"`
 	// Policy decided, Reason says why it refuses.
 	Policy string `json:"policy,omitempty"`
 	Reason string `json:"reason,omitempty"`
@@ -203,9 +206,7 @@ func (w *waypoint) explainPolicies(a *answer, svc *mesh.Service, peer request.Pe
 		}
 	}
 	consent := svc.Policies.Consult(&attributes)
-	for range consent.Asks() {
-		a.Notes = append(a.Notes, "an external authorizer would be asked, and is taken as one that refuses")
-	}
+	asks := consent.AgreeAll()
 	permit, observed, err := svc.Policies.Authorize(&attributes, consent)
 	for _, o := range observed {
 		if o.Matched || o.WouldDeny {
@@ -217,8 +218,11 @@ func (w *waypoint) explainPolicies(a *answer, svc *mesh.Service, peer request.Pe
 	if errors.As(err, &denial) {
 		a.Policy = denial.Policy
 	}
-	if err != nil {
+	switch {
+	case err != nil:
 		a.Reason = err.Error()
+	case len(asks) > 0:
+		a.Allowed, a.Undecided, a.Policy, a.Reason = false, true, asks[0].Policy, request.Undecided(asks)
 	}
 }
 

@@ -2,6 +2,7 @@ package request
 
 import (
 	"slices"
+	"strings"
 
 	api "github.com/tulle-mesh/tulle/api/waypoint"
 )
@@ -165,6 +166,11 @@ type Ask struct {
 	Auth *api.ExternalAuth
 }
 
+// String says who asks whom.
+func (a Ask) String() string {
+	return "provider " + a.Provider + ", which policy " + a.Policy + " asks"
+}
+
 // Consent collects the answers of external authorizers for one request. The zero
 // value is that of a set without CUSTOM policies; for others Authorize denies with
 // it. One goroutine may use it.
@@ -216,6 +222,31 @@ func (c *Consent) add(p *Policy) {
 	c.asks, c.agreed = append(c.asks, ask), append(c.agreed, false)
 }
 
+// AgreeAll says that every authorizer let the request pass, and returns those that could
+// have been asked. It is for explanations, where nobody is asked: what is permitted then
+// is up to them.
+func (c *Consent) AgreeAll() []Ask {
+	var out []Ask
+	for i := range c.asks {
+		if c.Agree(i); c.agreed[i] {
+			out = append(out, c.asks[i])
+		}
+	}
+	return out
+}
+
+// Undecided names authorizers that AgreeAll returned as those who decide.
+func Undecided(asks []Ask) string {
+	names := make([]string, len(asks))
+	for i := range asks {
+		names[i] = asks[i].String()
+	}
+	if len(asks) == 1 {
+		return names[0] + ", decides, and is not asked here"
+	}
+	return strings.Join(names, "; ") + ": they decide, and are not asked here"
+}
+
 // check returns the denial of the first authorizer that did not agree.
 func (c *Consent) check(custom []*Policy) *Denial {
 	if len(custom) == 0 {
@@ -233,7 +264,7 @@ func (c *Consent) check(custom []*Policy) *Denial {
 		case ask.Auth == nil:
 			return &Denial{Policy: ask.Policy, Reason: "policy " + ask.Policy + " asks provider " + ask.Provider + ", which is not known"}
 		default:
-			return &Denial{Policy: ask.Policy, Reason: "provider " + ask.Provider + ", which policy " + ask.Policy + " asks, did not agree"}
+			return &Denial{Policy: ask.Policy, Reason: ask.String() + ", did not agree"}
 		}
 	}
 	return nil
