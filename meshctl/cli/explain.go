@@ -131,6 +131,9 @@ func story(w *explain.Way) string {
 	if len(w.Policies) == 0 {
 		kind += w.Reason
 	}
+	if w.Waypoint != nil {
+		kind += w.Waypoint.Gateway
+	}
 	return kind
 }
 
@@ -173,7 +176,14 @@ func (p *explanation) print(e *explain.Explanation) {
 		if len(ports) > 0 {
 			text += ", port " + strings.Join(ports, ", ")
 		}
-		if e.Server.Waypoint != "" {
+		switch {
+		case len(e.Server.Shares) > 0:
+			var all []string
+			for _, w := range e.Server.Shares {
+				all = append(all, fmt.Sprintf("%s (%.0f%%)", w.Waypoint, w.Share*100))
+			}
+			text += ", waypoints " + strings.Join(all, ", ")
+		case e.Server.Waypoint != "":
 			text += ", waypoint " + e.Server.Waypoint
 		}
 		p.field("server", text)

@@ -118,7 +118,7 @@ func (x *run) explain(source []*mesh.Component) (*Explanation, error) {
 	}
 	if a.Service != nil {
 		x.out.Server.Service, x.out.Server.Waypoint = a.Service.Namespace+"/"+a.Service.Hostname, a.Service.Waypoint
-		x.out.Server.Addresses, x.out.Server.Ports = a.Service.Addresses, a.Service.Ports
+		x.out.Server.Addresses, x.out.Server.Ports, x.out.Server.Shares = a.Service.Addresses, a.Service.Ports, a.Service.Shares
 	}
 	switch {
 	case a.Captured && a.Client != nil:
@@ -329,7 +329,11 @@ func (x *run) conclude(problem string) {
 	case counts[Refused] > 0:
 		e.Outcome, e.Summary = Refused, firstReason(e.Ways, Refused)
 		if counts[Refused] < taken {
-			e.Summary = fmt.Sprintf("at %d of %d endpoints: %s", counts[Refused], taken, e.Summary)
+			what := "endpoints"
+			if len(e.Server.Shares) > 0 {
+				what = "waypoints"
+			}
+			e.Summary = fmt.Sprintf("at %d of %d %s: %s", counts[Refused], taken, what, e.Summary)
 		}
 	case counts[Unknown] > 0:
 		e.Outcome, e.Summary = Unknown, firstReason(e.Ways, Unknown)

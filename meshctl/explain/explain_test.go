@@ -21,6 +21,8 @@ type fake struct {
 	services []mesh.Service
 	proxies  []*mesh.Component
 	control  []*mesh.Component
+	// waypoints are proxies of waypoints.
+	waypoints []*mesh.Component
 }
 
 func (*fake) Local() bool       { return true }
@@ -33,6 +35,8 @@ func (f *fake) Components(_ context.Context, kind string) ([]*mesh.Component, er
 		return f.proxies, nil
 	case mesh.Istiod:
 		return f.control, nil
+	case mesh.Waypoint:
+		return f.waypoints, nil
 	}
 	return nil, nil
 }
@@ -261,5 +265,48 @@ func TestOnlyTheZtunnelsOwnConnectionShowsThatItIsInSync(t *testing.T) {
 		if _, there := p.Types[want]; p.InSync != (want != "") || there != p.InSync || len(p.Types) > 1 {
 			t.Errorf("%q: %+v", want, p)
 		}
+	}
+}
+
+// waypoint adds the proxy of a Gateway with its answer, and returns the way to it.
+func (f *fake) waypoint(name, ip string, share float64, a explain.WaypointAnswer) ztunnel.Way {
+	a.Gateway, a.Service, a.Port, a.Protocol = "shop/"+name, "shop/web.shop.svc.cluster.local", 80, "HTTP1"
+	f.waypoints = append(f.waypoints, mesh.NewComponent(mesh.Component{Kind: mesh.Waypoint, Name: "shop/" + name, Node: "n1", Ready: true, Gateway: a.Gateway},
+		func(context.Context, string, string) ([]byte, error) { return json.Marshal(a) }))
+	w := to(name, "n1", ip, share)
+	w.Kind = "waypoint"
+	return w
+}
+
+func TestEveryWaypointBeforeAServiceIsAsked(t *testing.T) {
+	shares := []ztunnel.WaypointShare{{Waypoint: "shop/second.shop.svc.cluster.local:15008", Share: .4}, {Waypoint: "shop/first.shop.svc.cluster.local:15008", Share: .6}}
+	for _, tt := range []struct {
+		name          string
+		first, second explain.WaypointAnswer
+		outcome       explain.Outcome
+		summary       string
+	}{
+		{"both let it in", explain.WaypointAnswer{Allowed: true}, explain.WaypointAnswer{Allowed: true}, explain.Allowed, "through waypoint shop/second or shop/first"},
+		{"one refuses", explain.WaypointAnswer{Allowed: true}, explain.WaypointAnswer{Reason: "no"}, explain.Refused, "at 1 of 2 waypoints: no"},
+		{"an authorizer decides", explain.WaypointAnswer{Allowed: true}, explain.WaypointAnswer{Undecided: true, Reason: "provider sessions decides"}, explain.Unknown, "provider sessions decides"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			f := &fake{pods: []mesh.Pod{clientPod}}
+			out := with(f.waypoint("second", "10.0.1.8", .4, tt.second), f.waypoint("first", "10.0.1.9", .6, tt.first))
+			out.Service = &ztunnel.Service{Namespace: "shop", Hostname: "web.shop.svc.cluster.local", Ports: []uint16{80}, Waypoint: shares[1].Waypoint, Shares: shares}
+			f.proxy("n1", out, nil)
+			e, err := explain.Explain(t.Context(), f, explain.Request{Client: "client", Server: "web"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if e.Outcome != tt.outcome || !strings.Contains(e.Summary, tt.summary) || len(e.Server.Shares) != 2 || len(e.Ways) != 2 {
+				t.Errorf("%s: %s; %+v", e.Outcome, e.Summary, e.Server)
+			}
+			for i, w := range e.Ways {
+				if w.Waypoint == nil || w.Share != shares[i].Share {
+					t.Errorf("way %d: %+v", i, w)
+				}
+			}
+		})
 	}
 }

@@ -64,12 +64,14 @@ type Server struct {
 	// Asked is as it was typed.
 	Asked string `json:"asked"`
 	// Service is "namespace/hostname" when it is one.
-	Service   string         `json:"service,omitempty"`
-	Addresses []string       `json:"addresses,omitempty"`
-	Ports     []uint16       `json:"ports,omitempty"`
-	Waypoint  string         `json:"waypoint,omitempty"`
-	Dest      netip.AddrPort `json:"dest,omitzero"`
-	Port      uint16         `json:"port"`
+	Service   string   `json:"service,omitempty"`
+	Addresses []string `json:"addresses,omitempty"`
+	Ports     []uint16 `json:"ports,omitempty"`
+	Waypoint  string   `json:"waypoint,omitempty"`
+	// Shares are the waypoints that share new connections, where there are several.
+	Shares []ztunnel.WaypointShare `json:"waypointShares,omitempty"`
+	Dest   netip.AddrPort          `json:"dest,omitzero"`
+	Port   uint16                  `json:"port"`
 }
 
 // Way is one way that the connection can take, and what becomes of it there.

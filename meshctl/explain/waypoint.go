@@ -267,11 +267,17 @@ func sameGateway(gateway, waypoint string) bool {
 
 // waypointSummary says who lets a request through.
 func waypointSummary(ways []Way) string {
+	var through []string
+	for _, w := range ways {
+		if w.Waypoint != nil && w.Outcome == Allowed && !slices.Contains(through, w.Waypoint.Gateway) {
+			through = append(through, w.Waypoint.Gateway)
+		}
+	}
 	for _, w := range ways {
 		if w.Waypoint == nil || w.Outcome != Allowed {
 			continue
 		}
-		text := "through waypoint " + w.Waypoint.Gateway
+		text := "through waypoint " + strings.Join(through, " or ")
 		if w.Waypoint.Route.Rule != "" {
 			text += ", by rule " + w.Waypoint.Route.Rule
 		}

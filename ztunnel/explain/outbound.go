@@ -124,5 +124,15 @@ func describeService(svc *workload.Service, endpoints int) *Service {
 	if svc.Waypoint != nil {
 		out.Waypoint = svc.Waypoint.String()
 	}
+	total := uint64(0)
+	for i := range svc.WeightedWaypoints {
+		total += uint64(svc.WeightedWaypoints[i].Weight)
+	}
+	for i := range svc.WeightedWaypoints {
+		w := &svc.WeightedWaypoints[i]
+		if w.Weight > 0 {
+			out.Shares = append(out.Shares, WaypointShare{Waypoint: w.GatewayAddress.String(), Share: float64(w.Weight) / float64(total)})
+		}
+	}
 	return out
 }

@@ -64,7 +64,16 @@ type Service struct {
 	Addresses []string `json:"addresses"`
 	Ports     []uint16 `json:"ports"`
 	Waypoint  string   `json:"waypoint,omitempty"`
-	Endpoints int      `json:"endpoints"`
+	// Shares are the waypoints that share new connections, where there is more than
+	// Waypoint.
+	Shares    []WaypointShare `json:"waypointShares,omitempty"`
+	Endpoints int             `json:"endpoints"`
+}
+
+// WaypointShare is a waypoint and its part of new connections, 0 to 1.
+type WaypointShare struct {
+	Waypoint string  `json:"waypoint"`
+	Share    float64 `json:"share"`
 }
 
 // Way is one way that a connection can go from the client's node proxy.

@@ -20,11 +20,18 @@ type Candidate struct {
 
 // Candidates returns every way that Decide may choose for the connection: one for
 // each endpoint of a service whose endpoints it balances over, those that are not
-// fit included, in the order of their uids; else the one way that there is.
+// fit included, in the order of their uids; one for each waypoint that shares the
+// connections to a service, in the order of the service; else the one way that there is.
 // It costs time of the order of the endpoints.
 func Candidates(snap *state.Snapshot, in Input) []Candidate {
 	in.Dest = netip.AddrPortFrom(in.Dest.Addr().Unmap(), in.Dest.Port())
+	if in.Pick == nil {
+		in.Pick = func(int) int { return 0 }
+	}
 	c := chooser{snap: snap, in: in}
+	if out := c.shared(); out != nil {
+		return out
+	}
 	svc, port, balanced := c.balanced()
 	if !balanced {
 		d := Decide(snap, in)
@@ -67,6 +74,32 @@ func Candidates(snap *state.Snapshot, in Input) []Candidate {
 		case out[i].Kind == Deny:
 			out[i].Unfit = out[i].Reason
 		}
+	}
+	return out
+}
+
+// shared returns the ways through the waypoints that share the connections to a service;
+// nil when none do, or the client is one of them.
+func (c *chooser) shared() []Candidate {
+	if refuse(c.in) != "" {
+		return nil
+	}
+	svc := c.snap.ServiceByVIPFor(c.in.Source.Namespace, c.in.Network, c.in.Dest.Addr())
+	if svc == nil {
+		return nil
+	}
+	var out []Candidate
+	for i := range svc.WeightedWaypoints {
+		w := &svc.WeightedWaypoints[i]
+		switch {
+		case c.behind(&w.GatewayAddress):
+			return nil
+		case w.Weight == 0:
+			continue
+		}
+		d := c.viaWaypoint(&w.GatewayAddress)
+		d.Service = svc
+		out = append(out, Candidate{Decision: d, Weight: uint64(w.Weight), Unfit: d.Reason})
 	}
 	return out
 }

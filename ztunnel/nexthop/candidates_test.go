@@ -91,3 +91,16 @@ func TestCandidatesAndDecideAgree(t *testing.T) {
 		t.Errorf("candidates %q, chosen %q", possible, chosen)
 	}
 }
+
+func TestEveryWaypointThatSharesTheConnectionsIsACandidate(t *testing.T) {
+	m := waypoint(newMesh(t).pod("client", "10.0.0.1")).
+		service("wp2", "10.96.0.8", func(s *api.Service) { s.Ports = nil }).pod("wp2", "10.0.0.8", of("wp2")).
+		service("web", "10.96.0.1", viaService(hostname("wp")), func(s *api.Service) {
+			s.WeightedWaypoints = []*api.WeightedWaypoint{
+				{Destination: hostname("wp2"), Weight: 40}, {Destination: hostname("wp"), Weight: 60}, {Destination: hostname("wp3")},
+			}
+		})
+	if got, want := m.candidates("10.96.0.1:80"), "wp2 waypoint 40 \nwp waypoint 60 "; got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
