@@ -310,3 +310,16 @@ func TestEveryWaypointBeforeAServiceIsAsked(t *testing.T) {
 		})
 	}
 }
+
+// A waypoint's page for explanations knows services.
+func TestWhatAPodsOwnWaypointDecidesIsNotKnown(t *testing.T) {
+	f := &fake{pods: []mesh.Pod{clientPod}}
+	way := f.waypoint("pods", "10.0.1.9", 1, explain.WaypointAnswer{Allowed: true})
+	way.Service = ""
+	f.proxy("n1", with(way), nil)
+	e, err := explain.Explain(t.Context(), f, explain.Request{Client: "client", Server: "10.0.1.2:8080"})
+	if err != nil || e.Outcome != explain.Unknown || !strings.Contains(e.Summary, "waypoint shop/pods, which is for the pod itself") ||
+		!strings.Contains(strings.Join(e.Advice, "\n"), "waypoint tap") || e.Ways[0].Waypoint != nil {
+		t.Errorf("%+v, %v", e, err)
+	}
+}

@@ -226,6 +226,11 @@ func (x *run) waypointWay(w *Way) {
 	if w.Hop.Target.IsValid() {
 		source = x.sourceFor(w.Hop.Target)
 	}
+	if x.out.Server.Service == "" {
+		w.Reason = fmt.Sprintf("waypoint %s, which is for the pod itself, decides further, and tells ahead of services only", chosen.Gateway)
+		x.advise("only the request itself shows what the waypoint decides: send it, and look at `meshctl waypoint tap`")
+		return
+	}
 	from := x.out.Client.Identity
 	// The port's protocol decides whether there are requests.
 	a, err := AskWaypoint(x.ctx, chosen, x.out.Server.Service, x.out.Server.Port, from, source, HTTP{})
