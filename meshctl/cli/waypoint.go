@@ -275,6 +275,11 @@ more strictly, by node proxies.`,
 			}
 			for _, name := range gone {
 				fmt.Fprintf(s.out, "waypoint %s/%s deleted\n", namespace, name)
+				users, failed := gateways.Users(cmd.Context(), client, namespace, name)
+				err = errors.Join(err, failed)
+				if len(users) > 0 {
+					fmt.Fprintf(s.out, "note: it is still named by %s: connections go on without it, and policies bound to it or to these are enforced, more strictly, by node proxies (`meshctl explain` says what is refused)\n", some(users))
+				}
 			}
 			if len(gone) == 0 && err == nil {
 				fmt.Fprintln(s.out, "No waypoints found.")
@@ -287,4 +292,13 @@ more strictly, by node proxies.`,
 	cmd.Flags().BoolVar(&all, "all", false, "all waypoints of the namespace")
 	cmd.Flags().StringVarP(&revision, "revision", "r", "", "only those of this revision")
 	return cmd
+}
+
+// some joins names, the first of many.
+func some(names []string) string {
+	const most = 8
+	if len(names) > most {
+		return strings.Join(names[:most], ", ") + fmt.Sprintf(" and %d more", len(names)-most)
+	}
+	return strings.Join(names, ", ")
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/tulle-mesh/tulle/internal/kubetest"
@@ -87,6 +88,28 @@ func TestAWaypointIsMadeUsedListedAndRemoved(t *testing.T) {
 	}
 	if gone, err := waypoint.Delete(t.Context(), client, namespace, []string{"waypoint", "other"}, false, ""); err == nil || !slices.Equal(gone, []string{"waypoint"}) {
 		t.Errorf("removed by name: %v, %v", gone, err)
+	}
+}
+
+func TestWhoUsesAWaypointIsKnown(t *testing.T) {
+	client, namespace := connect(t)
+	if err := waypoint.Apply(t.Context(), client, waypoint.Options{Enroll: true}); err != nil {
+		t.Fatal(err)
+	}
+	for name, labels := range map[string]map[string]string{
+		"web":    {"istio.io/use-waypoint": "waypoint"},
+		"tried":  {"istio.io/use-waypoint-canary": "waypoint"},
+		"away":   {"istio.io/use-waypoint": "waypoint", "istio.io/use-waypoint-namespace": "elsewhere"},
+		"others": {"istio.io/use-waypoint": "second"},
+	} {
+		svc := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels}, Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Port: 80}}}}
+		if _, err := client.Kubernetes.CoreV1().Services(namespace).Create(t.Context(), svc, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	users, err := waypoint.Users(t.Context(), client, namespace, "waypoint")
+	if want := []string{"namespace " + namespace, "service " + namespace + "/tried", "service " + namespace + "/web"}; err != nil || !slices.Equal(users, want) {
+		t.Errorf("%q, %v, want %q", users, err, want)
 	}
 }
 
