@@ -314,6 +314,9 @@ func TestParametersAreLaidOver(t *testing.T) {
 	if o := w.controller.Outcome(missing); o.Reason != string(gatewayv1.GatewayReasonInvalidParameters) || w.there("missing") != "" {
 		t.Errorf("%+v, made %s", o, w.there("missing"))
 	}
+	_, err = w.api.Client.CoreV1().ConfigMaps(w.namespace).Create(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "nowhere"}}, metav1.CreateOptions{})
+	w.must(err)
+	w.done(missing)
 }
 
 func TestAnotherNameTakesTheOldObjectsAway(t *testing.T) {

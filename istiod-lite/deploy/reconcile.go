@@ -32,6 +32,11 @@ func (e *foreignError) Error() string {
 	return fmt.Sprintf("%s is there and is %s: it is left as it is; rename the Gateway, set the annotation gateway.istio.io/name-override, or remove the object", e.object, e.whose)
 }
 
+// unreadError tells of parameters that may be there and could not be read just now.
+type unreadError struct{ error }
+
+func (e *unreadError) Unwrap() error { return e.error }
+
 // errEarlier tells of an object of an earlier Gateway of the same name, which the
 // cluster's garbage collector is about to take away.
 var errEarlier = errors.New("of an earlier Gateway of this name, which is being removed")
@@ -48,8 +53,8 @@ func (r *run) reconcile(ctx context.Context, name source.Name) error {
 	}
 	list, err := r.parameters(ctx, objects, gw)
 	if err != nil {
-		var api apierrors.APIStatus
-		if errors.As(err, &api) && !apierrors.IsNotFound(err) {
+		var unread *unreadError
+		if errors.As(err, &unread) {
 			return r.failed(gw, err)
 		}
 		r.tell(name, Outcome{Managed: true, Refused: true, Reason: string(gatewayv1.GatewayReasonInvalidParameters), Message: err.Error() + ".", uid: gw.UID})
@@ -289,11 +294,26 @@ func whose(o *unstructured.Unstructured) string {
 // first.
 func (r *run) parameters(ctx context.Context, objects *source.Objects, gw *gatewayv1.Gateway) ([]parameters, error) {
 	var list []parameters
+	follow := false
+	defer func() { // whether they are there by now or not
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		name := source.Name{Namespace: gw.Namespace, Name: gw.Name}
+		if follow {
+			r.parametrised[name] = true
+		} else {
+			delete(r.parametrised, name)
+		}
+	}()
 	add := func(namespace, name string) error {
 		from := "ConfigMap " + namespace + "/" + name
 		o, err := r.cfg.Dynamic.Resource(schema.GroupVersionResource{Version: "v1", Resource: "configmaps"}).Namespace(namespace).Get(ctx, name, metav1.GetOptions{})
 		if err != nil {
-			return fmt.Errorf("%s: %w", from, err)
+			err = fmt.Errorf("%s: %w", from, err)
+			if !apierrors.IsNotFound(err) {
+				err = &unreadError{err}
+			}
+			return err
 		}
 		data, _, err := unstructured.NestedStringMap(o.Object, "data")
 		if err != nil {
@@ -306,7 +326,6 @@ func (r *run) parameters(ctx context.Context, objects *source.Objects, gw *gatew
 		list = append(list, p)
 		return nil
 	}
-	follow := false
 	if name := r.cfg.Settings.Defaults; name != "" {
 		follow = true
 		if err := add(r.cfg.Settings.RootNamespace, name); err != nil && !apierrors.IsNotFound(err) {
@@ -332,14 +351,6 @@ func (r *run) parameters(ctx context.Context, objects *source.Objects, gw *gatew
 		if err := add(gw.Namespace, ref.Name); err != nil {
 			return nil, err
 		}
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	name := source.Name{Namespace: gw.Namespace, Name: gw.Name}
-	if follow {
-		r.parametrised[name] = true
-	} else {
-		delete(r.parametrised, name)
 	}
 	return list, nil
 }
