@@ -120,6 +120,9 @@ func AskFiles(paths []string, service string, port uint16, from string, r HTTP) 
 	} else {
 		a.Route, decision = p.ExplainConnect(peer.Namespace(), ""), p.Connect(peer.Namespace(), "")
 	}
+	if why := a.Route.Undecided(); why != "" && a.Allowed {
+		a.Allowed, a.Undecided, a.Reason = false, true, why
+	}
 	switch {
 	case decision.Kind == route.Default:
 		a.Backends = []WaypointBackend{{Backend: fmt.Sprintf("%s:%d", key, port), Weight: 1, Unseen: true}}

@@ -250,6 +250,17 @@ data:
   mesh: |
     extensionProviders:
     - {name: sessions, envoyExtAuthzHttp: {service: api.shop.svc.cluster.local, port: 80}}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: gates, namespace: shop}
+spec:
+  parentRefs: [{group: "", kind: Service, name: api}]
+  rules:
+  - name: gate
+    matches: [{path: {value: /gate}}]
+    filters: [{type: ExternalAuth, externalAuth: {protocol: GRPC, backendRef: {name: api, port: 80}}}]
+    backendRefs: [{name: api, port: 80}]
 `
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
@@ -260,6 +271,8 @@ data:
 	}{
 		{"shop/web", "/items", "", ""},
 		{"shop/web", "/items/1", "", "provider sessions, which policy shop/sessions asks, decides, and is not asked here"},
+		{"shop/web", "/gate", "", "external authorizer shop/api.shop.svc.cluster.local, which rule HTTPRoute/shop/gates/gate asks, decides, and is not asked here"},
+		{"shop/other", "/gate", "none matched", ""},
 		{"shop/other", "/items/1", "none matched", ""}, // refused, whatever it says
 		{"shop/web", "/else", "404", ""},
 		{"shop/web", "/items/gone", "provider gone, which is not known", ""},

@@ -28,8 +28,8 @@ type answer struct {
 	Protocol string `json:"protocol"`
 	From     string `json:"from,omitempty"`
 	Allowed  bool   `json:"allowed"`
-	// Undecided tells that policies let it pass, but for external authorizers, which
-	// are not asked here; it is not Allowed then, and Reason names them.
+	// Undecided tells that policies let it pass, but for external authorizers, theirs or
+	// the rule's, which are not asked here; it is not Allowed then, and Reason names them.
 	Undecided bool `json:"undecided,omitempty"`
 	// Policy decided, Reason says why it refuses.
 	Policy string `json:"policy,omitempty"`
@@ -166,6 +166,9 @@ func (w *waypoint) explain(q question) (*answer, error) {
 	} else {
 		a.Route = port.ExplainConnect(peer.Namespace(), "")
 		decision = port.Connect(peer.Namespace(), "")
+	}
+	if why := a.Route.Undecided(); why != "" && a.Allowed {
+		a.Allowed, a.Undecided, a.Reason = false, true, why
 	}
 	w.explainBackends(a, decision, q)
 	return a, nil

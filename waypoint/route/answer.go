@@ -1,6 +1,7 @@
 package route
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -32,6 +33,17 @@ func (e *Explanation) tell(d Decision, r *message.Request, port uint16) {
 			return
 		}
 	}
+	for i := range filters {
+		auth := filters[i].ExternalAuth
+		if auth == nil {
+			continue
+		}
+		if why := auth.Backend.Fault; why != "" {
+			e.Status, e.Answer = 500, fmt.Sprintf("external authorizer %s cannot be asked: %s", auth.name(), why)
+			return
+		}
+		e.Authorizers = append(e.Authorizers, auth.name())
+	}
 	if to := filters.Redirect(); to != nil {
 		e.Status, e.Answer = to.status, fmt.Sprintf("redirect %d to %s", to.status, to.location(d, r, port))
 		return
@@ -39,6 +51,14 @@ func (e *Explanation) tell(d Decision, r *message.Request, port uint16) {
 	if a := filters.Direct(); a != nil {
 		e.Status, e.Answer = a.Status, fmt.Sprintf("direct response %d", a.Status)
 		return
+	}
+	for i := range d.Rule.Backends {
+		for j := range d.Rule.Backends[i].Filters {
+			auth := d.Rule.Backends[i].Filters[j].ExternalAuth
+			if auth != nil && d.Rule.Backends[i].Weight > 0 && !slices.Contains(e.Authorizers, auth.name()) {
+				e.Authorizers = append(e.Authorizers, auth.name())
+			}
+		}
 	}
 	for i := range filters {
 		f := filters[i].Fault
@@ -61,6 +81,21 @@ func (e *Explanation) tell(d Decision, r *message.Request, port uint16) {
 		}
 	}
 }
+
+// Undecided names the external authorizers that decide about the request, whom nobody
+// asks for an explanation; "" without any.
+func (e *Explanation) Undecided() string {
+	switch len(e.Authorizers) {
+	case 0:
+		return ""
+	case 1:
+		return "external authorizer " + e.Authorizers[0] + ", which rule " + e.Rule + " asks, decides, and is not asked here"
+	}
+	return "external authorizers " + strings.Join(e.Authorizers, ", ") + ", which rule " + e.Rule + " asks, decide, and are not asked here"
+}
+
+// name is what its author calls the authorizer, else its service.
+func (a *ExternalAuth) name() string { return cmp.Or(a.Spec.GetName(), a.Backend.Service) }
 
 // Fails reports whether the rule's own answer is an error.
 func (e *Explanation) Fails() bool {

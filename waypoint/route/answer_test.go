@@ -71,3 +71,31 @@ func TestExplanationsTellWhatARuleAnswersItself(t *testing.T) {
 		}
 	}
 }
+
+// A rule that has an external authorizer asked is told from one that sends requests on.
+func TestExplanationsNameExternalAuthorizers(t *testing.T) {
+	auth := func(name, fault string) []*api.Filter {
+		return []*api.Filter{{Kind: &api.Filter_ExternalAuth{ExternalAuth: &api.ExternalAuth{Name: name, Grpc: true, Backend: &api.Backend{Service: "shop/authz", Port: 1, Fault: fault}}}}}
+	}
+	behind := to("a")
+	behind[0].Filters = auth("", "")
+	for _, c := range []struct {
+		name      string
+		filters   []*api.Filter
+		backends  []*api.Backend
+		undecided string
+		answer    string
+		fails     bool
+	}{
+		{name: "none", backends: to("a")},
+		{name: "of the rule", filters: auth("gate", ""), backends: to("a"), undecided: "external authorizer gate, which rule HTTPRoute/shop/test/r00 asks, decides, and is not asked here"},
+		{name: "of a backend", backends: behind, undecided: "external authorizer shop/authz, which rule HTTPRoute/shop/test/r00 asks, decides, and is not asked here"},
+		{name: "of both", filters: auth("gate", ""), backends: behind, undecided: "external authorizers gate, shop/authz, which rule HTTPRoute/shop/test/r00 asks, decide, and are not asked here"},
+		{name: "that cannot be asked", filters: auth("gate", "no such service"), backends: to("a"), answer: "external authorizer gate cannot be asked: no such service", fails: true},
+	} {
+		e := port(t, rule{matches: []*api.Match{match("prefix /x")}, filters: c.filters, backends: c.backends}).Explain("", get("/x"))
+		if e.Undecided() != c.undecided || e.Answer != c.answer || e.Fails() != c.fails {
+			t.Errorf("%s: %q, %+v", c.name, e.Undecided(), e)
+		}
+	}
+}

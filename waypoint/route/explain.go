@@ -28,6 +28,8 @@ type Explanation struct {
 	Status int    `json:"status,omitempty"`
 	// Filters are the kinds of what the rule changes or does.
 	Filters []string `json:"filters,omitempty"`
+	// Authorizers are the external ones that the rule or a backend of it asks.
+	Authorizers []string `json:"authorizers,omitempty"`
 	// Faults are those on purpose that the request may meet.
 	Faults []string `json:"faults,omitempty"`
 }
