@@ -104,6 +104,8 @@ func (t *tunnel) mayOpen() error {
 	switch {
 	case t.err != nil:
 		return t.err
+	case t.broken != nil:
+		return t.broken
 	case t.draining, t.nextID > 1<<31-1, t.expired():
 		return ErrDraining
 	case uint32(len(t.streams)) < t.peerMaxStreams:

@@ -1,6 +1,7 @@
 package hbone
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net"
@@ -38,8 +39,10 @@ type join struct {
 
 	mu       sync.Mutex
 	cause    error
-	recvDone bool // the peer's half-close reached the socket
-	parked   bool // the pump is done and waits for recvDone
+	broken   error       // why the socket takes nothing more, while the pump reads what it had sent
+	farewell *time.Timer // bounds that
+	recvDone bool        // the peer's half-close reached the socket
+	parked   bool        // the pump is done and waits for recvDone
 }
 
 // Join implements Stream.
@@ -69,6 +72,9 @@ func (s *stream) Join(ctx context.Context, sock *net.TCPConn, c *relay.Counters)
 
 	j.mu.Lock()
 	err = j.cause
+	if j.farewell != nil {
+		j.farewell.Stop()
+	}
 	j.mu.Unlock()
 	_ = sock.Close()
 	_ = s.Close()
@@ -85,7 +91,7 @@ func (j *join) pump() {
 		}
 		switch {
 		case j.rerr != nil:
-			j.socketFailed(j.rerr)
+			j.socketFailed(cmp.Or(j.brokenBy(), j.rerr))
 			return
 		case j.buf == nil:
 			// No credit: wait for it with nothing in hand.
@@ -98,6 +104,11 @@ func (j *join) pump() {
 			continue
 		case j.n == 0:
 			j.buf.release()
+			if err := j.brokenBy(); err != nil {
+				// The end of a connection that was reset, whose error was told to who wrote.
+				j.socketFailed(err)
+				return
+			}
 			if err := s.CloseWrite(); err != nil {
 				j.fail(err)
 				return
@@ -158,8 +169,13 @@ func (j *join) park() {
 	j.mu.Lock()
 	done := j.recvDone || j.cause != nil
 	j.parked = true
+	lost := j.broken
 	j.mu.Unlock()
 	if done {
+		return
+	}
+	if lost != nil {
+		j.socketFailed(lost)
 		return
 	}
 	var broken error
@@ -188,7 +204,7 @@ func (j *join) park() {
 func (j *join) received() {
 	err := j.sock.CloseWrite()
 	if err != nil && !errors.Is(err, syscall.ENOTCONN) {
-		j.socketFailed(err)
+		j.writeFailed(err)
 		return
 	}
 	j.mu.Lock()
@@ -223,6 +239,29 @@ func (j *join) write(p []byte) (int, error) {
 	n, err := j.sock.Write(p)
 	j.c.Received.Add(uint64(n))
 	return n, err
+}
+
+// writeFailed notes that the socket takes nothing more. An application that answers
+// and closes without reading resets the connection; its answer may still be in the
+// socket, so the pump reads on, for farewellTime at most, and fails the join at the end.
+func (j *join) writeFailed(err error) {
+	j.mu.Lock()
+	over := j.parked || j.cause != nil
+	if !over && j.broken == nil {
+		j.broken = err
+		j.farewell = time.AfterFunc(farewellTime, func() { j.socketFailed(err) })
+	}
+	j.mu.Unlock()
+	if over {
+		j.socketFailed(err)
+	}
+}
+
+// brokenBy is why writing to the socket failed, if it did.
+func (j *join) brokenBy() error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.broken
 }
 
 // socketFailed ends both sides because of the socket.

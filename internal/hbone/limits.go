@@ -71,6 +71,10 @@ const (
 	// reset that destroys it on the way.
 	lingerTimeout = time.Second
 
+	// farewellTime is how long what a peer, or an application, sent before it broke its
+	// connection may take to arrive. It is there already, unless who wants it is slow.
+	farewellTime = time.Second
+
 	// drainNotice is the time a peer gets to answer the PING after a first GOAWAY,
 	// before the second one names the last stream (RFC 9113 section 6.8).
 	drainNotice = time.Second

@@ -19,7 +19,7 @@ func (s *stream) deliver(p []byte) {
 		s.rmu.Unlock()
 		n, err := j.writeNow(p)
 		if err != nil {
-			j.socketFailed(err)
+			j.writeFailed(err)
 			return
 		}
 		s.rmu.Lock()
@@ -111,7 +111,7 @@ func (s *stream) drain(j *join) {
 		}
 		s.rmu.Unlock()
 		if err != nil {
-			j.socketFailed(err)
+			j.writeFailed(err)
 			return
 		}
 		if credit > 0 {

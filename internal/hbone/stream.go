@@ -78,7 +78,7 @@ func (s *stream) Read(p []byte) (int, error) {
 	for s.queue.empty() && s.rerr == nil && !s.eof {
 		s.arrived.Wait()
 	}
-	if s.rerr != nil {
+	if s.rerr != nil && s.queue.empty() {
 		defer s.rmu.Unlock()
 		return 0, s.rerr
 	}
@@ -194,9 +194,10 @@ func (s *stream) settle() {
 	t.closeIfDrained()
 }
 
-// abort ends the receiving half with err; what is queued is dropped, as TCP does on a
-// reset. A stream that ended in order is not aborted when its tunnel ends: its handler
-// may still have to deliver what came.
+// abort ends the receiving half with err. What came before a reset by the peer is still
+// read, as from a TCP socket: it may be the answer of somebody who did not want to hear
+// the rest. After one by this end it is dropped. A stream that ended in order is not
+// aborted when its tunnel ends: its handler may still have to deliver what came.
 func (s *stream) abort(err error) {
 	if s.cancel != nil {
 		s.cancel(err)
@@ -206,7 +207,7 @@ func (s *stream) abort(err error) {
 		s.rerr = err
 	}
 	j := s.join
-	if !s.draining {
+	if !s.draining && (j != nil || !byPeer(err)) {
 		s.queue.clear()
 	}
 	s.giveBudgetBack()
@@ -215,6 +216,17 @@ func (s *stream) abort(err error) {
 	if j != nil {
 		j.fail(err)
 	}
+}
+
+// byPeer tells whether the peer ended a stream or its tunnel.
+func byPeer(err error) bool {
+	switch err := err.(type) {
+	case *StreamError:
+		return err.Remote
+	case *TunnelError:
+		return err.Remote
+	}
+	return false
 }
 
 // giveBudgetBack returns what the window grew by; rmu is held.

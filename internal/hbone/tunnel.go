@@ -36,6 +36,7 @@ type tunnel struct {
 
 	mu      sync.Mutex
 	err     *TunnelError // set once: the tunnel is over
+	broken  *TunnelError // set once: nothing can be written, and what came is still read
 	streams map[uint32]*stream
 	nextID  uint32 // the next stream that this end opens
 	lastID  uint32 // the highest stream that the peer opened
@@ -173,9 +174,16 @@ func readError(err error) *TunnelError {
 	return &TunnelError{Code: CodeInternal, Remote: remote, Cause: fmt.Errorf("read: %w", err)}
 }
 
-// writeError makes a failed write an error of the tunnel.
-func writeError(err error) *TunnelError {
-	return &TunnelError{Code: CodeInternal, Remote: true, Cause: fmt.Errorf("write: %w", err)}
+// writeFailed notes that the peer takes nothing more. What it had sent is read on, for
+// farewellTime at most; the end of that fails the tunnel.
+func (t *tunnel) writeFailed(err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.err != nil || t.broken != nil {
+		return
+	}
+	t.broken = &TunnelError{Code: CodeInternal, Remote: true, Cause: fmt.Errorf("write: %w", err)}
+	_ = t.link.conn.SetReadDeadline(time.Now().Add(farewellTime))
 }
 
 // over tells whether the tunnel has failed or ended.
@@ -192,6 +200,9 @@ func (t *tunnel) fail(err *TunnelError) {
 	if t.err != nil {
 		t.mu.Unlock()
 		return
+	}
+	if t.broken != nil {
+		err = t.broken // it came first
 	}
 	t.err = err
 	streams := make([]*stream, 0, len(t.streams))

@@ -89,7 +89,7 @@ func (t *tunnel) writeData(s *stream, b []byte, n int) error {
 	}
 	t.unlockWrite()
 	if err != nil {
-		t.fail(writeError(err))
+		t.writeFailed(err)
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -131,7 +131,7 @@ func (t *tunnel) kick() {
 		done, err := t.link.wire.flush(false)
 		t.wmu.Unlock()
 		if err != nil {
-			t.fail(writeError(err))
+			t.writeFailed(err)
 			return
 		}
 		if !done {
@@ -161,7 +161,7 @@ func (t *tunnel) push() {
 		_, err := t.link.wire.flush(true)
 		t.unlockWrite()
 		if err != nil {
-			t.fail(writeError(err))
+			t.writeFailed(err)
 		}
 	}()
 }

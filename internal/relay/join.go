@@ -8,6 +8,7 @@ import (
 	"net"
 	"sync/atomic"
 	"syscall"
+	"time"
 )
 
 // Join carries bytes between a and b both ways until both directions have
@@ -20,6 +21,7 @@ import (
 // sides and returns context.Cause(ctx). Nothing else may use a or b meanwhile.
 func Join(ctx context.Context, a, b *net.TCPConn, c *Counters) error {
 	j := joint{}
+	defer j.stop()
 	rawA, errA := a.SyscallConn()
 	rawB, errB := b.SyscallConn()
 	if err := errors.Join(errA, errB); err != nil {
@@ -53,6 +55,27 @@ func Reset(c *net.TCPConn) {
 type joint struct {
 	err  atomic.Pointer[error] // the first cause
 	done atomic.Int32          // directions that ended in order
+
+	broken   atomic.Pointer[error]      // why one side takes nothing more
+	farewell atomic.Pointer[time.Timer] // bounds what the other direction may go on for
+}
+
+// breaks notes that writing to one side failed. Whoever answers and closes without
+// reading resets the connection, and the answer may still be in the socket: the other
+// direction brings it, for farewellTime at most, and aborts at its end.
+func (j *joint) breaks(err error, a, b *net.TCPConn) {
+	if !j.broken.CompareAndSwap(nil, &err) || j.done.Load() > 0 {
+		j.abort(*j.broken.Load(), a, b) // there is no other direction any more
+		return
+	}
+	j.farewell.Store(time.AfterFunc(farewellTime, func() { j.abort(err, a, b) }))
+}
+
+// stop ends the timer of breaks.
+func (j *joint) stop() {
+	if t := j.farewell.Load(); t != nil {
+		t.Stop()
+	}
 }
 
 // abort records err unless another came first, and resets both sides, which
@@ -67,7 +90,16 @@ func (j *joint) abort(err error, a, b *net.TCPConn) {
 // run carries one direction to its end, and then watches from for a reset until
 // the other direction has ended as well.
 func (j *joint) run(d *direction, from, to *net.TCPConn) {
-	if err := d.carry(); err != nil {
+	err := d.carry()
+	if broken := j.broken.Load(); broken != nil {
+		j.abort(*broken, from, to)
+		return
+	}
+	if _, writing := err.(*writeError); writing {
+		j.breaks(err, from, to)
+		return
+	}
+	if err != nil {
 		j.abort(err, from, to)
 		return
 	}
@@ -77,7 +109,12 @@ func (j *joint) run(d *direction, from, to *net.TCPConn) {
 		j.abort(fmt.Errorf("close writing to %s side: %w", d.toName, cause(err)), from, to)
 		return
 	}
-	if j.done.Add(1) == 2 {
+	if j.done.Add(1) == 1 {
+		if broken := j.broken.Load(); broken != nil {
+			j.abort(*broken, from, to)
+			return
+		}
+	} else {
 		// Both ended in order: wake the other direction's watch.
 		_, _ = from.Close(), to.Close()
 		return
@@ -120,11 +157,20 @@ func (d *direction) carry() error {
 		}
 		if d.err != nil {
 			d.pipe.close() // bytes are left in it
-			return fmt.Errorf("write to %s side: %w", d.toName, cause(d.err))
+			return &writeError{d.toName, cause(d.err)}
 		}
 		d.pipe.putBack()
 	}
 }
+
+// writeError is why a side takes nothing more.
+type writeError struct {
+	side string
+	err  error
+}
+
+func (e *writeError) Error() string { return "write to " + e.side + " side: " + e.err.Error() }
+func (e *writeError) Unwrap() error { return e.err }
 
 // errNoSplice means that the kernel does not splice from this socket.
 var errNoSplice = errors.New("splice is not supported")
@@ -195,7 +241,7 @@ func (d *direction) copy() error {
 				err = waitErr
 			}
 			if err != nil {
-				return fmt.Errorf("write to %s side: %w", d.toName, cause(err))
+				return &writeError{d.toName, cause(err)}
 			}
 			rest = rest[m:]
 			d.count.Add(uint64(m))

@@ -168,6 +168,35 @@ func TestResetIsCarried(t *testing.T) {
 	}
 }
 
+// TestAnAnswerComesBeforeTheReset has a server that answers and closes without reading,
+// as servers do that decline an upload: its kernel resets the connection.
+func TestAnAnswerComesBeforeTheReset(t *testing.T) {
+	answer := strings.Repeat("no ", 2000)
+	for range 200 {
+		j := join(t)
+		_ = j.server.SetReadBuffer(8 << 10)
+		sent := make(chan struct{})
+		go func() {
+			defer close(sent)
+			for chunk := make([]byte, 64<<10); ; {
+				if _, err := j.client.Write(chunk); err != nil {
+					return
+				}
+			}
+		}()
+		_ = read(t, j.server, 1)
+		_, _ = j.server.Write([]byte(answer))
+		_ = j.server.Close()
+		if got, err := io.ReadAll(j.client); string(got) != answer {
+			t.Errorf("%d of %d octets came: %v", len(got), len(answer), err)
+		}
+		<-sent
+		if err := j.wait(t); err == nil {
+			t.Error("Join returned nil after a reset")
+		}
+	}
+}
+
 func TestEndedContextResetsBothSides(t *testing.T) {
 	j := join(t)
 	why := errors.New("policy changed")
