@@ -95,10 +95,12 @@ func (s *Stats) Asked(provider string, a *Answer, took time.Duration) {
 	}
 }
 
-// Unasked counts a question that was not asked because of err, and returns the answer
-// to it: Failed's.
+// Unasked counts a question that this end had no means to ask, and returns the answer to
+// it: Failed's, but a refusal also where the provider fails open. That is for authorizers
+// that are away; clients can bring this about.
 func (s *Stats) Unasked(provider string, auth *api.ExternalAuth, err error) *Answer {
 	a := Failed(auth, err)
+	a.allowed = false
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.of(provider).results[a.Result()]++

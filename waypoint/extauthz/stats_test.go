@@ -35,7 +35,7 @@ func TestTimesOfQuestionsAreCountedByBucket(t *testing.T) {
 	for _, d := range []time.Duration{0, time.Millisecond, time.Millisecond + 1, time.Second, 5 * time.Second, time.Minute} {
 		s.Asked("a", denied, d)
 	}
-	if a := s.Unasked("a", &api.ExternalAuth{FailOpen: true}, errors.New("full")); !a.Allowed() {
+	if a := s.Unasked("a", &api.ExternalAuth{FailOpen: true}, errors.New("full")); a.Allowed() {
 		t.Errorf("%+v", a)
 	}
 	p := s.Summaries()[0]
