@@ -5,6 +5,9 @@ import (
 	"io"
 	"net"
 	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
 
 	"github.com/tulle-mesh/tulle/internal/hbone"
 )
@@ -58,5 +61,25 @@ func TestTunnelThatEndsInOrderLeavesItsBytes(t *testing.T) {
 	}
 	if err := <-joined; err != nil {
 		t.Errorf("Join: %v", err)
+	}
+}
+
+// What a client says behind a GOAWAY with an error is read, so that the end of the
+// connection is an orderly one.
+func TestWhoSaysGoodbyeIsNotReset(t *testing.T) {
+	for range 100 {
+		c, s := tcpConns(t)
+		served := serve(t, &hbone.Server{Handler: func(context.Context, *hbone.ServerRequest) {}}, s)
+		_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+		f := http2.NewFramer(c, nil)
+		_, _ = io.WriteString(c, http2.ClientPreface)
+		_ = f.WriteSettings()
+		_ = f.WriteGoAway(0, 0xff, nil)
+		_ = f.WritePing(false, [8]byte{'s', 't', 'i', 'l', 'l'})
+		if _, err := io.Copy(io.Discard, c); err != nil {
+			t.Fatalf("the connection ends with %v", err)
+		}
+		_ = c.Close()
+		<-served
 	}
 }

@@ -225,11 +225,13 @@ func (t *tunnel) fail(err *TunnelError) {
 	_ = t.link.conn.SetReadDeadline(time.Now())
 }
 
-// linger says goodbye and waits a moment until the peer has heard it.
+// linger says goodbye and waits a moment until the peer has heard it. What a peer says
+// behind its own goodbye is read too: a connection that is closed over that is reset.
 func (t *tunnel) linger() {
 	deadline := time.Now().Add(lingerTimeout)
 	t.mu.Lock()
-	remote := t.err.Remote
+	var goodbye *goAwayError
+	gone := t.err.Remote && !errors.As(t.err, &goodbye)
 	t.closing = true
 	t.mu.Unlock()
 	// A write that hangs since the peer stopped reading holds the lock; the deadline ends it.
@@ -241,7 +243,7 @@ func (t *tunnel) linger() {
 	t.moveControl()
 	half := t.link.closeWrite(deadline)
 	t.wmu.Unlock()
-	if remote || !half {
+	if gone || !half {
 		return
 	}
 	_ = t.link.wire.SetReadDeadline(deadline)

@@ -103,7 +103,7 @@ func (c *conn) run() *ConnError {
 				end := connError(fault)
 				c.fail(end)
 				if end.Remote {
-					err = end
+					c.part()
 				}
 			}
 		}
@@ -209,6 +209,18 @@ func (c *conn) end(err *ConnError) {
 	c.out.goAway(c.lastID, err.Code)
 	c.watch.linger()
 	c.kick()
+}
+
+// part leaves a peer that said goodbye the time to close its side, and reads what it
+// says meanwhile: a connection that is closed over that is reset.
+func (c *conn) part() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.watch.linger()
+	if !c.out.flushing {
+		c.out.flushing = true
+		c.push(nil, nil, false) // it ends the writing
+	}
 }
 
 // endIfDrained ends a connection whose last stream ended and that takes no more; mu
