@@ -125,8 +125,10 @@ func (e *exchange) ask(ctx context.Context, name string, auth *api.ExternalAuth)
 	case err != nil:
 		return err
 	default:
-		answer = e.f.ask(ctx, name, auth, q)
-		release()
+		answer = func() *extauthz.Answer {
+			defer release()
+			return e.f.ask(ctx, name, auth, q)
+		}()
 	}
 	switch {
 	case !answer.Allowed():

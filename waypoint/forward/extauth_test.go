@@ -264,7 +264,7 @@ func TestContentHeldForAuthorizersIsBounded(t *testing.T) {
 		return &api.ExternalAuth{Backend: backend("authz", 1), MaxBodyBytes: extauthz.MaxBodyBytes, FailOpen: open, StatusOnError: 503, Timeout: durationpb.New(time.Minute)}
 	}
 	w.policy(custom(auth(false)))
-	const room = 64 << 20 / extauthz.MaxBodyBytes
+	const room = 32 << 20 / extauthz.MaxBodyBytes // a client has half of it
 	large := strings.Repeat("x", extauthz.MaxBodyBytes-1)
 	want := fmt.Sprintf("user= key= %d xxxxxxxxxx", len(large))
 	c := httpClient(t, false)
@@ -314,7 +314,7 @@ func TestCopiesOfQuestionsAreCounted(t *testing.T) {
 		<-hold
 	}))
 	w.policy(custom(&api.ExternalAuth{Backend: backend("authz", 1), Grpc: true, MaxBodyBytes: extauthz.MaxBodyBytes, StatusOnError: 503, Timeout: durationpb.New(time.Minute)}))
-	const room = 64 << 20 / extauthz.MaxBodyBytes / 3
+	const room = 32 << 20 / extauthz.MaxBodyBytes / 3
 	large := strings.Repeat("x", extauthz.MaxBodyBytes-1)
 	c := httpClient(t, false)
 	var wg sync.WaitGroup

@@ -149,7 +149,21 @@ func (x *serverExchange) Respond(r *message.Response, end bool) error {
 	case x.tunnel && r.Status < 300:
 		return errAccepts
 	}
-	return x.respond(r, end)
+	err := x.respond(r, end)
+	if err == nil && end {
+		x.stopReading()
+	}
+	return err
+}
+
+// stopReading ends the reading of a request whose response is complete: else a client
+// that neither sends the rest nor ends it would hold up whoever reads, for ever.
+func (x *serverExchange) stopReading() {
+	x.rmu.Lock()
+	defer x.rmu.Unlock()
+	if !x.eof {
+		x.drop(errEnded)
+	}
 }
 
 func (x *serverExchange) respond(r *message.Response, end bool) error {
@@ -231,6 +245,8 @@ func (x *serverExchange) Close(trailer message.Header) error {
 	}
 	err := x.closeWrite(trailer)
 	switch {
+	case err == nil:
+		x.stopReading()
 	case errors.Is(err, errEnded):
 		return nil // Respond said so already
 	case errors.Is(err, errTooShort), errors.Is(err, errBadField), errors.Is(err, errHeadTooLarge):

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -378,6 +379,45 @@ func TestEarlyResponseEndsTheRequest(t *testing.T) {
 	var reset *message.ResetError
 	if !errors.As(err, &reset) || reset.Code != 0 || !reset.Remote {
 		t.Errorf("Write ended with %v", err)
+	}
+}
+
+// TestReadingEndsWithTheResponse has a client that neither sends the rest nor ends it.
+func TestReadingEndsWithTheResponse(t *testing.T) {
+	for name, answer := range map[string]func(x message.Exchange){
+		"without content": func(x message.Exchange) { _ = x.Respond(&message.Response{Status: 204}, true) },
+		"with content": func(x message.Exchange) {
+			_ = x.Respond(&message.Response{Status: 200, Length: 2}, false)
+			_, _ = io.WriteString(x, "ok")
+			_ = x.Close(nil)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				read := make(chan error, 1)
+				attack(t, handled(func(_ context.Context, x message.Exchange) {
+					var reading sync.WaitGroup
+					defer reading.Wait()
+					reading.Go(func() {
+						_, err := io.ReadAll(x.Body())
+						read <- err
+					})
+					answer(x)
+				}), func(p *rawPeer) {
+					_ = p.request(1, false)
+					_ = p.WriteData(1, false, []byte("some"))
+					synctest.Wait()
+					select {
+					case err := <-read:
+						if err == nil {
+							t.Error("what came passes for whole")
+						}
+					default:
+						t.Error("the rest is still waited for")
+					}
+				})
+			})
+		})
 	}
 }
 

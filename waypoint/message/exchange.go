@@ -63,7 +63,8 @@ type Exchange interface {
 	// Flush sends what was put off.
 	Flush() error
 	// Close ends the response in order. Trailers are left out where the version or the
-	// framing has no place for them.
+	// framing has no place for them. Reading a body of which the end has not come fails
+	// from then on, at once or soon.
 	Close(trailer Header) error
 	// Abort breaks the response off, so that the client sees it is not whole. reason is
 	// for logs; its code, if it is a *ResetError, is sent where there is a place for it.
