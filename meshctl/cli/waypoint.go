@@ -276,7 +276,9 @@ more strictly, by node proxies.`,
 			for _, name := range gone {
 				fmt.Fprintf(s.out, "waypoint %s/%s deleted\n", namespace, name)
 				users, failed := gateways.Users(cmd.Context(), client, namespace, name)
-				err = errors.Join(err, failed)
+				if failed != nil { // who may remove it need not be allowed to look everywhere
+					fmt.Fprintf(s.err, "note: what still names it is not known: %v\n", failed)
+				}
 				if len(users) > 0 {
 					fmt.Fprintf(s.out, "note: it is still named by %s: connections go on without it, and policies bound to it or to these are enforced, more strictly, by node proxies (`meshctl explain` says what is refused)\n", some(users))
 				}

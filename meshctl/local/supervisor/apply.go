@@ -261,10 +261,10 @@ func (s *Supervisor) inForce(ctx context.Context) (wait string, warnings []strin
 		return "istiod-lite: to read the objects", nil, nil
 	case state.behind:
 		return "istiod-lite: to serve the objects", nil, nil
-	case state.proxies < len(s.nodes):
-		return fmt.Sprintf("istiod-lite: %d of %d ztunnels are connected", state.proxies, len(s.nodes)), nil, nil
+	case state.ztunnels < len(s.nodes):
+		return fmt.Sprintf("istiod-lite: %d of %d ztunnels are connected", state.ztunnels, len(s.nodes)), nil, nil
 	case state.unsynced != "":
-		return state.unsynced + "/ztunnel: to acknowledge the change", nil, nil
+		return state.unsynced + ": to acknowledge the change", nil, nil
 	}
 	return "", state.warnings, nil
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"strings"
 	"time"
 )
 
@@ -17,9 +18,10 @@ type controlPlaneState struct {
 	problems, warnings []string
 	// behind is true while it has read objects that it does not serve yet.
 	behind bool
-	// unsynced names a proxy that does not have everything yet; empty when all do.
+	// unsynced names a proxy, "node/ztunnel" or "node/waypoint", that does not have
+	// everything yet; empty when all do.
 	unsynced string
-	proxies  int
+	ztunnels int // that are connected
 }
 
 // askControlPlane asks istiod-lite's debug pages.
@@ -39,8 +41,8 @@ func (s *Supervisor) askControlPlane(ctx context.Context) (controlPlaneState, er
 		syncz struct {
 			Behind  bool
 			Clients []struct {
-				Machine string
-				Types   map[string]struct{ State string }
+				Machine, Node string
+				Types         map[string]struct{ State string }
 			}
 		}
 	)
@@ -68,11 +70,14 @@ func (s *Supervisor) askControlPlane(ctx context.Context) (controlPlaneState, er
 		state.warnings = append(state.warnings, warning(w))
 	}
 	state.behind = syncz.Behind
-	state.proxies = len(syncz.Clients)
 	for _, c := range syncz.Clients {
+		role, _, _ := strings.Cut(c.Node, "~")
+		if role == "ztunnel" {
+			state.ztunnels++
+		}
 		for _, t := range c.Types {
 			if t.State != "SYNCED" {
-				state.unsynced = c.Machine
+				state.unsynced = c.Machine + "/" + role
 			}
 		}
 	}
