@@ -71,6 +71,8 @@ func AllHTTP(c HTTPConfig) []Variant {
 		&reverseProxy{p, c.Self},
 		&plainWaypoint{processes: p, self: c.Self, name: "waypoint", routes: 1, debug: c.Debug},
 		newWaypoint(c.Config),
+		// What these are compared with, since they are measured with http1 alone, just started.
+		&plainWaypoint{processes: p, self: c.Self, name: "waypoint-1-route", routes: 1},
 		&plainWaypoint{processes: p, self: c.Self, name: "waypoint-100-routes", routes: 100},
 		&plainWaypoint{processes: p, self: c.Self, name: "waypoint-5000-routes", routes: 5000},
 		&plainWaypoint{processes: p, self: c.Self, name: "waypoint-jwt", routes: 1, tokens: true},

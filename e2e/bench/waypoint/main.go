@@ -84,7 +84,7 @@ type options struct {
 var shortValues = map[string]string{"rounds": "1", "closed": "1s", "rate": "1s", "settle": "200ms"}
 
 const allVariants = "direct,nginx,haproxy,caddy,traefik,reverseproxy,waypoint,waypoint-hbone," +
-	"waypoint-100-routes,waypoint-5000-routes,waypoint-jwt,waypoint-ratelimit"
+	"waypoint-1-route,waypoint-100-routes,waypoint-5000-routes,waypoint-jwt,waypoint-ratelimit"
 
 func parse(args []string) (options, error) {
 	var o options

@@ -36,7 +36,7 @@ var marks = []mark{
 	{perCore2, "waypoint", "haproxy", 0.75, true},
 	{perCoreG, "waypoint", "haproxy", 0.75, true},
 	{addedP99, "waypoint", "haproxy", 1.2, false},
-	{perCore, "waypoint-5000-routes", "waypoint", 0.9, true},
+	{perCore, "waypoint-5000-routes", "waypoint-1-route", 0.9, true},
 	{rateCPU, "waypoint-hbone", "", 0.25, false},
 	{rateBytes, "waypoint-hbone", "", 60, false},
 }
