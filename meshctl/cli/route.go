@@ -274,8 +274,11 @@ redirect, a direct response), 1 refused or answered with an error, 2 nobody can 
 			if err := notEmpty(cmd, "service", "from", "waypoint", "method", "path", "authority"); err != nil {
 				return err
 			}
-			if service == "" || port == 0 {
-				return misused(cmd, "--service and --port say what the request is for")
+			switch {
+			case service == "":
+				return misused(cmd, "--service is missing: the service that the request is for")
+			case port == 0:
+				return misused(cmd, "--port is missing: the port of %s that the request is for", service)
 			}
 			if err := cmp.Or(explain.CheckService(service), explain.CheckClient(from), request.Check()); err != nil {
 				return misused(cmd, "%w", err)

@@ -26,6 +26,8 @@ func TestMistakesInTheCommandLineSayWhatToDo(t *testing.T) {
 		{[]string{"check", "--wait", "2"}, 2, `--wait "2": must be a duration, such as 30s or 5m`},
 		{[]string{"check", "--wait", "-2s"}, 2, "--wait -2s: must not be negative"},
 		{[]string{"namespace", "join", "shop", "--timeout=-1m"}, 1, "--timeout -1m0s: must not be negative"},
+		{[]string{"route", "check", "--port", "80"}, 2, "--service is missing: the service that the request is for"},
+		{[]string{"route", "check", "--service", "web"}, 2, "--port is missing: the port of web that the request is for"},
 		{[]string{"route", "check", "--service", "web", "--port", "70000"}, 2, `--port "70000": must be a port, 1 to 65535`},
 		{[]string{"route", "check", "--service", "web", "--port", "80", "--method", "G T"}, 2, `--method "G T": must be a method, such as GET`},
 		{[]string{"route", "check", "--service", "web", "--port", "80", "--path", "items"}, 2, `--path "items": must begin with a slash`},
