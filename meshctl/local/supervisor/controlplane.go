@@ -40,10 +40,7 @@ func (s *Supervisor) askControlPlane(ctx context.Context) (controlPlaneState, er
 		}
 		syncz struct {
 			Behind  bool
-			Clients []struct {
-				Machine, Node string
-				Types         map[string]struct{ State string }
-			}
+			Clients []xdsClient
 		}
 	)
 	if err := s.controlPlanePage(ctx, "errorz", &errorz); err != nil {
@@ -70,18 +67,32 @@ func (s *Supervisor) askControlPlane(ctx context.Context) (controlPlaneState, er
 		state.warnings = append(state.warnings, warning(w))
 	}
 	state.behind = syncz.Behind
-	for _, c := range syncz.Clients {
+	state.ztunnels, state.unsynced = progress(syncz.Clients)
+	return state, nil
+}
+
+// xdsClient is a proxy as istiod-lite's syncz page has it.
+type xdsClient struct {
+	// Node is "ROLE~ADDRESS~…", Machine the node.
+	Machine, Node string
+	Types         map[string]struct{ State string }
+}
+
+// progress counts the ztunnels that are connected, and names a proxy that does not have
+// everything yet. A waypoint on a node says nothing of the node's ztunnel.
+func progress(clients []xdsClient) (ztunnels int, unsynced string) {
+	for _, c := range clients {
 		role, _, _ := strings.Cut(c.Node, "~")
 		if role == "ztunnel" {
-			state.ztunnels++
+			ztunnels++
 		}
 		for _, t := range c.Types {
 			if t.State != "SYNCED" {
-				state.unsynced = c.Machine + "/" + role
+				unsynced = c.Machine + "/" + role
 			}
 		}
 	}
-	return state, nil
+	return ztunnels, unsynced
 }
 
 // warning puts the fields of a warning in an order that reads.
